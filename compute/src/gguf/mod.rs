@@ -1,0 +1,5 @@
+//! GGUF.
+/// Place and reason of a bad file.
+#[derive(Debug, thiserror::Error)]
+#[error("bad file")]
+pub struct GgufError;

@@ -1,0 +1,167 @@
+//! One open GPU: buffers, pipelines from the kernel table, submission and read-back.
+//!
+//! wgpu reports most failures after the fact, through callbacks. This wrapper turns them into values:
+//! creation runs inside error scopes, everything else is caught by two callbacks whose findings
+//! [`Gpu::check`] hands out, and no wait is without a timeout. So a driver reset on a rig becomes
+//! [`GpuError::Lost`] in the call that noticed it, never a panic and never a hang.
+
+mod buffers;
+mod error;
+mod pipelines;
+mod submit;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use error::GpuError;
+pub use pipelines::Pipeline;
+pub use submit::Readback;
+
+use crate::adapter::{self, AdapterChoice, AdapterKind, AdapterSummary};
+use crate::kernels::Binding;
+
+/// How long one submission may take before the device counts as hung. Our dispatches are cut to tens
+/// of milliseconds on a GPU; a software adapter on a busy machine may need seconds for a chunk.
+pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(120);
+
+#[derive(Default)]
+struct Health {
+    lost: Option<String>,
+    uncaptured: Option<wgpu::Error>,
+}
+
+/// An open device with its queue and pipeline cache. Cheap to share behind an [`Arc`].
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    summary: AdapterSummary,
+    limits: wgpu::Limits,
+    health: Arc<Mutex<Health>>,
+    pipelines: Mutex<HashMap<pipelines::Key, Arc<Pipeline>>>,
+    layouts: Mutex<HashMap<Vec<Binding>, wgpu::BindGroupLayout>>,
+}
+
+impl Gpu {
+    /// Opens the chosen adapter with all of its limits (the defaults would cap a binding at 128 MiB).
+    pub fn open(choice: &AdapterChoice) -> Result<Arc<Self>, GpuError> {
+        let instance = adapter::instance();
+        let mut adapters = adapter::enumerate(&instance);
+        let summaries: Vec<AdapterSummary> = adapters.iter().map(|(s, _)| s.clone()).collect();
+        let summary = adapter::choose(&summaries, choice)?.clone();
+        let (_, chosen) = adapters.swap_remove(summary.index);
+
+        let limits = chosen.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("roadbed"),
+            required_features: wgpu::Features::empty(),
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(chosen.request_device(&descriptor)).map_err(
+            |error| GpuError::Device {
+                adapter: summary.to_string(),
+                reason: error.to_string(),
+            },
+        )?;
+
+        let health = Arc::new(Mutex::new(Health::default()));
+        let on_lost = Arc::clone(&health);
+        device.set_device_lost_callback(move |reason, message| {
+            lock(&on_lost)
+                .lost
+                .get_or_insert_with(|| format!("{reason:?} {message}"));
+        });
+        let on_error = Arc::clone(&health);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            tracing::error!(%error, "uncaptured GPU error");
+            lock(&on_error).uncaptured.get_or_insert(error);
+        }));
+        Ok(Arc::new(Self {
+            device,
+            queue,
+            summary,
+            limits,
+            health,
+            pipelines: Mutex::default(),
+            layouts: Mutex::default(),
+        }))
+    }
+
+    /// The adapter this device runs on.
+    #[must_use]
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.summary
+    }
+
+    /// True on a CPU driver, where barriers and shared memory are dear and lanes are few.
+    #[must_use]
+    pub fn is_software(&self) -> bool {
+        self.summary.kind == AdapterKind::Software
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.limits
+    }
+
+    #[must_use]
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    #[must_use]
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// Fails if the device was lost or reported an error since the last check.
+    pub fn check(&self, what: &str) -> Result<(), GpuError> {
+        let mut health = lock(&self.health);
+        if let Some(reason) = &health.lost {
+            return Err(GpuError::Lost {
+                what: what.to_owned(),
+                reason: reason.clone(),
+            });
+        }
+        match health.uncaptured.take() {
+            Some(error) => Err(from_wgpu(error, what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `create` in error scopes, so that a refusal becomes an error of this very call.
+    fn scoped<T>(&self, what: &str, create: impl FnOnce() -> T) -> Result<T, GpuError> {
+        let memory = self
+            .device
+            .push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let value = create();
+        for scope in [internal, validation, memory] {
+            if let Some(error) = pollster::block_on(scope.pop()) {
+                return Err(from_wgpu(error, what));
+            }
+        }
+        self.check(what)?;
+        Ok(value)
+    }
+}
+
+fn from_wgpu(error: wgpu::Error, what: &str) -> GpuError {
+    let what = what.to_owned();
+    match error {
+        wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory { what },
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            GpuError::Refused {
+                what,
+                reason: description,
+            }
+        }
+    }
+}
+
+/// Takes a lock that no panic of ours can leave half-written (every critical section is one store).
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

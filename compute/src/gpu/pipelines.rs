@@ -1,0 +1,153 @@
+//! Pipelines from rows of the kernel table, and the bind groups that fit them.
+
+use std::sync::Arc;
+
+use super::{Gpu, GpuError, lock};
+use crate::kernels::{Binding, Kernel};
+
+/// What makes two pipelines the same: the kernel's name and its constants' bits.
+pub(super) type Key = (&'static str, Vec<(&'static str, u64)>);
+
+/// A compiled kernel.
+pub struct Pipeline {
+    pub(super) raw: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+    kernel: &'static Kernel,
+}
+
+impl Pipeline {
+    #[must_use]
+    pub fn kernel(&self) -> &'static Kernel {
+        self.kernel
+    }
+}
+
+impl Gpu {
+    /// Compiles `kernel`, once per set of constants. `constants` replace defaults of the same name.
+    pub fn pipeline(
+        &self,
+        kernel: &'static Kernel,
+        constants: &[(&'static str, f64)],
+    ) -> Result<Arc<Pipeline>, GpuError> {
+        let mut values: Vec<(&'static str, f64)> = kernel.constants.to_vec();
+        for (name, value) in constants {
+            match values.iter_mut().find(|(known, _)| known == name) {
+                Some(slot) => slot.1 = *value,
+                None => values.push((name, *value)),
+            }
+        }
+        let key: Key = (
+            kernel.name,
+            values.iter().map(|(n, v)| (*n, v.to_bits())).collect(),
+        );
+        if let Some(found) = lock(&self.pipelines).get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let layout = self.layout(kernel)?;
+        let pipeline = Arc::new(Pipeline {
+            raw: self.compile(kernel, &values, &layout)?,
+            layout,
+            kernel,
+        });
+        lock(&self.pipelines).insert(key, Arc::clone(&pipeline));
+        Ok(pipeline)
+    }
+
+    fn compile(
+        &self,
+        kernel: &'static Kernel,
+        constants: &[(&str, f64)],
+        layout: &wgpu::BindGroupLayout,
+    ) -> Result<wgpu::ComputePipeline, GpuError> {
+        self.scoped(&format!("kernel {}", kernel.name), || {
+            let module = self
+                .device
+                .create_shader_module(wgpu::ShaderModuleDescriptor {
+                    label: Some(kernel.name),
+                    source: wgpu::ShaderSource::Wgsl(kernel.source.text.into()),
+                });
+            let pipeline_layout =
+                self.device
+                    .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                        label: Some(kernel.name),
+                        bind_group_layouts: &[Some(layout)],
+                        immediate_size: 0,
+                    });
+            self.device
+                .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                    label: Some(kernel.name),
+                    layout: Some(&pipeline_layout),
+                    module: &module,
+                    entry_point: Some(kernel.entry),
+                    compilation_options: wgpu::PipelineCompilationOptions {
+                        constants,
+                        // Every kernel writes its workgroup memory before it reads it.
+                        zero_initialize_workgroup_memory: false,
+                    },
+                    cache: None,
+                })
+        })
+    }
+
+    /// One layout per signature, so that a bind group fits every kernel with the same bindings.
+    fn layout(&self, kernel: &Kernel) -> Result<wgpu::BindGroupLayout, GpuError> {
+        let signature = kernel.bindings.to_vec();
+        if let Some(found) = lock(&self.layouts).get(&signature) {
+            return Ok(found.clone());
+        }
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
+            .bindings
+            .iter()
+            .zip(0_u32..)
+            .map(|(binding, index)| wgpu::BindGroupLayoutEntry {
+                binding: index,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match binding {
+                        Binding::Uniform => wgpu::BufferBindingType::Uniform,
+                        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        Binding::ReadWrite => {
+                            wgpu::BufferBindingType::Storage { read_only: false }
+                        }
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = self.scoped(kernel.name, || {
+            self.device
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                    label: Some(kernel.name),
+                    entries: &entries,
+                })
+        })?;
+        lock(&self.layouts).insert(signature, layout.clone());
+        Ok(layout)
+    }
+
+    /// Binds whole buffers to a pipeline, in the order of its table row. Keep the result: making one
+    /// costs more than a dispatch.
+    pub fn bind(
+        &self,
+        pipeline: &Pipeline,
+        buffers: &[&wgpu::Buffer],
+    ) -> Result<wgpu::BindGroup, GpuError> {
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = buffers
+            .iter()
+            .zip(0_u32..)
+            .map(|(buffer, index)| wgpu::BindGroupEntry {
+                binding: index,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        self.scoped(&format!("buffers of kernel {}", pipeline.kernel.name), || {
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(pipeline.kernel.name),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
+        })
+    }
+}

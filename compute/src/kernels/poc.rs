@@ -1,0 +1,5 @@
+//! Kernels of Proof of Compute.
+
+use super::Kernel;
+
+pub const KERNELS: &[Kernel] = &[];

@@ -1,0 +1,26 @@
+//! Everything of Roadbed that runs on a GPU: language models, Proof of Compute, SHA-256d.
+//!
+//! The only crate that compiles wgpu. It knows nothing of farms, brokers or money: the agent calls
+//! it with a model file, an adapter choice and numbers, and gets numbers back. Calls block, so the
+//! agent gives each [`Engine`] a thread of its own.
+//!
+//! Every kernel is plain WGSL in `shaders/`, listed once in [`kernels`], and has a twin in obvious
+//! CPU code ([`mod@reference`] and beside the PoC and hash kernels) that the tests hold it against.
+
+pub mod adapter;
+pub mod gguf;
+pub mod gpu;
+pub mod hash;
+pub mod kernels;
+pub mod llm;
+pub mod poc;
+pub mod reference;
+pub mod template;
+pub mod tokenizer;
+
+pub use adapter::{AdapterChoice, AdapterKind, AdapterSummary, list_adapters};
+pub use gpu::{Gpu, GpuError};
+pub use llm::{
+    AdapterLabel, Engine, EngineError, EngineInfo, EngineOptions, FinishReason, GenerateRequest,
+    Generation, Message, PositionLogprobs, Sampling, Timings, TokenEvent, TokenLogprob, Usage,
+};

@@ -1,0 +1,57 @@
+//! What can go wrong when a model is loaded or run.
+
+use crate::gguf::GgufError;
+use crate::gpu::GpuError;
+use crate::template::TemplateError;
+use crate::tokenizer::TokenizerError;
+
+/// The one error of the engine's edge: what failed, where, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    #[error("model file: {0}")]
+    Gguf(#[from] GgufError),
+    #[error("tokenizer: {0}")]
+    Tokenizer(#[from] TokenizerError),
+    #[error("chat template: {0}")]
+    Template(#[from] TemplateError),
+    #[error("the model is not one this engine can run: {reason}")]
+    UnsupportedModel { reason: String },
+    #[error(
+        "{tokens} tokens do not fit the context of {context_tokens}: shorten the prompt or load with a longer context"
+    )]
+    ContextFull { tokens: usize, context_tokens: usize },
+    #[error("bad request: {field}: {reason}")]
+    BadRequest {
+        field: &'static str,
+        reason: String,
+    },
+}
+
+impl EngineError {
+    /// True if the device is gone: drop the engine, report the rig unhealthy, load again.
+    #[must_use]
+    pub fn is_device_lost(&self) -> bool {
+        match self {
+            Self::Gpu(error) => error.is_device_lost(),
+            Self::Gguf(_)
+            | Self::Tokenizer(_)
+            | Self::Template(_)
+            | Self::UnsupportedModel { .. }
+            | Self::ContextFull { .. }
+            | Self::BadRequest { .. } => false,
+        }
+    }
+
+    /// True if the caller asked for something impossible (an HTTP 4xx), false if we failed (a 5xx).
+    #[must_use]
+    pub fn is_callers_fault(&self) -> bool {
+        match self {
+            Self::ContextFull { .. } | Self::BadRequest { .. } | Self::Template(_) => true,
+            Self::Gpu(_) | Self::Gguf(_) | Self::Tokenizer(_) | Self::UnsupportedModel { .. } => {
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What goes into a generation and what comes out: plain values, no GPU.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Most logprobs a request may ask for per position (OpenAI's limit is 20; replay checks use 5).
+pub const TOP_LOGPROBS_MAX: usize = 64;
+/// Most stop strings a request may carry; OpenAI allows 4, we are lenient but bounded.
+pub const STOP_STRINGS_MAX: usize = 16;
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, or what else the model's template knows.
+    pub role: String,
+    pub content: String,
+}
+
+impl Message {
+    #[must_use]
+    pub fn new(role: &str, content: &str) -> Self {
+        Self {
+            role: role.to_owned(),
+            content: content.to_owned(),
+        }
+    }
+}
+
+/// How the next token is drawn. Filters apply in the order top-k, top-p, min-p.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 means greedy: the likeliest token, lowest id on a tie.
+    pub temperature: f32,
+    /// Keep the likeliest tokens until their probabilities reach this sum; 1 keeps all.
+    pub top_p: f32,
+    /// Keep this many tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keep tokens at least this likely relative to the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Same seed, prompt and model give the same text on the same adapter.
+    pub seed: u64,
+}
+
+impl Sampling {
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        seed: 0,
+    };
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self::GREEDY
+    }
+}
+
+/// One generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerateRequest {
+    pub prompt_ids: Vec<u32>,
+    /// Upper bound on new tokens; the context's end also bounds it.
+    pub max_tokens: usize,
+    pub sampling: Sampling,
+    /// Text that ends the generation; it is not part of the answer.
+    pub stop: Vec<String>,
+    /// Number of alternatives per position; `None` returns no logprobs at all.
+    pub top_logprobs: Option<usize>,
+    /// Go on past the end-of-text token (benchmarks).
+    pub ignore_end: bool,
+    /// Replay: these ids are taken whatever the model prefers, and their logprobs returned.
+    pub enforced_ids: Option<Vec<u32>>,
+}
+
+/// A token and its natural-log probability.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    pub id: u32,
+    pub logprob: f32,
+}
+
+/// The chosen token of one position and the likeliest ones, best first.
+///
+/// Logprobs are those of the model itself, before temperature and filters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PositionLogprobs {
+    pub id: u32,
+    pub logprob: f32,
+    pub top: Vec<TokenLogprob>,
+}
+
+/// One step of a running generation, handed to the callback.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenEvent<'a> {
+    /// Position among the new tokens, from 0.
+    pub index: usize,
+    pub id: u32,
+    /// Text that became certain with this token: whole UTF-8 characters, nothing that may still turn
+    /// out to be the start of a stop string. May be empty.
+    pub text: &'a str,
+    /// Present if the request asked for logprobs.
+    pub logprobs: Option<&'a PositionLogprobs>,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// End-of-text token or a stop string.
+    Stop,
+    /// `max_tokens` or the context's end.
+    Length,
+    /// The callback asked to break off.
+    Cancelled,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub prompt_tokens: usize,
+    pub completion_tokens: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    pub prefill: Duration,
+    pub decode: Duration,
+}
+
+impl Timings {
+    /// New tokens per second after the first (the first belongs to the prefill).
+    #[must_use]
+    pub fn decode_tokens_per_second(&self, completion_tokens: usize) -> f64 {
+        let steps = completion_tokens.saturating_sub(1) as f64;
+        let seconds = self.decode.as_secs_f64();
+        if seconds > 0.0 { steps / seconds } else { 0.0 }
+    }
+}
+
+/// A finished generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// New ids, the end-of-text token included if the model produced it.
+    pub ids: Vec<u32>,
+    /// Their text without control tokens and without the stop string.
+    pub text: String,
+    pub finish: FinishReason,
+    pub usage: Usage,
+    /// One entry per id if the request asked for logprobs, else empty.
+    pub logprobs: Vec<PositionLogprobs>,
+    pub timings: Timings,
+}

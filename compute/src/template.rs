@@ -1,0 +1,4 @@
+//! Chat templates.
+#[derive(Debug, thiserror::Error)]
+#[error("bad template")]
+pub struct TemplateError;

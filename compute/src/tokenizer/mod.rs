@@ -1,0 +1,4 @@
+//! Tokenizer.
+#[derive(Debug, thiserror::Error)]
+#[error("bad tokenizer")]
+pub struct TokenizerError;
