@@ -1,0 +1,353 @@
+//! What an agent says about its rigs: claims, each with its time, sequence number and boot id.
+//!
+//! State is retained and repeated; telemetry and events are journalled with a sequence number per agent until the
+//! controller's application acknowledgement, so every one of them may arrive twice and late, and none may count twice.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Millis, UnixMillis};
+use crate::ids::{AgentId, RigId};
+use crate::units::{HashesPerSecond, MilliCelsius, Watts};
+use crate::workload::Workload;
+
+/// The states of the rig machine (DESIGN section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RigState {
+    /// Hardware being probed, nothing running.
+    Booting,
+    /// Powered, safe, no workload.
+    Idle,
+    /// Process or model loading, with a deadline.
+    Starting,
+    /// Doing its workload.
+    Running,
+    /// Takes no new job, finishes open ones, with a deadline.
+    Draining,
+    /// Workload told to end; watts being confirmed.
+    Stopping,
+    /// Held at its power floor.
+    Curtailed,
+    /// Recoverable, backing off.
+    Faulted,
+    /// Safety latch.
+    Tripped,
+}
+
+impl RigState {
+    /// Every state, in the order of the table in DESIGN section 4.
+    pub const ALL: [Self; 9] = [
+        Self::Booting,
+        Self::Idle,
+        Self::Starting,
+        Self::Running,
+        Self::Draining,
+        Self::Stopping,
+        Self::Curtailed,
+        Self::Faulted,
+        Self::Tripped,
+    ];
+
+    /// The word people read.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Booting => "booting",
+            Self::Idle => "idle",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Curtailed => "curtailed",
+            Self::Faulted => "faulted",
+            Self::Tripped => "tripped",
+        }
+    }
+}
+
+impl fmt::Display for RigState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// Where a power figure comes from, best first (DESIGN section 2, point 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerSource {
+    /// A meter on the circuit.
+    Meter,
+    /// A switched PDU outlet.
+    Pdu,
+    /// The firmware's or driver's own figure.
+    Firmware,
+    /// The rig's profile: a planning value, nothing was measured.
+    Profile,
+}
+
+/// Power with its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerReading {
+    /// Wall power.
+    pub watts: Watts,
+    /// Who says so.
+    pub source: PowerSource,
+}
+
+/// The state of one rig, complete: it replaces all earlier ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReport {
+    /// The rig.
+    pub rig: RigId,
+    /// The agent that hosts it.
+    pub agent: AgentId,
+    /// Changes at every start of the agent.
+    pub boot: String,
+    /// Rises with every state report of this boot; a lower one of the same boot is late and ignored.
+    pub seq: u64,
+    /// When it was true.
+    pub at: UnixMillis,
+    /// State of the rig machine.
+    pub state: RigState,
+    /// When that state began.
+    pub since: UnixMillis,
+    /// What runs, if anything.
+    pub workload: Option<Workload>,
+    /// What the rig was last told, if anything.
+    pub target: Option<Workload>,
+    /// Generation of that target; 0 before the first.
+    pub generation: u64,
+    /// End of the lease of that target.
+    pub lease_until: Option<UnixMillis>,
+    /// Latest power.
+    pub power: Option<PowerReading>,
+    /// Latest hashrate.
+    pub hashrate: Option<HashesPerSecond>,
+    /// Hottest sensor.
+    pub temperature: Option<MilliCelsius>,
+    /// Running totals of work done.
+    pub jobs: JobCounters,
+    /// Faults in a row.
+    pub attempts: u32,
+    /// Why it is in this state, in one line for people.
+    pub reason: String,
+    /// Name of the engine, driver or firmware that does the work.
+    pub engine: String,
+}
+
+/// Work done since the agent's journal began; never falls, so the difference of two is what happened between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobCounters {
+    /// Shares sent to the pool.
+    pub shares_submitted: u64,
+    /// Shares the pool accepted.
+    pub shares_accepted: u64,
+    /// Shares the pool refused.
+    pub shares_rejected: u64,
+    /// Of the refused, those that came too late.
+    pub shares_stale: u64,
+    /// Chat and text completions answered.
+    pub completions: u64,
+    /// Tokens generated for them.
+    pub tokens: u64,
+    /// Proof of Compute artifacts computed.
+    pub artifacts_computed: u64,
+    /// Artifacts the Network Node has taken.
+    pub artifacts_delivered: u64,
+}
+
+impl JobCounters {
+    /// What was done between `earlier` and `self`; a counter that fell (a new journal) counts from zero.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let part = |now: u64, then: u64| if now >= then { now - then } else { now };
+        Self {
+            shares_submitted: part(self.shares_submitted, earlier.shares_submitted),
+            shares_accepted: part(self.shares_accepted, earlier.shares_accepted),
+            shares_rejected: part(self.shares_rejected, earlier.shares_rejected),
+            shares_stale: part(self.shares_stale, earlier.shares_stale),
+            completions: part(self.completions, earlier.completions),
+            tokens: part(self.tokens, earlier.tokens),
+            artifacts_computed: part(self.artifacts_computed, earlier.artifacts_computed),
+            artifacts_delivered: part(self.artifacts_delivered, earlier.artifacts_delivered),
+        }
+    }
+}
+
+/// One sample of one rig. `energy` covers `span`, ending at `at`, so a lost sample is a hole, not a guess.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TelemetrySample {
+    /// End of the sample.
+    pub at: UnixMillis,
+    /// How long it covers.
+    pub span: Millis,
+    /// Mean power over the span.
+    pub power: PowerReading,
+    /// What ran during it.
+    pub workload: Option<Workload>,
+    /// State at its end.
+    pub state: RigState,
+    /// Hashrate at its end.
+    pub hashrate: Option<HashesPerSecond>,
+    /// Hottest sensor at its end.
+    pub temperature: Option<MilliCelsius>,
+    /// Running totals at its end.
+    pub jobs: JobCounters,
+}
+
+/// Samples of one rig, journalled as one row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TelemetryBatch {
+    /// The rig.
+    pub rig: RigId,
+    /// The agent whose journal holds the row.
+    pub agent: AgentId,
+    /// Which journal: changes only when the journal file is lost.
+    pub journal: String,
+    /// Row number in that journal.
+    pub seq: u64,
+    /// Oldest first, at most 60.
+    pub samples: Vec<TelemetrySample>,
+}
+
+/// What kind of thing happened on a rig.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EventKind {
+    /// The rig machine changed state.
+    StateChanged {
+        /// From this state.
+        from: RigState,
+        /// To this one.
+        to: RigState,
+    },
+    /// A workload began to run.
+    Switched {
+        /// What ran before, if anything.
+        from: Option<Workload>,
+        /// What runs now, if anything.
+        to: Option<Workload>,
+    },
+    /// The rig tripped.
+    Tripped,
+    /// A fault that will be retried.
+    Fault,
+    /// An assignment or command was refused.
+    Refused,
+    /// The lease lapsed and the fallback applies.
+    LeaseLapsed,
+    /// A firmware answered "done" but watts and hashrate do not show it.
+    Unconfirmed,
+    /// An artifact of a proof was delivered; counted once by its identity.
+    ArtifactsDelivered {
+        /// Block hash of the round.
+        block_hash: String,
+        /// The nonces delivered.
+        nonces: Vec<u32>,
+    },
+}
+
+/// Something that happened on a rig, journalled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RigEventReport {
+    /// The rig.
+    pub rig: RigId,
+    /// The agent whose journal holds the row.
+    pub agent: AgentId,
+    /// Which journal.
+    pub journal: String,
+    /// Row number in that journal.
+    pub seq: u64,
+    /// When it happened.
+    pub at: UnixMillis,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+    /// Why, in one line for people.
+    pub reason: String,
+}
+
+/// How far an order has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AckStatus {
+    /// Taken; the machine works on it.
+    Accepted,
+    /// Refused; the reason says why.
+    Refused,
+    /// Reached.
+    Done,
+}
+
+/// The answer to an assignment or command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The rig.
+    pub rig: RigId,
+    /// The envelope answered.
+    pub envelope: String,
+    /// Generation, when it answers an assignment.
+    pub generation: Option<u64>,
+    /// How far it has got.
+    pub status: AckStatus,
+    /// Why, in one line for people.
+    pub reason: String,
+}
+
+/// The last will of an agent and its opposite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Connected or not.
+    pub online: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_survive_a_new_journal() {
+        let before = JobCounters {
+            shares_accepted: 10,
+            ..JobCounters::default()
+        };
+        let after = JobCounters {
+            shares_accepted: 13,
+            ..JobCounters::default()
+        };
+        let fresh = JobCounters {
+            shares_accepted: 2,
+            ..JobCounters::default()
+        };
+        assert_eq!(after.since(&before).shares_accepted, 3);
+        assert_eq!(fresh.since(&after).shares_accepted, 2);
+    }
+
+    #[test]
+    fn events_are_flat_on_the_wire() {
+        let event = RigEventReport {
+            rig: RigId::new("a").unwrap(),
+            agent: AgentId::new("b").unwrap(),
+            journal: "j".into(),
+            seq: 1,
+            at: UnixMillis(2),
+            kind: EventKind::StateChanged {
+                from: RigState::Idle,
+                to: RigState::Starting,
+            },
+            reason: "r".into(),
+        };
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(
+            text.contains(r#""kind":"state_changed","from":"idle","to":"starting""#),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<RigEventReport>(&text).unwrap(),
+            event
+        );
+    }
+}
