@@ -215,17 +215,17 @@ impl TrustedKeys {
     }
 }
 
-/// Highest counter seen per key. The agent persists it, or a replay would work across a restart.
+/// Highest counter seen per key and recipient. The agent persists it, or a replay would work across a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReplayGuard {
     seen: BTreeMap<String, u64>,
 }
 
 impl ReplayGuard {
-    /// Highest counter seen from a key.
+    /// Highest counter seen from a key for one recipient.
     #[must_use]
-    pub fn seen(&self, kid: &str) -> u64 {
-        self.seen.get(kid).copied().unwrap_or(0)
+    pub fn seen(&self, kid: &str, to: &str) -> u64 {
+        self.seen.get(&format!("{kid}>{to}")).copied().unwrap_or(0)
     }
 }
 
