@@ -1,0 +1,43 @@
+# Roadbed. `make demo` shows the farm, `make test` proves it; both set up what they need and may be run again.
+
+CARGO ?= cargo
+MODEL ?= smollm2-135m
+DEMO_ARGS ?=
+
+.PHONY: help demo test lint fmt sim setup setup-system model build release
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+demo: setup-system release ## set up, build and run the demo farm (DEMO_ARGS="--headless --minutes 3")
+	@target/release/roadbed-agent models pull $(MODEL)
+	@target/release/roadbed demo --model $(MODEL) $(DEMO_ARGS)
+
+test: setup ## set up and run every test
+	$(CARGO) test --workspace --locked
+
+lint: setup-system ## formatting, clippy with the workspace's rules, shell syntax
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@for script in packaging/*.sh; do sh -n $$script || exit 1; done
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+sim: ## replay one seed of the farm simulation with its trace: make sim SEED=42
+	ROADBED_SIM_SEED=$(SEED) $(CARGO) test -p farm-tests --locked sim -- --nocapture
+
+setup: setup-system model ## install what is missing and fetch the default model
+
+setup-system: ## install system pieces that are missing (Vulkan driver, C compiler, pip)
+	@sh packaging/setup.sh
+
+model: setup-system ## fetch the default model once
+	$(CARGO) build --locked -p roadbed-agent
+	@target/debug/roadbed-agent models pull $(MODEL)
+
+build: ## debug build of everything
+	$(CARGO) build --workspace --locked
+
+release: setup-system ## release build of the three binaries
+	$(CARGO) build --release --locked -p roadbed-agent -p farm-controller -p farm-tests --bins
