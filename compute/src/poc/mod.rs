@@ -1,0 +1,39 @@
+//! Proof of Compute v2: the artifact that shows a forward pass of the agreed model was run.
+//!
+//! A nonce seeds random input embeddings; the model runs with a seeded reflection after every
+//! decoder layer; a few seeded dimensions of the last hidden state, rotated and normalised, are the
+//! artifact. Everything seeded is exact integer work ([`seed`], [`pick`], [`nonces`]); everything
+//! real has a stated tolerance, because validators compare by distance ([`verdict`]) and not by
+//! bits.
+//!
+//! ```text
+//! request -> seed -> inputs -> model with reflections -> artifact -> callback -> verdict
+//! ```
+
+pub mod artifact;
+pub mod inputs;
+pub mod nonces;
+pub mod normal;
+pub mod pick;
+pub mod reflection;
+pub mod seed;
+pub mod verdict;
+
+#[cfg(test)]
+pub(crate) mod vectors;
+
+pub use artifact::{Artifact, K_DIM};
+pub use nonces::{NonceSequence, NonceShare};
+pub use seed::Identity;
+pub use verdict::{StatTest, Verdict, judge};
+
+/// Why a proof could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PocError {
+    /// The request asks for something that cannot exist; the caller must change it.
+    #[error("proof request refused: {0}")]
+    Request(String),
+    /// A received artifact is not `k` finite half floats in base64.
+    #[error("malformed artifact: {0}")]
+    Malformed(String),
+}
