@@ -18,6 +18,8 @@ pub enum Command {
     JournalAck {
         /// The agent whose journal it is.
         agent: AgentId,
+        /// Which journal of that agent: an answer to a lost journal must not empty its successor.
+        journal: String,
         /// Highest sequence number stored, without gaps.
         seq: u64,
     },

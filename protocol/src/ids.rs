@@ -108,6 +108,11 @@ id!(
     "rig id"
 );
 id!(
+    /// One circuit with a limit: site, transformer, hall, PDU or breaker.
+    FeederId,
+    "feeder id"
+);
+id!(
     /// A named set of rigs that can be commanded together.
     GroupId,
     "group id"

@@ -26,7 +26,7 @@ pub use assignment::{Assignment, Cause};
 pub use clock::{Millis, UnixMillis};
 pub use command::Command;
 pub use envelope::{Envelope, EnvelopeError, OpenedEnvelope, ReplayGuard, Signer, TrustedKeys};
-pub use ids::{AgentId, FarmId, GroupId, IdError, RigId};
+pub use ids::{AgentId, FarmId, FeederId, GroupId, IdError, RigId};
 pub use profile::{MiningStep, ProfileError, RigKind, RigProfile};
 pub use report::{
     Ack, AckStatus, EventKind, JobCounters, PowerReading, PowerSource, RigEventReport, RigState,
