@@ -13,14 +13,18 @@ pub mod job;
 pub mod sha256;
 pub mod target;
 
+mod backend;
 mod cpu;
+mod gpu;
 mod scan;
 #[cfg(target_arch = "x86_64")]
 mod sha_ni;
 #[cfg(test)]
 mod vectors;
 
+pub use backend::BackendKind;
 pub use cpu::CpuBackend;
+pub use gpu::GpuBackend;
 pub use header::Header;
 pub use job::{Extranonce, Job, Roll};
 pub use scan::{
@@ -37,4 +41,6 @@ pub enum HashError {
     /// A target that no hash could be compared with.
     #[error("bad target: {0}")]
     Target(String),
+    #[error(transparent)]
+    Gpu(#[from] crate::gpu::GpuError),
 }

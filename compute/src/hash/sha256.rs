@@ -94,26 +94,46 @@ const PAD: u32 = 0x8000_0000;
 pub fn compress(state: [u32; 8], block: [u32; 16]) -> [u32; 8] {
     let mut w = block;
     let mut s = state;
-    for first in (0..64).step_by(16) {
-        if first > 0 {
+    for (turn, k) in ROUND.as_chunks::<16>().0.iter().enumerate() {
+        if turn > 0 {
             expand(&mut w);
         }
-        for (offset, word) in w.iter().enumerate() {
-            s = round(s, word.wrapping_add(ROUND[first + offset]));
-        }
+        let wk: [u32; 16] = std::array::from_fn(|i| w[i].wrapping_add(k[i]));
+        s = eight_rounds(s, [wk[0], wk[1], wk[2], wk[3], wk[4], wk[5], wk[6], wk[7]]);
+        s = eight_rounds(s, [wk[8], wk[9], wk[10], wk[11], wk[12], wk[13], wk[14], wk[15]]);
     }
     add(s, state)
 }
 
-/// One round; `wk` is message word plus round constant.
+/// Eight rounds: as many as bring every word back to its own register, so nothing is moved.
 #[inline(always)]
-fn round([a, b, c, d, e, f, g, h]: [u32; 8], wk: u32) -> [u32; 8] {
+fn eight_rounds([a, b, c, d, e, f, g, h]: [u32; 8], wk: [u32; 8]) -> [u32; 8] {
+    let (d, h) = half_round([a, b, c, d, e, f, g, h], wk[0]);
+    let (c, g) = half_round([h, a, b, c, d, e, f, g], wk[1]);
+    let (b, f) = half_round([g, h, a, b, c, d, e, f], wk[2]);
+    let (a, e) = half_round([f, g, h, a, b, c, d, e], wk[3]);
+    let (h, d) = half_round([e, f, g, h, a, b, c, d], wk[4]);
+    let (g, c) = half_round([d, e, f, g, h, a, b, c], wk[5]);
+    let (f, b) = half_round([c, d, e, f, g, h, a, b], wk[6]);
+    let (e, a) = half_round([b, c, d, e, f, g, h, a], wk[7]);
+    [a, b, c, d, e, f, g, h]
+}
+
+/// One round; `wk` is message word plus round constant.
+fn round(s: [u32; 8], wk: u32) -> [u32; 8] {
+    let (e, a) = half_round(s, wk);
+    [a, s[0], s[1], s[2], e, s[4], s[5], s[6]]
+}
+
+/// The two words a round changes: the new E (from D) and the new A (from H).
+#[inline(always)]
+fn half_round([a, b, c, d, e, f, g, h]: [u32; 8], wk: u32) -> (u32, u32) {
     let big_e = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
     let big_a = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
     let choose = g ^ (e & (f ^ g));
     let majority = (a & b) | (c & (a | b));
     let t = h.wrapping_add(big_e).wrapping_add(choose).wrapping_add(wk);
-    [t.wrapping_add(big_a).wrapping_add(majority), a, b, c, d.wrapping_add(t), e, f, g]
+    (d.wrapping_add(t), t.wrapping_add(big_a).wrapping_add(majority))
 }
 
 /// Replaces message words `t..t+16` by the words `t+16..t+32`.

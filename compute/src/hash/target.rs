@@ -107,6 +107,14 @@ impl Target {
         2f64.powi(256) / (self.as_f64() + 1.0)
     }
 
+    /// Reads 64 hex digits, most significant first, as command lines and pools write a target.
+    ///
+    /// # Errors
+    /// Any other text.
+    pub fn from_hex(text: &str) -> Result<Self, HashError> {
+        Ok(Self(super::hex::decode_exact("target", text)?))
+    }
+
     /// Top 32 bits: what the kernels compare before the host checks the rest.
     #[must_use]
     pub fn top_word(self) -> u32 {

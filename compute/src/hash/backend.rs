@@ -1,0 +1,68 @@
+//! Choosing what hashes, by the name an operator gives it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{CpuBackend, GpuBackend, HashBackend, HashError};
+use crate::adapter::AdapterChoice;
+use crate::gpu::Gpu;
+
+/// What to hash with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendKind {
+    /// The fastest code the CPU runs, one thread.
+    Cpu,
+    /// The WGSL kernel on an adapter.
+    Gpu,
+}
+
+impl BackendKind {
+    /// Makes the backend ready; `adapter` matters to [`Self::Gpu`] alone.
+    ///
+    /// # Errors
+    /// When no adapter matches, or the GPU refuses the kernel.
+    pub fn open(self, adapter: &AdapterChoice) -> Result<Box<dyn HashBackend>, HashError> {
+        match self {
+            Self::Cpu => Ok(Box::new(CpuBackend::best())),
+            Self::Gpu => Ok(Box::new(GpuBackend::new(Gpu::open(adapter)?)?)),
+        }
+    }
+}
+
+impl FromStr for BackendKind {
+    type Err = HashError;
+
+    fn from_str(text: &str) -> Result<Self, HashError> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "gpu" => Ok(Self::Gpu),
+            other => Err(HashError::Field {
+                field: "backend".into(),
+                why: format!("'{other}' is neither cpu nor gpu"),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_others_are_refused() {
+        for kind in [BackendKind::Cpu, BackendKind::Gpu] {
+            assert_eq!(kind.to_string().parse::<BackendKind>().unwrap(), kind);
+        }
+        assert!("asic".parse::<BackendKind>().is_err());
+        assert!(BackendKind::Cpu.open(&AdapterChoice::Best).unwrap().name().starts_with("cpu"));
+    }
+}
