@@ -11,10 +11,12 @@
 //! ```
 
 pub mod artifact;
+pub mod generator;
 pub mod inputs;
 pub mod nonces;
 pub mod normal;
 pub mod pick;
+pub mod prover;
 pub mod reflection;
 pub mod seed;
 pub mod verdict;
@@ -24,6 +26,7 @@ pub(crate) mod vectors;
 
 pub use artifact::{Artifact, K_DIM};
 pub use nonces::{NonceSequence, NonceShare};
+pub use prover::{ProofRequest, ProofSummary, Prover, Round, compute_artifacts};
 pub use seed::Identity;
 pub use verdict::{StatTest, Verdict, judge};
 
@@ -36,4 +39,8 @@ pub enum PocError {
     /// A received artifact is not `k` finite half floats in base64.
     #[error("malformed artifact: {0}")]
     Malformed(String),
+    #[error(transparent)]
+    Gpu(#[from] crate::gpu::GpuError),
+    #[error(transparent)]
+    Engine(#[from] crate::llm::EngineError),
 }
