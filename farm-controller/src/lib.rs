@@ -1,1 +1,4 @@
+//! The controller of a farm: feeds, store, broker, control loop, console.
 
+pub mod console;
+pub mod view;
