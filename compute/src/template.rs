@@ -1,4 +1,339 @@
-//! Chat templates.
+//! The model's own chat template: a Jinja program from the file, run within bounds.
+//!
+//! Templates are code from strangers. They see the messages and a handful of pure functions, run on
+//! limited fuel and may produce a limited amount of text. Block trimming and the Python string
+//! methods follow what `transformers` gives templates, since that is what their authors test with.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::value::{Kwargs, Serde, Value, ValueKind};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Error, ErrorKind, State};
+
+use crate::llm::Message;
+
+/// Steps a template may take: a conversation of a thousand turns needs about 100 000.
+const FUEL: u64 = 5_000_000;
+/// Longest prompt text a template may produce.
+const PROMPT_BYTES_MAX: usize = 16 << 20;
+const NAME: &str = "chat";
+
 #[derive(Debug, thiserror::Error)]
-#[error("bad template")]
-pub struct TemplateError;
+pub enum TemplateError {
+    #[error("the model file carries no chat template; send a plain prompt")]
+    Missing,
+    #[error("the template does not parse: {0}")]
+    Syntax(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("the prompt is longer than {PROMPT_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+/// A compiled chat template.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos_text: String,
+    eos_text: String,
+}
+
+impl ChatTemplate {
+    /// Compiles the template text of a model file; `bos_text` and `eos_text` are its variables
+    /// `bos_token` and `eos_token`.
+    pub fn new(source: &str, bos_text: &str, eos_text: &str) -> Result<Self, TemplateError> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .map_err(|error| TemplateError::Syntax(describe(&error)))?;
+        environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(python_method);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_filter("tojson", tojson);
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(|error| TemplateError::Syntax(describe(&error)))?;
+        Ok(Self {
+            environment,
+            bos_text: bos_text.to_owned(),
+            eos_text: eos_text.to_owned(),
+        })
+    }
+
+    /// The prompt for `messages`, ready for the assistant's answer. `now` is what templates that
+    /// print today's date see.
+    pub fn render(&self, messages: &[Message], now: SystemTime) -> Result<String, TemplateError> {
+        let refused = |error: Error| TemplateError::Refused(describe(&error));
+        let template = self.environment.get_template(NAME).map_err(refused)?;
+        let strftime = Value::from_function(move |format: String| strftime(&format, now));
+        let text = template
+            .render(minijinja::context! {
+                messages => Value::from(Serde(messages)),
+                add_generation_prompt => true,
+                bos_token => self.bos_text.as_str(),
+                eos_token => self.eos_text.as_str(),
+                strftime_now => strftime,
+            })
+            .map_err(refused)?;
+        if text.len() > PROMPT_BYTES_MAX {
+            return Err(TemplateError::TooLong);
+        }
+        Ok(text)
+    }
+}
+
+fn describe(error: &Error) -> String {
+    let line = error.line().map(|l| format!(" (line {l})")).unwrap_or_default();
+    match error.detail() {
+        Some(detail) => format!("{detail}{line}"),
+        None => format!("{}{line}", error.kind()),
+    }
+}
+
+/// JSON as Python's `json.dumps(..., ensure_ascii=False)` writes it: no HTML escapes.
+fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    options.assert_all_used()?;
+    let json = match indent {
+        Some(_) => serde_json::to_string_pretty(&value),
+        None => serde_json::to_string(&value).map(|compact| spaced(&compact)),
+    };
+    json.map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
+}
+
+/// Adds the space Python puts after `,` and `:` outside strings.
+fn spaced(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() + json.len() / 8);
+    let (mut in_string, mut escaped) = (false, false);
+    for c in json.chars() {
+        out.push(c);
+        if in_string {
+            in_string = escaped || c != '"';
+            escaped = c == '\\' && !escaped;
+        } else if c == '"' {
+            in_string = true;
+        } else if c == ',' || c == ':' {
+            out.push(' ');
+        }
+    }
+    out
+}
+
+/// The Python methods of strings and dictionaries that chat templates use.
+fn python_method(
+    _state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    let unknown = || Error::from(ErrorKind::UnknownMethod);
+    match value.kind() {
+        ValueKind::String => {
+            let text = value.as_str().ok_or_else(unknown)?;
+            string_method(text, method, arguments).unwrap_or_else(|| Err(unknown()))
+        }
+        ValueKind::Map => map_method(value, method, arguments).unwrap_or_else(|| Err(unknown())),
+        _ => Err(unknown()),
+    }
+}
+
+fn string_method(
+    text: &str,
+    method: &str,
+    arguments: &[Value],
+) -> Option<Result<Value, Error>> {
+    let argument = |i: usize| arguments.get(i).and_then(Value::as_str);
+    let set = argument(0);
+    let in_set = |c: char| set.map_or(c.is_whitespace(), |s| s.contains(c));
+    let affix = |test: &dyn Fn(&str) -> bool| {
+        let first = arguments.first()?;
+        match first.as_str() {
+            Some(one) => Some(test(one)),
+            None => Some(first.try_iter().ok()?.any(|v| v.as_str().is_some_and(test))),
+        }
+    };
+    Some(Ok(match method {
+        "strip" => text.trim_matches(in_set).into(),
+        "lstrip" => text.trim_start_matches(in_set).into(),
+        "rstrip" => text.trim_end_matches(in_set).into(),
+        "upper" => text.to_uppercase().into(),
+        "lower" => text.to_lowercase().into(),
+        "title" => title(text).into(),
+        "capitalize" => {
+            let mut chars = text.chars();
+            let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
+            (first + &chars.as_str().to_lowercase()).into()
+        }
+        "startswith" => affix(&|a| text.starts_with(a))?.into(),
+        "endswith" => affix(&|a| text.ends_with(a))?.into(),
+        "replace" => text.replace(argument(0)?, argument(1)?).into(),
+        "find" => text
+            .find(argument(0)?)
+            .map_or(-1, |at| text[..at].chars().count() as i64)
+            .into(),
+        "count" => (text.matches(argument(0)?).count() as i64).into(),
+        "split" => match (set, arguments.get(1).and_then(Value::as_i64)) {
+            (None, _) => text.split_whitespace().map(Value::from).collect(),
+            (Some(separator), Some(most)) if most >= 0 => text
+                .splitn(usize::try_from(most).ok()?.saturating_add(1), separator)
+                .map(Value::from)
+                .collect(),
+            (Some(separator), _) => text.split(separator).map(Value::from).collect(),
+        },
+        _ => return None,
+    }))
+}
+
+fn title(text: &str) -> String {
+    let mut start = true;
+    text.chars()
+        .flat_map(|c| {
+            let upper = start;
+            start = !c.is_alphabetic();
+            if upper {
+                c.to_uppercase().collect::<Vec<_>>()
+            } else {
+                c.to_lowercase().collect()
+            }
+        })
+        .collect()
+}
+
+fn map_method(map: &Value, method: &str, arguments: &[Value]) -> Option<Result<Value, Error>> {
+    let keys = || map.try_iter();
+    Some(match method {
+        "keys" => keys().map(Iterator::collect),
+        "values" => keys().and_then(|k| k.map(|key| map.get_item(&key)).collect()),
+        "items" => keys().and_then(|k| {
+            k.map(|key| Ok(Value::from(vec![key.clone(), map.get_item(&key)?])))
+                .collect()
+        }),
+        "get" => map.get_item(arguments.first()?).map(|found| {
+            if found.is_undefined() {
+                arguments.get(1).cloned().unwrap_or(Value::from(()))
+            } else {
+                found
+            }
+        }),
+        _ => return None,
+    })
+}
+
+/// The subset of C's strftime that templates use; unknown letters stay as they are.
+fn strftime(format: &str, now: SystemTime) -> String {
+    const MONTHS: [&str; 12] = [
+        "January", "February", "March", "April", "May", "June", "July", "August", "September",
+        "October", "November", "December",
+    ];
+    const DAYS: [&str; 7] = [
+        "Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday",
+    ];
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (days, in_day) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_date(days);
+    let month_name = MONTHS[month as usize - 1];
+    let day_name = DAYS[(days % 7) as usize];
+    let mut out = String::new();
+    let mut chars = format.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('Y') => out.push_str(&format!("{year:04}")),
+            Some('y') => out.push_str(&format!("{:02}", year % 100)),
+            Some('m') => out.push_str(&format!("{month:02}")),
+            Some('d') => out.push_str(&format!("{day:02}")),
+            Some('e') => out.push_str(&format!("{day:2}")),
+            Some('B') => out.push_str(month_name),
+            Some('b' | 'h') => out.push_str(&month_name[..3]),
+            Some('A') => out.push_str(day_name),
+            Some('a') => out.push_str(&day_name[..3]),
+            Some('H') => out.push_str(&format!("{:02}", in_day / 3600)),
+            Some('M') => out.push_str(&format!("{:02}", in_day / 60 % 60)),
+            Some('S') => out.push_str(&format!("{:02}", in_day % 60)),
+            Some('F') => out.push_str(&format!("{year:04}-{month:02}-{day:02}")),
+            Some('%') => out.push('%'),
+            Some(other) => {
+                out.push('%');
+                out.push(other);
+            }
+            None => out.push('%'),
+        }
+    }
+    out
+}
+
+/// Year, month and day of the Gregorian calendar for a count of days since 1970-01-01.
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    // Eras of 400 years (146 097 days) counted from 0000-03-01, so leap days come last in a year.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn render(source: &str) -> Result<String, TemplateError> {
+        let messages = [Message::new("user", " Hi there ")];
+        ChatTemplate::new(source, "<s>", "</s>")?.render(&messages, at(1_700_000_000))
+    }
+
+    #[track_caller]
+    fn check(source: &str, expected: &str) {
+        assert_eq!(render(source).unwrap(), expected, "{source}");
+    }
+
+    #[test]
+    fn python_methods_and_functions() {
+        check("{{ bos_token + messages[0]['content'].strip() + eos_token }}", "<s>Hi there</s>");
+        check("{{ messages[0].content.split()[1].upper() }}", "THERE");
+        check("{{ 'a,b,c'.split(',', 1)[1] }}", "b,c");
+        check("{{ messages[0].role.startswith('us') }}", "True");
+        check("{{ messages[0].get('name', 'nobody') }}", "nobody");
+        check("{% for k, v in messages[0].items() %}{{ k }};{% endfor %}", "role;content;");
+        check("{{ {'a': [1, '<b>']} | tojson }}", r#"{"a": [1, "<b>"]}"#);
+        check("{{ strftime_now('%d %b %Y') }}", "14 Nov 2023");
+        check("{{ 'x'.title() ~ 'ab'.replace('a', 'c') }}", "Xcb");
+    }
+
+    #[test]
+    fn refusals_carry_the_templates_words() {
+        let error = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
+        assert!(error.to_string().contains("roles must alternate"), "{error}");
+        assert!(matches!(render("{% if %}"), Err(TemplateError::Syntax(_))));
+        assert!(matches!(render("{{ 'a'.nonsense() }}"), Err(TemplateError::Refused(_))));
+    }
+
+    #[test]
+    fn endless_templates_run_out_of_fuel() {
+        let source = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
+        assert!(matches!(render(source), Err(TemplateError::Refused(_))));
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(strftime("%F %A", at(0)), "1970-01-01 Thursday");
+        assert_eq!(strftime("%F %a %H:%M:%S", at(951_827_696)), "2000-02-29 Tue 12:34:56");
+        assert_eq!(strftime("%Q%%", at(0)), "%Q%");
+    }
+}

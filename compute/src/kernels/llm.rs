@@ -1,5 +1,292 @@
-//! Kernels of the language-model forward pass.
+//! Kernels of the language-model forward pass, and the choice among their variants.
+//!
+//! A weight kernel exists once per format and method. Methods are chosen by what kind of adapter it
+//! is: on a CPU driver a lane works alone, on a GPU lanes share rows and memory. Never by a GPU's name.
 
-use super::Kernel;
+use super::{Binding, Kernel};
+use Binding::{Read, ReadWrite, Uniform};
 
-pub const KERNELS: &[Kernel] = &[];
+/// How weights lie in GPU memory; each has its `shaders/lib/weights_*.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightFormat {
+    F32,
+    F16,
+    /// 32 signed bytes and an f16 scale.
+    Q8,
+    /// 32 nibbles, an f16 scale and an f16 offset.
+    Q4,
+    /// 32 nibbles, an f32 scale and an f32 offset.
+    Q4S,
+}
+
+impl WeightFormat {
+    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Q8, Self::Q4, Self::Q4S];
+}
+
+/// How a kernel shares its work out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Every invocation alone: CPU adapters.
+    Lane,
+    /// Invocations of a workgroup together: GPUs.
+    Group,
+}
+
+impl Method {
+    /// The method that suits an adapter.
+    #[must_use]
+    pub fn of(is_software: bool) -> Self {
+        if is_software { Self::Lane } else { Self::Group }
+    }
+}
+
+const WEIGHTS: &[Binding] = &[Uniform, Uniform, Read, Read, Read, ReadWrite];
+/// f32 sums in another order than the twin's: a few units in the last place of the terms.
+const SUM_TOLERANCE: f32 = 2e-5;
+/// Values that are moved, or scaled once.
+const COPY_TOLERANCE: f32 = 1e-6;
+/// Lanes of a software adapter's vector unit (lavapipe: 8).
+const LANE: &[(&str, f64)] = &[("WORKGROUP", 8.0)];
+const GROUP: &[(&str, f64)] = &[("WORKGROUP", 64.0)];
+const SHARED_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 16.0)];
+const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 64.0)];
+
+/// The kernels that read one weight format.
+struct WeightKernels {
+    format: WeightFormat,
+    embed: Kernel,
+    matvec_lane: Kernel,
+    matvec_tree: Kernel,
+    matmul_lane: Kernel,
+    matmul_tile: Kernel,
+}
+
+macro_rules! weight_kernels {
+    ($format:ident, $name:literal, $file:literal) => {
+        WeightKernels {
+            format: WeightFormat::$format,
+            embed: Kernel {
+                name: concat!("embed_", $name),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "embed.wgsl"),
+                entry: "main",
+                bindings: WEIGHTS,
+                constants: GROUP,
+                tolerance: COPY_TOLERANCE,
+            },
+            matvec_lane: Kernel {
+                name: concat!("matvec_lane_", $name),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "matvec_lane.wgsl"),
+                entry: "main",
+                bindings: WEIGHTS,
+                constants: LANE,
+                tolerance: SUM_TOLERANCE,
+            },
+            matvec_tree: Kernel {
+                name: concat!("matvec_tree_", $name),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "matvec_tree.wgsl"),
+                entry: "main",
+                bindings: WEIGHTS,
+                constants: SHARED_ROW,
+                tolerance: SUM_TOLERANCE,
+            },
+            matmul_lane: Kernel {
+                name: concat!("matmul_lane_", $name),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "matmul_lane.wgsl"),
+                entry: "main",
+                bindings: WEIGHTS,
+                constants: LANE,
+                tolerance: SUM_TOLERANCE,
+            },
+            matmul_tile: Kernel {
+                name: concat!("matmul_tile_", $name),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "matmul_tile.wgsl"),
+                entry: "main",
+                bindings: WEIGHTS,
+                constants: &[],
+                tolerance: SUM_TOLERANCE,
+            },
+        }
+    };
+}
+
+static WEIGHT_KERNELS: [WeightKernels; 5] = [
+    weight_kernels!(F32, "f32", "lib/weights_f32.wgsl"),
+    weight_kernels!(F16, "f16", "lib/weights_f16.wgsl"),
+    weight_kernels!(Q8, "q8", "lib/weights_q8.wgsl"),
+    weight_kernels!(Q4, "q4", "lib/weights_q4.wgsl"),
+    weight_kernels!(Q4S, "q4s", "lib/weights_q4s.wgsl"),
+];
+
+/// A kernel that works on whole rows, once per method.
+macro_rules! row_kernel {
+    ($name:literal, [$($part:literal),*], $bindings:expr) => {
+        [
+            Kernel {
+                name: concat!($name, "_lane"),
+                source: crate::wgsl!("lib/step.wgsl", "lib/reduce_lane.wgsl", $($part),*),
+                entry: "main",
+                bindings: $bindings,
+                constants: LANE,
+                tolerance: SUM_TOLERANCE,
+            },
+            Kernel {
+                name: concat!($name, "_tree"),
+                source: crate::wgsl!("lib/step.wgsl", "lib/reduce_tree.wgsl", $($part),*),
+                entry: "main",
+                bindings: $bindings,
+                constants: WHOLE_ROW,
+                tolerance: SUM_TOLERANCE,
+            },
+        ]
+    };
+}
+
+static RMS_NORM: [Kernel; 2] = row_kernel!(
+    "rms_norm",
+    ["rms_norm.wgsl"],
+    &[Uniform, Uniform, Read, Read, ReadWrite]
+);
+static REFLECT: [Kernel; 2] = row_kernel!(
+    "reflect",
+    ["reflect.wgsl"],
+    &[Uniform, Uniform, Read, ReadWrite]
+);
+static SOFTMAX: [Kernel; 2] = row_kernel!(
+    "softmax",
+    ["lib/attention_shape.wgsl", "softmax.wgsl"],
+    &[Uniform, Uniform, ReadWrite]
+);
+
+/// Turns queries and keys and files keys and values.
+pub static ROPE: Kernel = Kernel {
+    name: "rope",
+    source: crate::wgsl!("lib/step.wgsl", "lib/attention_shape.wgsl", "rope.wgsl"),
+    entry: "main",
+    bindings: &[
+        Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite,
+    ],
+    constants: GROUP,
+    tolerance: COPY_TOLERANCE,
+};
+
+pub static ATTENTION_SCORES: Kernel = Kernel {
+    name: "attention_scores",
+    source: crate::wgsl!(
+        "lib/step.wgsl",
+        "lib/attention_shape.wgsl",
+        "attention_scores.wgsl"
+    ),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
+    constants: GROUP,
+    tolerance: SUM_TOLERANCE,
+};
+
+pub static ATTENTION_VALUES: Kernel = Kernel {
+    name: "attention_values",
+    source: crate::wgsl!(
+        "lib/step.wgsl",
+        "lib/attention_shape.wgsl",
+        "attention_values.wgsl"
+    ),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
+    constants: GROUP,
+    tolerance: SUM_TOLERANCE,
+};
+
+pub static SILU_MUL: Kernel = Kernel {
+    name: "silu_mul",
+    source: crate::wgsl!("lib/step.wgsl", "silu_mul.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, ReadWrite],
+    constants: GROUP,
+    tolerance: 1e-5,
+};
+
+fn of_format(format: WeightFormat) -> &'static WeightKernels {
+    let [f32, f16, q8, q4, q4s] = &WEIGHT_KERNELS;
+    match format {
+        WeightFormat::F32 => f32,
+        WeightFormat::F16 => f16,
+        WeightFormat::Q8 => q8,
+        WeightFormat::Q4 => q4,
+        WeightFormat::Q4S => q4s,
+    }
+}
+
+fn of_method(pair: &'static [Kernel; 2], method: Method) -> &'static Kernel {
+    let [lane, group] = pair;
+    match method {
+        Method::Lane => lane,
+        Method::Group => group,
+    }
+}
+
+/// Looks tokens up in a table of this format.
+#[must_use]
+pub fn embed(format: WeightFormat) -> &'static Kernel {
+    &of_format(format).embed
+}
+
+/// One row of activations times a matrix.
+#[must_use]
+pub fn matvec(format: WeightFormat, method: Method) -> &'static Kernel {
+    match method {
+        Method::Lane => &of_format(format).matvec_lane,
+        Method::Group => &of_format(format).matvec_tree,
+    }
+}
+
+/// Several rows of activations times a matrix.
+#[must_use]
+pub fn matmul(format: WeightFormat, method: Method) -> &'static Kernel {
+    match method {
+        Method::Lane => &of_format(format).matmul_lane,
+        Method::Group => &of_format(format).matmul_tile,
+    }
+}
+
+#[must_use]
+pub fn rms_norm(method: Method) -> &'static Kernel {
+    of_method(&RMS_NORM, method)
+}
+
+#[must_use]
+pub fn reflect(method: Method) -> &'static Kernel {
+    of_method(&REFLECT, method)
+}
+
+#[must_use]
+pub fn softmax(method: Method) -> &'static Kernel {
+    of_method(&SOFTMAX, method)
+}
+
+/// Every row of this file.
+pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
+    WEIGHT_KERNELS
+        .iter()
+        .flat_map(|k| {
+            [
+                &k.embed,
+                &k.matvec_lane,
+                &k.matvec_tree,
+                &k.matmul_lane,
+                &k.matmul_tile,
+            ]
+        })
+        .chain(RMS_NORM.iter().chain(&REFLECT).chain(&SOFTMAX))
+        .chain([&ROPE, &ATTENTION_SCORES, &ATTENTION_VALUES, &SILU_MUL])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_in_their_places() {
+        for format in WeightFormat::ALL {
+            assert_eq!(of_format(format).format, format);
+        }
+    }
+}

@@ -65,8 +65,7 @@ impl Kernel {
 
 /// Every kernel there is.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    llm::KERNELS
-        .iter()
+    llm::kernels()
         .chain(poc::KERNELS.iter())
         .chain(hash::KERNELS.iter())
 }

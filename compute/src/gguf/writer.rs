@@ -1,0 +1,213 @@
+//! Writing GGUF files: small models for tests and synthetic models for measurements.
+//!
+//! The encoders are simple and correct rather than best: nearest rounding per block, no search.
+
+use half::{bf16, f16};
+
+use super::error::GgufError;
+use super::tensor::TensorType;
+
+const ALIGNMENT: usize = 32;
+
+struct Tensor {
+    name: String,
+    kind: TensorType,
+    dimensions: Vec<u64>,
+    data: Vec<u8>,
+}
+
+/// A metadata value to write.
+#[derive(Clone, Debug)]
+pub enum Field<'a> {
+    U32(u32),
+    F32(f32),
+    Bool(bool),
+    Text(&'a str),
+    Texts(&'a [String]),
+    I32s(&'a [i32]),
+}
+
+/// Collects metadata and tensors and writes them in one go.
+#[derive(Default)]
+pub struct GgufWriter {
+    fields: Vec<u8>,
+    field_count: u64,
+    tensors: Vec<Tensor>,
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+impl GgufWriter {
+    pub fn field(&mut self, key: &str, field: &Field<'_>) -> &mut Self {
+        let out = &mut self.fields;
+        put_text(out, key);
+        let code = |out: &mut Vec<u8>, code: u32| out.extend(code.to_le_bytes());
+        match field {
+            Field::U32(value) => {
+                code(out, 4);
+                out.extend(value.to_le_bytes());
+            }
+            Field::F32(value) => {
+                code(out, 6);
+                out.extend(value.to_le_bytes());
+            }
+            Field::Bool(value) => {
+                code(out, 7);
+                out.push(u8::from(*value));
+            }
+            Field::Text(value) => {
+                code(out, 8);
+                put_text(out, value);
+            }
+            Field::Texts(values) => {
+                code(out, 9);
+                code(out, 8);
+                out.extend((values.len() as u64).to_le_bytes());
+                for value in *values {
+                    put_text(out, value);
+                }
+            }
+            Field::I32s(values) => {
+                code(out, 9);
+                code(out, 5);
+                out.extend((values.len() as u64).to_le_bytes());
+                for value in *values {
+                    out.extend(value.to_le_bytes());
+                }
+            }
+        }
+        self.field_count += 1;
+        self
+    }
+
+    /// Adds a matrix `[rows, columns]` (or a vector, with one row), encoding it as `kind`.
+    ///
+    /// Fails if `columns` is no whole number of blocks of `kind`, or `kind` has no encoder.
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        kind: TensorType,
+        columns: usize,
+        weights: &[f32],
+    ) -> Result<&mut Self, GgufError> {
+        let bad = |reason: String| GgufError::Tensor {
+            name: name.to_owned(),
+            reason,
+        };
+        if columns == 0 || columns % kind.block_weights() != 0 || weights.len() % columns != 0 {
+            return Err(bad(format!("{columns} columns do not fit {kind} blocks")));
+        }
+        let data = encode(kind, weights).ok_or_else(|| bad(format!("{kind} has no encoder")))?;
+        Ok(self.encoded_tensor(name, kind, columns, weights.len() / columns, data))
+    }
+
+    /// Adds a tensor that is already encoded.
+    pub fn encoded_tensor(
+        &mut self,
+        name: &str,
+        kind: TensorType,
+        columns: usize,
+        rows: usize,
+        data: Vec<u8>,
+    ) -> &mut Self {
+        let mut dimensions = vec![columns as u64];
+        if rows > 1 {
+            dimensions.push(rows as u64);
+        }
+        self.tensors.push(Tensor {
+            name: name.to_owned(),
+            kind,
+            dimensions,
+            data,
+        });
+        self
+    }
+
+    /// The whole file.
+    #[must_use]
+    pub fn finish(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend(b"GGUF");
+        out.extend(3_u32.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend(self.field_count.to_le_bytes());
+        out.extend(&self.fields);
+        let mut offset = 0;
+        for tensor in &self.tensors {
+            put_text(&mut out, &tensor.name);
+            out.extend((tensor.dimensions.len() as u32).to_le_bytes());
+            for size in &tensor.dimensions {
+                out.extend(size.to_le_bytes());
+            }
+            out.extend(tensor.kind.code().to_le_bytes());
+            out.extend((offset as u64).to_le_bytes());
+            offset += tensor.data.len().next_multiple_of(ALIGNMENT);
+        }
+        for tensor in &self.tensors {
+            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+            out.extend(&tensor.data);
+        }
+        out
+    }
+}
+
+/// Encodes weights as F32, F16, BF16, Q4_0, Q4_1 or Q8_0; `None` for types nothing here writes.
+#[must_use]
+pub fn encode(kind: TensorType, weights: &[f32]) -> Option<Vec<u8>> {
+    let blocks = weights.chunks_exact(32);
+    Some(match kind {
+        TensorType::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
+        TensorType::F16 => weights
+            .iter()
+            .flat_map(|w| f16::from_f32(*w).to_le_bytes())
+            .collect(),
+        TensorType::Bf16 => weights
+            .iter()
+            .flat_map(|w| bf16::from_f32(*w).to_le_bytes())
+            .collect(),
+        TensorType::Q4_0 => blocks.flat_map(encode_q4_0).collect(),
+        TensorType::Q4_1 => blocks.flat_map(encode_q4_1).collect(),
+        TensorType::Q8_0 => blocks.flat_map(encode_q8_0).collect(),
+        TensorType::Q5_0 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q6K => return None,
+    })
+}
+
+fn level(weight: f32, scale: f32, low: f32, high: f32) -> i32 {
+    if scale == 0.0 {
+        return 0;
+    }
+    (weight / scale).round().clamp(low, high) as i32
+}
+
+fn pack_nibbles(levels: impl Fn(usize) -> i32) -> impl Iterator<Item = u8> {
+    (0..16).map(move |i| (levels(i) | levels(i + 16) << 4) as u8)
+}
+
+fn encode_q4_0(block: &[f32]) -> Vec<u8> {
+    let largest = block.iter().fold(0.0_f32, |m, w| if w.abs() > m.abs() { *w } else { m });
+    let d = f16::from_f32(largest / -8.0);
+    let mut out = d.to_le_bytes().to_vec();
+    out.extend(pack_nibbles(|i| level(block[i], d.to_f32(), -8.0, 7.0) + 8));
+    out
+}
+
+fn encode_q4_1(block: &[f32]) -> Vec<u8> {
+    let low = block.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (d, m) = (f16::from_f32((high - low) / 15.0), f16::from_f32(low));
+    let mut out = d.to_le_bytes().to_vec();
+    out.extend(m.to_le_bytes());
+    out.extend(pack_nibbles(|i| level(block[i] - m.to_f32(), d.to_f32(), 0.0, 15.0)));
+    out
+}
+
+fn encode_q8_0(block: &[f32]) -> Vec<u8> {
+    let largest = block.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
+    let d = f16::from_f32(largest / 127.0);
+    let mut out = d.to_le_bytes().to_vec();
+    out.extend(block.iter().map(|w| level(*w, d.to_f32(), -127.0, 127.0) as i8 as u8));
+    out
+}
