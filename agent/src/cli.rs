@@ -1,0 +1,118 @@
+//! The command line: one subcommand a module, `--json` prints one document on stdout, logs go to stderr.
+
+#[cfg(feature = "gpu")]
+pub mod generate;
+#[cfg(feature = "gpu")]
+pub mod hash;
+#[cfg(feature = "gpu")]
+pub mod models;
+#[cfg(feature = "gpu")]
+pub mod poc;
+pub mod run;
+#[cfg(feature = "gpu")]
+pub mod serve;
+#[cfg(feature = "gpu")]
+pub mod tokenize;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// The agent of a rig of a Roadbed farm.
+#[derive(Debug, Parser)]
+#[command(name = "roadbed-agent", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn text into token ids.
+    #[cfg(feature = "gpu")]
+    Tokenize(tokenize::TokenizeArgs),
+    /// Answer one chat message.
+    #[cfg(feature = "gpu")]
+    Generate(generate::GenerateArgs),
+    /// Proof of Compute.
+    #[cfg(feature = "gpu")]
+    #[command(subcommand)]
+    Poc(PocCommand),
+    /// SHA-256d hashing.
+    #[cfg(feature = "gpu")]
+    #[command(subcommand)]
+    Hash(HashCommand),
+    /// Serve the MLNode and OpenAI faces without a controller.
+    #[cfg(feature = "gpu")]
+    Serve(serve::ServeArgs),
+    /// Run the rigs of a config file under a controller.
+    Run(run::RunArgs),
+    /// The model catalogue.
+    #[cfg(feature = "gpu")]
+    #[command(subcommand)]
+    Models(ModelsCommand),
+}
+
+#[cfg(feature = "gpu")]
+#[derive(Debug, Subcommand)]
+enum PocCommand {
+    /// Compute the artifacts of given nonces.
+    Compute(poc::PocComputeArgs),
+}
+
+#[cfg(feature = "gpu")]
+#[derive(Debug, Subcommand)]
+enum HashCommand {
+    /// Scan a range of nonces for headers at or below a target.
+    Scan(hash::HashScanArgs),
+}
+
+#[cfg(feature = "gpu")]
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// Fetch a model into the cache.
+    Pull(models::ModelsPullArgs),
+    /// List the catalogue and what is in the cache.
+    List(models::ModelsListArgs),
+}
+
+/// Runs one command to its end.
+///
+/// # Errors
+/// What went wrong, with the context of what was being done.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        match cli.command {
+            #[cfg(feature = "gpu")]
+            Command::Tokenize(args) => tokenize::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Generate(args) => generate::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Poc(PocCommand::Compute(args)) => poc::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Hash(HashCommand::Scan(args)) => hash::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Serve(args) => serve::run(args).await,
+            Command::Run(args) => run::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Models(ModelsCommand::Pull(args)) => models::pull(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Models(ModelsCommand::List(args)) => models::list(args).await,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,147 @@
+//! What an agent is told at its start, in types that cannot be wrong.
+//!
+//! YAML is read in [`yaml`] and nowhere else; a value of [`AgentConfig`] has every file it names already read and every
+//! rule checked, so nothing further in needs to doubt it.
+
+mod yaml;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use roadbed_protocol::{AgentId, FarmId, Millis, RigId, RigProfile, TrustedKeys};
+
+use crate::clock::FarmClock;
+
+pub use yaml::{ConfigError, load, load_profile};
+
+/// Rigs one agent may host: a hall of ASICs behind one box. Each costs a task, a driver and two subscriptions, and the
+/// broker allows 16 subscriptions a client unless the site raises it.
+pub const RIGS_MAX: usize = 256;
+
+/// Everything an agent needs to run.
+#[derive(Clone)]
+pub struct AgentConfig {
+    /// Who this agent is; also its MQTT user name and client id.
+    pub agent: AgentId,
+    /// The farm it belongs to.
+    pub farm: FarmId,
+    /// Where the journal lives; created when absent.
+    pub data_dir: PathBuf,
+    /// The agent's own ed25519 secret; signs login tokens.
+    pub secret: [u8; 32],
+    /// The broker.
+    pub broker: BrokerAddress,
+    /// Keys whose orders are obeyed.
+    pub trusted_keys: TrustedKeys,
+    /// The clock everything decides by.
+    pub clock: FarmClock,
+    /// Farm time between two telemetry samples of a rig.
+    pub telemetry_interval: Millis,
+    /// The rigs, at least one.
+    pub rigs: Vec<RigConfig>,
+}
+
+/// Where the broker listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerAddress {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// One rig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RigConfig {
+    /// Who it is.
+    pub id: RigId,
+    /// What its model draws and does.
+    pub profile: RigProfile,
+    /// How its hardware is reached.
+    pub hardware: RigHardware,
+}
+
+/// How a rig's hardware is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RigHardware {
+    /// This machine's own GPU and processor.
+    Gpu(GpuConfig),
+    /// A miner behind a firmware API.
+    Asic(AsicConfig),
+}
+
+/// A GPU rig: this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuConfig {
+    /// Model file or catalogue name.
+    pub model: String,
+    /// The name the network and customers call it by.
+    pub served_as: String,
+    /// `auto`, or the name or PCI id of the adapter.
+    pub adapter: String,
+    /// Where the MLNode and OpenAI faces listen.
+    pub listen: SocketAddr,
+    /// Which power and heat sensor is read.
+    pub sensor: SensorChoice,
+    /// The pool it mines for, when it may mine.
+    pub pool: Option<PoolConfig>,
+}
+
+/// Which sensor of a GPU rig is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SensorChoice {
+    /// NVML when its library is there, else processor sensors with the profile's power.
+    Auto,
+    /// NVIDIA's management library only.
+    Nvml,
+    /// The operating system's heat sensors, with the profile's power.
+    Sysinfo,
+    /// No hardware at all: the profile's power with a ramp.
+    Simulated,
+}
+
+/// A mining pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Worker name as the pool knows it.
+    pub user: String,
+    /// Password, often just `x`.
+    pub password: String,
+    /// Hash threads.
+    pub threads: usize,
+}
+
+/// An ASIC behind a firmware API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsicConfig {
+    /// Which firmware family it speaks.
+    pub driver: AsicDriverKind,
+    /// Address of the API.
+    pub address: SocketAddr,
+    /// Password of the API, where the family needs one.
+    pub password: Option<String>,
+}
+
+/// The firmware families that can be driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AsicDriverKind {
+    /// Luxor LuxOS: JSON over TCP, port 4028.
+    Luxos,
+    /// VNish: REST over HTTP, port 80.
+    Vnish,
+}
+
+impl AsicDriverKind {
+    /// The word in the config file and in reports.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Luxos => "luxos",
+            Self::Vnish => "vnish",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The runtime: one task per rig owns its rig machine.

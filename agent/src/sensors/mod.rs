@@ -1,0 +1,1 @@
+//! Power and heat sensors of a GPU rig.
