@@ -19,6 +19,7 @@ pub mod pick;
 pub mod prover;
 pub mod reflection;
 pub mod seed;
+pub mod similarity;
 pub mod verdict;
 
 #[cfg(test)]
