@@ -1,0 +1,138 @@
+//! What an engine must be able to do to stand behind the queue.
+//!
+//! All calls block and all of them are made from one thread, so a backend needs no locks. The values are those of the
+//! compute crate, plain data without a GPU in it.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use roadbed_compute::poc::{Artifact, Round};
+use roadbed_compute::{
+    AdapterChoice, AdapterSummary, GenerateRequest, Generation, Message, PositionLogprobs,
+    TokenEvent,
+};
+
+use super::fault::EngineFault;
+
+/// What to load and how it is called outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadRequest {
+    /// The model file.
+    pub path: PathBuf,
+    /// The name the network and customers call it by; `/v1/models` must show exactly this.
+    pub served_as: String,
+    /// Which GPU.
+    pub adapter: AdapterChoice,
+    /// Longest sequence, prompt and answer together; `None` leaves it to the backend.
+    pub context_tokens: Option<usize>,
+}
+
+/// What is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// The name it is served under.
+    pub served_as: String,
+    /// The GPU it runs on.
+    pub adapter: AdapterSummary,
+    /// Longest sequence it takes.
+    pub context_tokens: usize,
+    /// Number of token ids; every id is below.
+    pub vocabulary: usize,
+    /// Ids that end an answer, when the backend knows them.
+    pub end_ids: Vec<u32>,
+    /// Bytes of GPU memory taken.
+    pub memory_bytes: u64,
+}
+
+/// What became of one nonce.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProofStep {
+    /// It was proved.
+    Artifact(Artifact),
+    /// The model gave NaN for it: the network drops such a nonce without a word.
+    Dropped {
+        /// Which one.
+        nonce: u32,
+    },
+}
+
+impl ProofStep {
+    /// The nonce it is about.
+    #[must_use]
+    pub const fn nonce(&self) -> u32 {
+        match self {
+            Self::Artifact(artifact) => artifact.nonce,
+            Self::Dropped { nonce } => *nonce,
+        }
+    }
+}
+
+/// Loads models; called on the engine thread, which then owns what it returns.
+pub trait BackendLoader: Send + 'static {
+    /// Loads a model; blocks until it answers.
+    ///
+    /// # Errors
+    /// [`EngineFault::Load`] with what failed and where.
+    fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault>;
+}
+
+/// One loaded model. Dropping it frees everything it holds.
+pub trait EngineBackend {
+    /// What is loaded.
+    fn info(&self) -> ModelInfo;
+
+    /// Fails if the device was lost.
+    ///
+    /// # Errors
+    /// [`EngineFault::DeviceLost`].
+    fn health(&self) -> Result<(), EngineFault>;
+
+    /// Token ids of a text, control tokens recognised.
+    ///
+    /// # Errors
+    /// Text the tokenizer cannot take.
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>, EngineFault>;
+
+    /// Text of token ids; bytes that are no UTF-8 become U+FFFD.
+    fn detokenize(&self, ids: &[u32]) -> String;
+
+    /// The prompt for a conversation by the model's own template.
+    ///
+    /// # Errors
+    /// Messages the template refuses.
+    fn render_chat(&self, messages: &[Message]) -> Result<String, EngineFault>;
+
+    /// Generates, handing over every token; [`ControlFlow::Break`] cancels.
+    ///
+    /// # Errors
+    /// A request that cannot be met, or a device that failed.
+    fn generate(
+        &mut self,
+        request: &GenerateRequest,
+        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, EngineFault>;
+
+    /// Log probabilities of `continuation_ids` after `prompt_ids`, with the `top` likeliest alternatives of each.
+    ///
+    /// # Errors
+    /// A request that cannot be met, or a device that failed.
+    fn score(
+        &mut self,
+        prompt_ids: &[u32],
+        continuation_ids: &[u32],
+        top: usize,
+    ) -> Result<Vec<PositionLogprobs>, EngineFault>;
+
+    /// Makes a round ready, unless it is the one that is ready already, and says how many of its nonces are worth
+    /// one step on this GPU; between two steps chats get their turn.
+    ///
+    /// # Errors
+    /// A round this model cannot run, or a device that failed.
+    fn prepare_proof(&mut self, round: &Round) -> Result<usize, EngineFault>;
+
+    /// Proves nonces of a round that is ready, in order, at most as many as are worth one step.
+    ///
+    /// # Errors
+    /// A request that cannot be met, or a device that failed. Then none of the nonces counts.
+    fn prove(&mut self, round: &Round, nonces: &[u32]) -> Result<Vec<ProofStep>, EngineFault>;
+}

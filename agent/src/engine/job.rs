@@ -1,0 +1,209 @@
+//! Jobs of the engine: what callers hand in, what they get back.
+
+use std::ops::ControlFlow;
+
+use roadbed_compute::poc::Round;
+use roadbed_compute::{FinishReason, Generation, Message, PositionLogprobs, Sampling, Usage};
+use tokio::sync::{mpsc, oneshot};
+
+use super::backend::{LoadRequest, ModelInfo, ProofStep};
+use super::fault::EngineFault;
+
+/// Tokens of one answer that may wait for their reader. More than the default context, so that the GPU never waits
+/// for a slow customer; one so slow that even this is full is cut off.
+pub const TOKENS_BUFFERED_MAX: usize = 4096;
+
+/// Where the prompt comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// A conversation, rendered by the model's template.
+    Chat(Vec<Message>),
+    /// Plain text.
+    Text(String),
+    /// Token ids.
+    Ids(Vec<u32>),
+}
+
+/// One generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextRequest {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// Most new tokens; `None` is up to the context's end.
+    pub max_tokens: Option<usize>,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+    /// Alternatives per position; `None` gives no log probabilities.
+    pub top_logprobs: Option<usize>,
+}
+
+/// A replay: log probabilities of a given answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreRequest {
+    /// What the answer continues.
+    pub prompt: Prompt,
+    /// The answer.
+    pub continuation: Prompt,
+    /// Alternatives per position.
+    pub top: usize,
+}
+
+/// A replayed answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// Text of the answer.
+    pub text: String,
+    /// One entry per token of the answer.
+    pub tokens: Vec<TokenText>,
+    /// Tokens of prompt and answer.
+    pub usage: Usage,
+    /// Ids of the prompt.
+    pub prompt_ids: Vec<u32>,
+    /// True if the answer ends with an end-of-text token.
+    pub ended: bool,
+}
+
+/// A token with its text and log probability, and the likeliest ones in its place (without further ones in them).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenText {
+    /// Token id.
+    pub id: u32,
+    /// Its text alone.
+    pub text: String,
+    /// Natural log probability.
+    pub logprob: f32,
+    /// The likeliest tokens, best first.
+    pub top: Vec<TokenText>,
+}
+
+impl TokenText {
+    /// Gives the ids of a position their texts.
+    pub(super) fn of(position: &PositionLogprobs, texts: &[String]) -> Self {
+        let alone = |id: u32, logprob: f32| Self {
+            id,
+            text: texts.get(id as usize).cloned().unwrap_or_default(),
+            logprob,
+            top: vec![],
+        };
+        let mut token = alone(position.id, position.logprob);
+        token.top = position.top.iter().map(|top| alone(top.id, top.logprob)).collect();
+        token
+    }
+}
+
+/// One new token of a running generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamToken {
+    /// Token id.
+    pub id: u32,
+    /// Text that became certain with it; may be empty.
+    pub text: String,
+    /// Present if the request asked for log probabilities.
+    pub logprobs: Option<TokenText>,
+}
+
+/// A finished generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The prompt as the model saw it.
+    pub prompt_ids: Vec<u32>,
+    /// What was generated.
+    pub generation: Generation,
+    /// Texts of the log probabilities, one entry per id, if they were asked for.
+    pub tokens: Vec<TokenText>,
+}
+
+impl Answer {
+    /// Why it ended.
+    #[must_use]
+    pub const fn finish(&self) -> FinishReason {
+        self.generation.finish
+    }
+}
+
+/// A generation under way. Dropping it cancels the job.
+#[derive(Debug)]
+pub struct RunningGeneration {
+    /// Tokens as they come; ends when the generation does.
+    pub tokens: mpsc::Receiver<StreamToken>,
+    done: oneshot::Receiver<Result<Answer, EngineFault>>,
+}
+
+impl RunningGeneration {
+    pub(super) const fn new(
+        tokens: mpsc::Receiver<StreamToken>,
+        done: oneshot::Receiver<Result<Answer, EngineFault>>,
+    ) -> Self {
+        Self { tokens, done }
+    }
+
+    /// Waits for the end, passing over tokens not yet read.
+    ///
+    /// # Errors
+    /// What ended it early.
+    pub async fn finish(mut self) -> Result<Answer, EngineFault> {
+        while self.tokens.recv().await.is_some() {}
+        self.done.await.unwrap_or(Err(EngineFault::ShutDown))
+    }
+}
+
+/// How a proof ended that was not broken off by its caller.
+pub type ProofEnd = Result<(), EngineFault>;
+
+/// Nonces to prove. Chats are answered between the steps.
+pub struct ProofOrder {
+    /// What is proved.
+    pub round: Round,
+    /// The nonces, in order; may be endless.
+    pub nonces: Box<dyn Iterator<Item = u32> + Send>,
+    /// Most nonces per step; the backend may take fewer.
+    pub batch: usize,
+    /// Called on the engine thread for each nonce; [`ControlFlow::Break`] ends the proof before the next one.
+    pub on_step: Box<dyn FnMut(ProofStep) -> ControlFlow<()> + Send>,
+}
+
+/// Work for which a customer waits.
+pub(super) enum Job {
+    Generate {
+        request: TextRequest,
+        tokens: mpsc::Sender<StreamToken>,
+        done: oneshot::Sender<Result<Answer, EngineFault>>,
+    },
+    Score { request: ScoreRequest, done: oneshot::Sender<Result<Scored, EngineFault>> },
+    Tokenize { prompt: Prompt, done: oneshot::Sender<Result<Vec<u32>, EngineFault>> },
+}
+
+impl Job {
+    /// True if nobody waits for it any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Generate { tokens, done, .. } => tokens.is_closed() || done.is_closed(),
+            Self::Score { done, .. } => done.is_closed(),
+            Self::Tokenize { done, .. } => done.is_closed(),
+        }
+    }
+
+    /// Answers it without doing it.
+    pub(super) fn refuse(self, fault: EngineFault) {
+        // A caller who is gone needs no answer.
+        match self {
+            Self::Generate { done, .. } => drop(done.send(Err(fault))),
+            Self::Score { done, .. } => drop(done.send(Err(fault))),
+            Self::Tokenize { done, .. } => drop(done.send(Err(fault))),
+        }
+    }
+}
+
+/// A proof under way on the engine thread.
+pub(super) struct Proof {
+    pub(super) order: ProofOrder,
+    pub(super) done: oneshot::Sender<ProofEnd>,
+}
+
+/// Orders that go before every job.
+pub(super) enum Control {
+    Load { request: LoadRequest, done: oneshot::Sender<Result<ModelInfo, EngineFault>> },
+    Unload { done: oneshot::Sender<()> },
+}

@@ -1,0 +1,29 @@
+//! The language-model engine of a GPU rig: one thread that owns the GPU, jobs in a bounded queue in front of it.
+//!
+//! ```text
+//! faces, proof, cli -> EngineService (queue) -> engine thread -> EngineBackend -> GPU
+//! ```
+//! GPU calls block, so the engine has an operating-system thread of its own and everything else stays asynchronous.
+//! What answers behind the queue is an [`EngineBackend`]: today our own WGSL engine; a server on the same machine can
+//! take its place without the callers noticing.
+
+pub mod backend;
+pub mod catalogue;
+mod fault;
+mod job;
+mod pull;
+mod queue;
+mod service;
+mod wgpu;
+mod worker;
+
+pub use backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
+pub use fault::EngineFault;
+pub use job::{
+    Answer, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored, StreamToken,
+    TOKENS_BUFFERED_MAX, TextRequest, TokenText,
+};
+pub use pull::{PullError, pull, remove};
+pub use queue::JOBS_QUEUED_MAX;
+pub use service::{EngineService, EngineState, EngineStats};
+pub use self::wgpu::WgpuLoader;

@@ -1,0 +1,332 @@
+//! The handle everybody holds: hand in jobs, watch the state, count the work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::backend::{BackendLoader, LoadRequest, ModelInfo};
+use super::fault::EngineFault;
+use super::job::{
+    Control, Job, Prompt, Proof, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
+    TOKENS_BUFFERED_MAX, TextRequest,
+};
+use super::queue::{EngineQueue, OpenJob, QueuedJob, QueuedProof};
+use super::worker;
+
+/// A customer is never asked to wait longer than this before he tries again.
+const RETRY_SECONDS_MAX: u64 = 60;
+
+/// Whether the engine can work.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum EngineState {
+    /// No model.
+    #[default]
+    Empty,
+    /// A model is being loaded.
+    Loading {
+        /// The name it will be served under.
+        served_as: String,
+    },
+    /// A model answers.
+    Ready(Arc<ModelInfo>),
+    /// It was loaded and is lost: load again.
+    Failed {
+        /// The name it was served under.
+        served_as: String,
+        /// What happened.
+        fault: EngineFault,
+    },
+}
+
+impl EngineState {
+    /// What is loaded and answers.
+    #[must_use]
+    pub const fn model(&self) -> Option<&Arc<ModelInfo>> {
+        match self {
+            Self::Ready(info) => Some(info),
+            Self::Empty | Self::Loading { .. } | Self::Failed { .. } => None,
+        }
+    }
+}
+
+/// Work done since the service began; never falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineStats {
+    /// Generations and replays answered in full.
+    pub completions: u64,
+    /// Tokens generated, cancelled answers included.
+    pub tokens: u64,
+    /// Prompt tokens read.
+    pub prompt_tokens: u64,
+    /// Jobs refused because the queue was full.
+    pub refused: u64,
+    /// Jobs whose caller went away or that were stopped.
+    pub cancelled: u64,
+    /// Jobs that failed by our fault.
+    pub failed: u64,
+    /// Artifacts computed, those of validations included.
+    pub artifacts: u64,
+    /// Nonces that gave NaN.
+    pub nonces_dropped: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) completions: AtomicU64,
+    pub(super) tokens: AtomicU64,
+    pub(super) prompt_tokens: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) cancelled: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) artifacts: AtomicU64,
+    pub(super) nonces_dropped: AtomicU64,
+    /// Milliseconds spent on completions.
+    pub(super) busy_millis: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64, count: usize) {
+        counter.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+/// What the handles and the engine thread share.
+pub(super) struct Shared {
+    pub(super) queue: EngineQueue,
+    pub(super) state: watch::Sender<EngineState>,
+    pub(super) counters: Counters,
+    /// Rises with every order to stop; work handed in before it is cancelled.
+    pub(super) epoch: AtomicU64,
+    pub(super) ended: watch::Sender<bool>,
+    open: watch::Sender<usize>,
+    accepting: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn is_current(&self, epoch: u64) -> bool {
+        self.epoch.load(Ordering::Acquire) == epoch
+    }
+}
+
+/// Closes the queue when the last handle is gone.
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.epoch.fetch_add(1, Ordering::AcqRel);
+        self.0.queue.close();
+    }
+}
+
+/// The engine of a rig. Cheap to clone; the engine thread ends with the last clone.
+#[derive(Clone)]
+pub struct EngineService {
+    shared: Arc<Shared>,
+    _owner: Arc<Owner>,
+}
+
+impl EngineService {
+    /// Starts the engine thread, with no model loaded.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start(loader: impl BackendLoader) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: EngineQueue::default(),
+            state: watch::Sender::new(EngineState::Empty),
+            counters: Counters::default(),
+            epoch: AtomicU64::new(0),
+            ended: watch::Sender::new(false),
+            open: watch::Sender::new(0),
+            accepting: AtomicBool::new(true),
+        });
+        let for_thread = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || worker::work(&for_thread, Box::new(loader)))?;
+        Ok(Self { _owner: Arc::new(Owner(Arc::clone(&shared))), shared })
+    }
+
+    /// Loads a model, in place of the one that is loaded. Jobs handed in before are finished first only if they run
+    /// already; call [`EngineService::stop_work`] to end those too.
+    ///
+    /// # Errors
+    /// [`EngineFault::Load`].
+    pub async fn load(&self, request: LoadRequest) -> Result<Arc<ModelInfo>, EngineFault> {
+        let (done, answer) = oneshot::channel();
+        self.control(Control::Load { request, done })?;
+        answer.await.unwrap_or(Err(EngineFault::ShutDown)).map(Arc::new)
+    }
+
+    /// Cancels all work and frees the model. Returns when the GPU memory is free.
+    ///
+    /// # Errors
+    /// [`EngineFault::ShutDown`] if the engine has ended, which also means that nothing is loaded.
+    pub async fn unload(&self) -> Result<(), EngineFault> {
+        self.stop_work();
+        let (done, answer) = oneshot::channel();
+        self.control(Control::Unload { done })?;
+        answer.await.map_err(|_gone| EngineFault::ShutDown)
+    }
+
+    /// Cancels everything that runs or waits, chats and proofs; the model stays loaded.
+    pub fn stop_work(&self) {
+        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+        let (jobs, proofs) = self.shared.queue.clear();
+        Counters::add(&self.shared.counters.cancelled, jobs.len());
+        for queued in jobs {
+            queued.job.refuse(EngineFault::Cancelled);
+        }
+        for queued in proofs {
+            // Whoever ordered it may be gone.
+            drop(queued.proof.done.send(Err(EngineFault::Cancelled)));
+        }
+    }
+
+    /// Starts a generation.
+    ///
+    /// # Errors
+    /// [`EngineFault::NoModel`], [`EngineFault::Draining`], [`EngineFault::QueueFull`] at once; what fails later is
+    /// told by [`RunningGeneration::finish`].
+    pub fn generate(&self, request: TextRequest) -> Result<RunningGeneration, EngineFault> {
+        let (tokens, token_receiver) = mpsc::channel(TOKENS_BUFFERED_MAX);
+        let (done, answer) = oneshot::channel();
+        self.job(Job::Generate { request, tokens, done })?;
+        Ok(RunningGeneration::new(token_receiver, answer))
+    }
+
+    /// Replays an answer and gives its log probabilities.
+    ///
+    /// # Errors
+    /// As [`EngineService::generate`], or what failed on the way.
+    pub async fn score(&self, request: ScoreRequest) -> Result<Scored, EngineFault> {
+        let (done, answer) = oneshot::channel();
+        self.job(Job::Score { request, done })?;
+        answer.await.unwrap_or(Err(EngineFault::ShutDown))
+    }
+
+    /// Token ids of a prompt.
+    ///
+    /// # Errors
+    /// As [`EngineService::generate`], or what failed on the way.
+    pub async fn tokenize(&self, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
+        let (done, answer) = oneshot::channel();
+        self.job(Job::Tokenize { prompt, done })?;
+        answer.await.unwrap_or(Err(EngineFault::ShutDown))
+    }
+
+    /// Begins to prove. The receiver is answered when the nonces end, the proof is broken off or stopped, or fails.
+    ///
+    /// # Errors
+    /// [`EngineFault::NoModel`], [`EngineFault::QueueFull`].
+    pub fn prove(&self, order: ProofOrder) -> Result<oneshot::Receiver<ProofEnd>, EngineFault> {
+        if self.state().borrow().model().is_none() {
+            return Err(EngineFault::NoModel);
+        }
+        let (done, answer) = oneshot::channel();
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
+        let queued = QueuedProof { proof: Proof { order, done }, epoch };
+        match self.shared.queue.push_proof(queued) {
+            Ok(()) => Ok(answer),
+            Err(_back) => Err(EngineFault::QueueFull {
+                queued: super::queue::PROOFS_QUEUED_MAX,
+                retry_seconds: RETRY_SECONDS_MAX,
+            }),
+        }
+    }
+
+    /// Whether the engine can work, as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<EngineState> {
+        self.shared.state.subscribe()
+    }
+
+    /// What is loaded and answers.
+    #[must_use]
+    pub fn model(&self) -> Option<Arc<ModelInfo>> {
+        self.shared.state.borrow().model().cloned()
+    }
+
+    /// Whether new chats are taken; proofs are not affected. A draining rig takes none.
+    pub fn set_accepting(&self, accepting: bool) {
+        self.shared.accepting.store(accepting, Ordering::Release);
+    }
+
+    /// Whether new chats are taken.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.shared.accepting.load(Ordering::Acquire)
+    }
+
+    /// Chats that wait or run.
+    #[must_use]
+    pub fn open_jobs(&self) -> usize {
+        *self.shared.open.borrow()
+    }
+
+    /// Returns when no chat waits or runs.
+    pub async fn drained(&self) {
+        // The sender lives as long as self.
+        drop(self.shared.open.subscribe().wait_for(|open| *open == 0).await);
+    }
+
+    /// Work done so far.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let counters = &self.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EngineStats {
+            completions: read(&counters.completions),
+            tokens: read(&counters.tokens),
+            prompt_tokens: read(&counters.prompt_tokens),
+            refused: read(&counters.refused),
+            cancelled: read(&counters.cancelled),
+            failed: read(&counters.failed),
+            artifacts: read(&counters.artifacts),
+            nonces_dropped: read(&counters.nonces_dropped),
+        }
+    }
+
+    /// Ends the engine thread and waits until the GPU is let go, so that the process may exit.
+    pub async fn shut_down(self) {
+        let mut ended = self.shared.ended.subscribe();
+        self.stop_work();
+        self.shared.queue.close();
+        drop(ended.wait_for(|ended| *ended).await);
+    }
+
+    fn control(&self, control: Control) -> Result<(), EngineFault> {
+        self.shared.queue.push_control(control).map_err(|_back| {
+            if *self.shared.ended.borrow() {
+                EngineFault::ShutDown
+            } else {
+                EngineFault::Failed { reason: "too many loads are waiting already".into() }
+            }
+        })
+    }
+
+    fn job(&self, job: Job) -> Result<(), EngineFault> {
+        if !self.is_accepting() {
+            return Err(EngineFault::Draining);
+        }
+        if self.shared.state.borrow().model().is_none() {
+            return Err(EngineFault::NoModel);
+        }
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
+        let open = OpenJob::count_in(&self.shared.open);
+        self.shared.queue.push_job(QueuedJob { job, epoch, open }).map_err(|queued| {
+            Counters::add(&self.shared.counters.refused, 1);
+            EngineFault::QueueFull { queued, retry_seconds: self.retry_seconds(queued) }
+        })
+    }
+
+    /// When a place in the queue is likely to be free: the mean time of an answer, or a second before the first.
+    fn retry_seconds(&self, queued: usize) -> u64 {
+        let done = self.shared.counters.completions.load(Ordering::Relaxed).max(1);
+        let busy = self.shared.counters.busy_millis.load(Ordering::Relaxed);
+        let mean_millis = (busy / done).max(1_000);
+        (mean_millis * (queued as u64 / 8).max(1)).div_ceil(1_000).clamp(1, RETRY_SECONDS_MAX)
+    }
+}

@@ -1,0 +1,116 @@
+//! Our own engine behind the queue: the compute crate's WGSL kernels.
+
+use std::ops::ControlFlow;
+
+use roadbed_compute::poc::{PocError, Prover, Round};
+use roadbed_compute::{
+    Engine, EngineOptions, GenerateRequest, Generation, Message, PositionLogprobs, TokenEvent,
+};
+
+use super::backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
+use super::fault::EngineFault;
+
+/// Loads GGUF files with the compute crate.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WgpuLoader;
+
+impl BackendLoader for WgpuLoader {
+    fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
+        let options =
+            EngineOptions { context_tokens: request.context_tokens, ..EngineOptions::default() };
+        let engine = Engine::load(&request.path, &request.adapter, &options).map_err(|error| {
+            EngineFault::Load { reason: format!("{}: {error}", request.path.display()) }
+        })?;
+        Ok(Box::new(WgpuBackend { engine, served_as: request.served_as.clone(), prover: None }))
+    }
+}
+
+struct WgpuBackend {
+    // Before the engine, so that its buffers are freed first.
+    prover: Option<Prover>,
+    engine: Engine,
+    served_as: String,
+}
+
+impl EngineBackend for WgpuBackend {
+    fn info(&self) -> ModelInfo {
+        let info = self.engine.info();
+        ModelInfo {
+            served_as: self.served_as.clone(),
+            adapter: info.adapter.clone(),
+            context_tokens: info.context_tokens,
+            vocabulary: info.vocabulary,
+            end_ids: vec![],
+            memory_bytes: info.weight_bytes.saturating_add(info.working_bytes),
+        }
+    }
+
+    fn health(&self) -> Result<(), EngineFault> {
+        Ok(self.engine.health()?)
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>, EngineFault> {
+        Ok(self.engine.tokenize(text)?)
+    }
+
+    fn detokenize(&self, ids: &[u32]) -> String {
+        self.engine.detokenize(ids)
+    }
+
+    fn render_chat(&self, messages: &[Message]) -> Result<String, EngineFault> {
+        Ok(self.engine.render_chat(messages)?)
+    }
+
+    fn generate(
+        &mut self,
+        request: &GenerateRequest,
+        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, EngineFault> {
+        Ok(self.engine.generate(request, on_token)?)
+    }
+
+    fn score(
+        &mut self,
+        prompt_ids: &[u32],
+        continuation_ids: &[u32],
+        top: usize,
+    ) -> Result<Vec<PositionLogprobs>, EngineFault> {
+        Ok(self.engine.score(prompt_ids, continuation_ids, top)?)
+    }
+
+    fn prepare_proof(&mut self, round: &Round) -> Result<usize, EngineFault> {
+        if let Some(prover) = &self.prover
+            && prover.round() == round
+        {
+            return Ok(prover.pass_nonces());
+        }
+        // The old round's buffers first, or two would need memory at once.
+        self.prover = None;
+        let prover = Prover::new(&self.engine, round.clone())?;
+        let pass_nonces = prover.pass_nonces();
+        self.prover = Some(prover);
+        Ok(pass_nonces)
+    }
+
+    fn prove(&mut self, round: &Round, nonces: &[u32]) -> Result<Vec<ProofStep>, EngineFault> {
+        self.prepare_proof(round)?;
+        let Some(prover) = &self.prover else { return Ok(vec![]) };
+        let artifacts = prover.prove(&mut self.engine, nonces)?;
+        let step = |(&nonce, artifact): (&u32, Option<_>)| {
+            artifact.map_or(ProofStep::Dropped { nonce }, ProofStep::Artifact)
+        };
+        Ok(nonces.iter().zip(artifacts).map(step).collect())
+    }
+}
+
+impl From<PocError> for EngineFault {
+    fn from(error: PocError) -> Self {
+        match error {
+            PocError::Request(reason) | PocError::Malformed(reason) => {
+                Self::BadRequest { field: "params".into(), reason }
+            }
+            PocError::Engine(error) => error.into(),
+            PocError::Gpu(error) => roadbed_compute::EngineError::from(error).into(),
+        }
+    }
+}

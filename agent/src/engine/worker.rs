@@ -1,0 +1,356 @@
+//! The engine thread: takes a turn from the queue, calls the backend, tells what came of it.
+//!
+//! A backend that panics (a driver that breaks its promises) costs the model, not the agent: the panic is caught, the
+//! model is dropped and the state says so.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use roadbed_compute::{FinishReason, GenerateRequest, Usage};
+use tokio::sync::mpsc;
+
+use super::backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
+use super::fault::EngineFault;
+use super::job::{
+    Answer, Control, Job, Prompt, ScoreRequest, Scored, StreamToken, TextRequest, TokenText,
+};
+use super::queue::{QueuedJob, QueuedProof, Turn};
+use super::service::{Counters, EngineState, Shared};
+
+/// Runs until the queue is closed.
+pub(super) fn work(shared: &Arc<Shared>, loader: Box<dyn BackendLoader>) {
+    let mut worker = Worker { shared: Arc::clone(shared), loader, backend: None, texts: None };
+    loop {
+        match shared.queue.next() {
+            Turn::Control(Control::Load { request, done }) => {
+                // Nobody may wait for it any more: it is loaded all the same, the state tells.
+                drop(done.send(worker.load(&request)));
+            }
+            Turn::Control(Control::Unload { done }) => {
+                worker.unload();
+                let _gone = done.send(());
+            }
+            Turn::Job(queued) => worker.do_job(queued),
+            Turn::Proof(queued) => worker.step_proof(queued),
+            Turn::Closed => break,
+        }
+    }
+    worker.unload();
+    let (jobs, proofs) = shared.queue.clear();
+    jobs.into_iter().for_each(|queued| queued.job.refuse(EngineFault::ShutDown));
+    for queued in proofs {
+        drop(queued.proof.done.send(Err(EngineFault::ShutDown)));
+    }
+    shared.ended.send_replace(true);
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    loader: Box<dyn BackendLoader>,
+    backend: Option<Box<dyn EngineBackend>>,
+    /// Text of every token id, for log probabilities; made when they are first asked for, because the backend is
+    /// busy while they are needed.
+    texts: Option<Arc<[String]>>,
+}
+
+impl Worker {
+    fn load(&mut self, request: &LoadRequest) -> Result<ModelInfo, EngineFault> {
+        // The old model first, or two would need memory at once.
+        self.unload();
+        let served_as = request.served_as.clone();
+        self.shared.state.send_replace(EngineState::Loading { served_as: served_as.clone() });
+        let loader = &mut self.loader;
+        let loaded = guarded(|| {
+            let backend = loader.load(request)?;
+            backend.health()?;
+            let info = backend.info();
+            Ok((backend, info))
+        });
+        match loaded {
+            Ok((backend, info)) => {
+                self.backend = Some(backend);
+                self.shared.state.send_replace(EngineState::Ready(Arc::new(info.clone())));
+                Ok(info)
+            }
+            Err(fault) => {
+                tracing::error!(model = %served_as, %fault, "loading failed");
+                let failed = EngineState::Failed { served_as, fault: fault.clone() };
+                self.shared.state.send_replace(failed);
+                Err(fault)
+            }
+        }
+    }
+
+    fn texts(&mut self, wanted: bool) -> Arc<[String]> {
+        if !wanted {
+            return Arc::from([]);
+        }
+        if let Some(texts) = &self.texts {
+            return Arc::clone(texts);
+        }
+        let texts: Arc<[String]> = self.backend.as_ref().map_or_else(
+            || Arc::from([]),
+            |backend| {
+                let count = u32::try_from(backend.info().vocabulary).unwrap_or(u32::MAX);
+                (0..count).map(|id| backend.detokenize(&[id])).collect()
+            },
+        );
+        self.texts = Some(Arc::clone(&texts));
+        texts
+    }
+
+    fn unload(&mut self) {
+        self.texts = None;
+        if let Some(backend) = self.backend.take()
+            && catch_unwind(AssertUnwindSafe(move || drop(backend))).is_err()
+        {
+            tracing::error!("the engine panicked while it was freed");
+        }
+        self.shared.state.send_replace(EngineState::Empty);
+    }
+
+    /// Runs `call` with the backend. A lost device or a panic costs the model.
+    fn with_backend<T>(
+        &mut self,
+        call: impl FnOnce(&mut dyn EngineBackend) -> Result<T, EngineFault>,
+    ) -> Result<T, EngineFault> {
+        let Some(backend) = self.backend.as_mut() else { return Err(EngineFault::NoModel) };
+        let result = guarded(|| call(backend.as_mut()));
+        if let Err(fault @ EngineFault::DeviceLost { .. }) = &result {
+            let served_as = backend_name(&self.shared);
+            tracing::error!(model = %served_as, %fault, "the model is lost");
+            self.unload();
+            let failed = EngineState::Failed { served_as, fault: fault.clone() };
+            self.shared.state.send_replace(failed);
+        }
+        result
+    }
+
+    fn do_job(&mut self, queued: QueuedJob) {
+        let QueuedJob { job, epoch, open } = queued;
+        if job.is_abandoned() || !self.shared.is_current(epoch) {
+            Counters::add(&self.shared.counters.cancelled, 1);
+            job.refuse(EngineFault::Cancelled);
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let began = Instant::now();
+        match job {
+            Job::Generate { request, tokens, done } => {
+                let texts = self.texts(request.top_logprobs.is_some());
+                let answer = self.with_backend(|backend| {
+                    generate(backend, request, &tokens, &texts, &|| shared.is_current(epoch))
+                });
+                self.count(answer.as_ref().map(|a| (a.finish(), a.generation.usage)), began);
+                // The count of open jobs falls before the answer is out, so that a caller who asks sees it.
+                drop(open);
+                drop(done.send(answer));
+            }
+            Job::Score { request, done } => {
+                let texts = self.texts(true);
+                let scored = self.with_backend(|backend| score(backend, request, &texts));
+                self.count(scored.as_ref().map(|s| (FinishReason::Stop, s.usage)), began);
+                drop(open);
+                drop(done.send(scored));
+            }
+            Job::Tokenize { prompt, done } => {
+                let ids = self.with_backend(|backend| prompt_ids(backend, prompt));
+                drop(open);
+                drop(done.send(ids));
+            }
+        }
+    }
+
+    fn count(&self, outcome: Result<(FinishReason, Usage), &EngineFault>, began: Instant) {
+        let counters = &self.shared.counters;
+        match outcome {
+            Ok((finish, usage)) => {
+                Counters::add(&counters.prompt_tokens, usage.prompt_tokens);
+                Counters::add(&counters.tokens, usage.completion_tokens);
+                match finish {
+                    FinishReason::Stop | FinishReason::Length => {
+                        Counters::add(&counters.completions, 1);
+                        let millis = usize::try_from(began.elapsed().as_millis());
+                        Counters::add(&counters.busy_millis, millis.unwrap_or(usize::MAX));
+                    }
+                    FinishReason::Cancelled => Counters::add(&counters.cancelled, 1),
+                }
+            }
+            Err(EngineFault::Cancelled) => Counters::add(&counters.cancelled, 1),
+            Err(EngineFault::BadRequest { .. }) => {}
+            Err(
+                EngineFault::NoModel
+                | EngineFault::Draining
+                | EngineFault::QueueFull { .. }
+                | EngineFault::DeviceLost { .. }
+                | EngineFault::Load { .. }
+                | EngineFault::Failed { .. }
+                | EngineFault::ShutDown,
+            ) => Counters::add(&counters.failed, 1),
+        }
+    }
+
+    /// One step of a proof: up to a batch of nonces.
+    fn step_proof(&mut self, mut queued: QueuedProof) {
+        let order = &mut queued.proof.order;
+        let outcome = if self.shared.is_current(queued.epoch) {
+            let counters = Arc::clone(&self.shared);
+            self.with_backend(|backend| {
+                let batch = backend.prepare_proof(&order.round)?.min(order.batch).max(1);
+                let nonces: Vec<u32> = order.nonces.by_ref().take(batch).collect();
+                if nonces.is_empty() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                for step in backend.prove(&order.round, &nonces)? {
+                    let counter = match step {
+                        ProofStep::Artifact(_) => &counters.counters.artifacts,
+                        ProofStep::Dropped { .. } => &counters.counters.nonces_dropped,
+                    };
+                    Counters::add(counter, 1);
+                    if (order.on_step)(step).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        } else {
+            Err(EngineFault::Cancelled)
+        };
+        let end = match outcome {
+            Ok(ControlFlow::Continue(())) if self.shared.is_current(queued.epoch) => {
+                self.shared.queue.put_back(queued);
+                return;
+            }
+            Ok(ControlFlow::Continue(())) => Err(EngineFault::Cancelled),
+            Ok(ControlFlow::Break(())) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        drop(queued.proof.done.send(end));
+    }
+}
+
+fn backend_name(shared: &Shared) -> String {
+    shared.state.borrow().model().map_or_else(String::new, |info| info.served_as.clone())
+}
+
+/// Runs `call`; a panic becomes a lost device, because what it left behind cannot be trusted.
+fn guarded<T>(call: impl FnOnce() -> Result<T, EngineFault>) -> Result<T, EngineFault> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let words = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        let words = words.unwrap_or_else(|| "no message".into());
+        Err(EngineFault::DeviceLost { reason: format!("the engine panicked: {words}") })
+    })
+}
+
+fn prompt_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
+    match prompt {
+        Prompt::Chat(messages) => backend.tokenize(&backend.render_chat(&messages)?),
+        Prompt::Text(text) => backend.tokenize(&text),
+        Prompt::Ids(ids) => {
+            let vocabulary = backend.info().vocabulary;
+            match ids.iter().position(|&id| id as usize >= vocabulary) {
+                Some(at) => Err(EngineFault::bad_request(
+                    "token ids",
+                    format!("id {} at position {at} is not below {vocabulary}", ids[at]),
+                )),
+                None => Ok(ids),
+            }
+        }
+    }
+}
+
+fn generate(
+    backend: &mut dyn EngineBackend,
+    request: TextRequest,
+    tokens: &mpsc::Sender<StreamToken>,
+    texts: &[String],
+    still_wanted: &dyn Fn() -> bool,
+) -> Result<Answer, EngineFault> {
+    let prompt_ids = prompt_ids(backend, request.prompt)?;
+    let context = backend.info().context_tokens;
+    if prompt_ids.is_empty() {
+        return Err(EngineFault::bad_request("prompt", "it has no tokens"));
+    }
+    if prompt_ids.len() >= context {
+        return Err(EngineFault::bad_request(
+            "prompt",
+            format!("{} tokens leave no room in the context of {context}", prompt_ids.len()),
+        ));
+    }
+    let room = context - prompt_ids.len();
+    let engine_request = GenerateRequest {
+        prompt_ids: prompt_ids.clone(),
+        max_tokens: request.max_tokens.map_or(room, |most| most.min(room)),
+        sampling: request.sampling,
+        stop: request.stop,
+        top_logprobs: request.top_logprobs,
+        ..GenerateRequest::default()
+    };
+    let mut generation = backend.generate(&engine_request, &mut |event| {
+        let logprobs = event.logprobs.map(|position| TokenText::of(position, texts));
+        let token = StreamToken { id: event.id, text: event.text.to_owned(), logprobs };
+        if !still_wanted() {
+            return ControlFlow::Break(());
+        }
+        match tokens.try_send(token) {
+            Ok(()) => ControlFlow::Continue(()),
+            // Gone, or so slow that a whole context of tokens waits for it.
+            Err(mpsc::error::TrySendError::Closed(_) | mpsc::error::TrySendError::Full(_)) => {
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if generation.finish == FinishReason::Cancelled && !still_wanted() {
+        return Err(EngineFault::Cancelled);
+    }
+    let positions = std::mem::take(&mut generation.logprobs);
+    let tokens = positions.iter().map(|position| TokenText::of(position, texts)).collect();
+    generation.logprobs = positions;
+    Ok(Answer { prompt_ids, generation, tokens })
+}
+
+fn score(
+    backend: &mut dyn EngineBackend,
+    request: ScoreRequest,
+    texts: &[String],
+) -> Result<Scored, EngineFault> {
+    let prompt_ids = prompt_ids(backend, request.prompt)?;
+    let mut ids = continuation_ids(backend, request.continuation)?;
+    let info = backend.info();
+    let ended = |ids: &[u32]| ids.last().is_some_and(|id| info.end_ids.contains(id));
+    // The network's replay goes on to the end-of-text token when the list does not.
+    if !ended(&ids)
+        && let Some(&end) = info.end_ids.first()
+    {
+        ids.push(end);
+    }
+    let total = prompt_ids.len() + ids.len();
+    if total > info.context_tokens {
+        return Err(EngineFault::bad_request(
+            "enforced_tokens",
+            format!("{total} tokens do not fit the context of {}", info.context_tokens),
+        ));
+    }
+    let positions = backend.score(&prompt_ids, &ids, request.top)?;
+    let text_ids = if ended(&ids) { &ids[..ids.len() - 1] } else { &ids[..] };
+    Ok(Scored {
+        text: backend.detokenize(text_ids),
+        tokens: positions.iter().map(|position| TokenText::of(position, texts)).collect(),
+        usage: Usage { prompt_tokens: prompt_ids.len(), completion_tokens: ids.len() },
+        ended: ended(&ids),
+        prompt_ids,
+    })
+}
+
+fn continuation_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
+    let ids = prompt_ids(backend, prompt)?;
+    if ids.is_empty() {
+        return Err(EngineFault::bad_request("enforced_tokens", "there is nothing to replay"));
+    }
+    Ok(ids)
+}
