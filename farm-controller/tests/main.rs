@@ -1,0 +1,4 @@
+//! The controller against the outside: one test binary, one module a subject.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod broker;
