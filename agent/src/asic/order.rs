@@ -161,17 +161,23 @@ impl Order {
         expect: &Expectations,
     ) -> Option<Verdict> {
         match self.phase {
+            // Sent before and waiting to be sent again: a miner that sleeps after all is asleep.
+            Phase::Apply { .. } if self.goal == Goal::Sleep && self.attempts > 0 => {
+                self.shown(reading, expect).ok().and_then(|()| self.confirm())
+            }
             Phase::Apply { .. } | Phase::GaveUp => None,
             Phase::Await { until } => match self.shown(reading, expect) {
-                Ok(()) => {
-                    self.phase = Phase::Hold { doubt: None };
-                    (!std::mem::replace(&mut self.confirmed, true)).then_some(Verdict::Confirmed)
-                }
+                Ok(()) => self.confirm(),
                 Err(_) if now < until => None,
                 Err(instead) => self.time_is_up(now, &instead),
             },
             Phase::Hold { doubt } => self.watch(now, doubt, reading, expect),
         }
+    }
+
+    fn confirm(&mut self) -> Option<Verdict> {
+        self.phase = Phase::Hold { doubt: None };
+        (!std::mem::replace(&mut self.confirmed, true)).then_some(Verdict::Confirmed)
     }
 
     fn patience_of_goal(&self) -> Millis {

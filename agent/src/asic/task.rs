@@ -32,7 +32,7 @@ const FULL_EVERY: u32 = 20;
 /// Added to the model's times before a reading must show an order: two looks and some air.
 const PATIENCE_SLACK: Millis = Millis::from_secs(30);
 /// The same on the wall, for farm clocks so fast that a request takes minutes.
-const PATIENCE_WALL_MIN: Duration = Duration::from_secs(3);
+const PATIENCE_WALL_MIN: Duration = Duration::from_secs(2);
 /// Between two tries at a miner that does not answer. A LuxOS session of another tool ends 60 s
 /// after its last use.
 const RETRY: Millis = Millis::from_secs(10);
@@ -214,8 +214,7 @@ impl<F: Firmware> Task<F> {
     async fn apply(&mut self) -> Result<Option<MiningBand>, FirmwareError> {
         let Some((order, _)) = &self.order else { return Ok(None) };
         let (goal, again) = (order.goal(), order.attempts() > 0);
-        self.identify().await?;
-        let reading = self.look(Depth::Full).await?;
+        let reading = self.look(Depth::Full).await.map_err(not_ready)?;
         let asleep = self.expect.shows_sleep(&reading).is_ok();
         match goal {
             Goal::Sleep => {
@@ -354,5 +353,19 @@ impl<F: Firmware> Task<F> {
             self.jobs.shares_stale += stale;
             self.jobs.shares_submitted += accepted + rejected + stale;
         }
+    }
+}
+
+/// A refused *read* is a miner that is not ready: nothing was ordered yet, so nothing was refused.
+fn not_ready(error: FirmwareError) -> FirmwareError {
+    match error {
+        FirmwareError::Refused { what, reason } => {
+            FirmwareError::Garbled { what, why: format!("refused: {reason}") }
+        }
+        other @ (FirmwareError::Unreachable { .. }
+        | FirmwareError::AuthFailed { .. }
+        | FirmwareError::SessionHeld { .. }
+        | FirmwareError::Unsupported { .. }
+        | FirmwareError::Garbled { .. }) => other,
     }
 }

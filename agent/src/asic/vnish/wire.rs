@@ -129,6 +129,16 @@ impl Wire {
         }
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
+        // The web server is up before the miner behind it: after a boot it says so for a while.
+        if matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ) {
+            return Err(FirmwareError::Unreachable {
+                address: self.address.to_string(),
+                why: format!("{path}: {status}"),
+            });
+        }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             bytes.extend_from_slice(&chunk);

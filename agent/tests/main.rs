@@ -1,0 +1,3 @@
+//! The agent's integration tests: one binary, because each is a link.
+
+mod asic;
