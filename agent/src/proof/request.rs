@@ -1,0 +1,96 @@
+//! What a Network Node may ask of the proof side, in types that need no further checks.
+
+use roadbed_compute::poc::{Round, StatTest};
+
+use super::callback::CallbackUrl;
+use super::journal::{JournalFault, RoundKey};
+use crate::engine::EngineFault;
+
+/// Place of a node in its participant's fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeShare {
+    /// Number of the MLNode, given by the Network Node; never invented here.
+    pub node_id: u32,
+    /// MLNodes of the participant, at least 1.
+    pub node_count: u32,
+}
+
+/// Begin to prove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoundRequest {
+    /// Block, key, sequence length.
+    pub round: Round,
+    /// Height of the block; only handed back.
+    pub block_height: i64,
+    /// Which nonces are ours.
+    pub share: NodeShare,
+    /// The model that must be the served one.
+    pub model: String,
+    /// Most nonces per step.
+    pub batch: usize,
+    /// Where artifacts go; without it they are only journalled.
+    pub url: Option<CallbackUrl>,
+}
+
+impl RoundRequest {
+    pub(super) fn key(&self) -> RoundKey {
+        RoundKey {
+            block_hash: self.round.identity.block_hash.clone(),
+            public_key: self.round.identity.public_key.clone(),
+            node_id: self.share.node_id,
+            node_count: self.share.node_count,
+            model: self.model.clone(),
+            seq_len: self.round.seq_len,
+            k_dim: self.round.k_dim,
+            stronger_rng: self.round.stronger_rng,
+        }
+    }
+}
+
+/// Compute given nonces, and judge the artifacts of another participant if there are any.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRequest {
+    /// Block and sequence length, and the key of the participant who is judged.
+    pub request: RoundRequest,
+    /// Nonces, each once.
+    pub nonces: Vec<u32>,
+    /// Nonce and vector of the other side, for exactly the nonces above.
+    pub received: Option<Vec<(u32, String)>>,
+    /// How they are judged.
+    pub stat_test: StatTest,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProofRefusal {
+    /// Nothing can prove now.
+    #[error("no model is up")]
+    NoModel,
+    /// A round is under way.
+    #[error("Already generating")]
+    AlreadyGenerating,
+    /// Another model, or a longer sequence than it takes.
+    #[error("the request is for {requested} at seq_len {seq_len}; deployed is {deployed} with room for {context}")]
+    Mismatch {
+        /// The model asked for.
+        requested: String,
+        /// The served one.
+        deployed: String,
+        /// Length asked for.
+        seq_len: usize,
+        /// Longest length taken.
+        context: usize,
+    },
+    /// Too many nonces wait.
+    #[error("{queued} nonces are queued already, at most {}", super::NONCES_QUEUED_MAX)]
+    QueueFull {
+        /// How many.
+        queued: usize,
+    },
+    /// The engine does not take it.
+    #[error(transparent)]
+    Engine(#[from] EngineFault),
+    /// The journal cannot be read: to prove without it would repeat nonces.
+    #[error(transparent)]
+    Journal(#[from] JournalFault),
+}

@@ -1,0 +1,364 @@
+//! The handle of the proof side: at most one round, a line of jobs, and what became of them.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use roadbed_compute::poc::Artifact;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::{DeliveryCounters, RoundDelivery, deliver, generated_body};
+use super::journal::{ArtifactJournal, JournalFault, Recovered, StoredArtifact};
+use super::request::{JobRequest, ProofRefusal, RoundRequest};
+use super::round::{ActiveRound, RoundView};
+use super::validation::{JobOutcome, JobState, JobTable, JobView, conclude, validated_body};
+use crate::engine::{EngineFault, EngineService, ProofOrder, ProofStep};
+
+/// How often artifacts are sent, and how long a job waits for a round to end; the network's own values by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProofSettings {
+    /// Wall time between two deliveries.
+    pub send_interval: Duration,
+    /// Wall time after which a job that cannot run fails.
+    pub job_wait_max: Duration,
+}
+
+impl Default for ProofSettings {
+    fn default() -> Self {
+        Self { send_interval: Duration::from_secs(5), job_wait_max: Duration::from_secs(60) }
+    }
+}
+
+/// Told to whoever keeps the books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProofEvent {
+    /// The Network Node has taken these.
+    Delivered {
+        /// Block hash of the round.
+        block_hash: String,
+        /// The nonces.
+        nonces: Vec<u32>,
+    },
+}
+
+/// Work of the proof side since it began; never falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProofCounters {
+    /// Artifacts of rounds the Network Node has taken.
+    pub delivered: u64,
+    /// Deliveries that were not taken at the first try, each try counted.
+    pub failed_posts: u64,
+    /// Artifacts of the round under way that were dropped because too many waited.
+    pub dropped: u64,
+}
+
+struct Inner {
+    engine: EngineService,
+    journal: Arc<dyn ArtifactJournal>,
+    http: reqwest::Client,
+    settings: ProofSettings,
+    events: Option<mpsc::Sender<ProofEvent>>,
+    round: Mutex<Option<Arc<ActiveRound>>>,
+    /// Held while a round is being started, so that two requests at once cannot both win.
+    starting: tokio::sync::Mutex<()>,
+    generating: watch::Sender<bool>,
+    jobs: Mutex<JobTable>,
+    /// Replaced at every stop; jobs live under the one of their time.
+    jobs_cancel: Mutex<CancellationToken>,
+    /// Jobs run one by one, in the order they came.
+    turn: Arc<Semaphore>,
+    delivery: Arc<DeliveryCounters>,
+}
+
+/// The proof side of a rig. Cheap to clone.
+#[derive(Clone)]
+pub struct ProofService {
+    inner: Arc<Inner>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ProofService {
+    /// A proof side that idles.
+    #[must_use]
+    pub fn new(
+        engine: EngineService,
+        journal: Arc<dyn ArtifactJournal>,
+        settings: ProofSettings,
+        events: Option<mpsc::Sender<ProofEvent>>,
+    ) -> Self {
+        let inner = Inner {
+            engine,
+            journal,
+            http: reqwest::Client::new(),
+            settings,
+            events,
+            round: Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
+            generating: watch::Sender::new(false),
+            jobs: Mutex::default(),
+            jobs_cancel: Mutex::default(),
+            turn: Arc::new(Semaphore::new(1)),
+            delivery: Arc::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Begins a round, or goes on with it if the journal knows it.
+    ///
+    /// # Errors
+    /// [`ProofRefusal`].
+    pub async fn start_round(&self, request: RoundRequest) -> Result<(), ProofRefusal> {
+        let inner = &self.inner;
+        let _starting = inner.starting.lock().await;
+        self.check(&request)?;
+        if lock(&inner.round).as_ref().is_some_and(|round| round.is_generating()) {
+            return Err(ProofRefusal::AlreadyGenerating);
+        }
+        // A round that failed may still be delivering; the new one takes its artifacts over from the journal.
+        self.end_round();
+        let recovered = self.recover(&request).await?;
+        if recovered.next_index > 0 {
+            tracing::info!(
+                next_index = recovered.next_index,
+                undelivered = recovered.undelivered.len(),
+                "the round is known and goes on"
+            );
+        }
+        let round = Arc::new(ActiveRound::new(request));
+        let order = round.order(recovered, Arc::clone(&inner.journal))?;
+        let ended = inner.engine.prove(order)?;
+        *lock(&inner.round) = Some(Arc::clone(&round));
+        inner.generating.send_replace(true);
+
+        let delivery = RoundDelivery {
+            request: round.request.clone(),
+            buffer: Arc::clone(&round.buffer),
+            journal: Arc::clone(&inner.journal),
+            http: inner.http.clone(),
+            counters: Arc::clone(&inner.delivery),
+            interval: inner.settings.send_interval,
+            events: inner.events.clone(),
+            cancel: round.cancel.clone(),
+        };
+        tokio::spawn(delivery.run());
+        let service = self.clone();
+        tokio::spawn(async move {
+            let end = ended.await.unwrap_or(Err(EngineFault::ShutDown));
+            if round.cancel.is_cancelled() {
+                return;
+            }
+            match end {
+                Ok(()) => tracing::info!("the round has no nonces left"),
+                Err(fault) => tracing::error!(%fault, "the round ended early"),
+            }
+            round.generating.store(false, Ordering::Release);
+            let current = lock(&service.inner.round).clone();
+            if current.is_none_or(|current| Arc::ptr_eq(&current, &round)) {
+                service.inner.generating.send_replace(false);
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends the round and all jobs; what was not sent stays in the journal. Safe to call in any state.
+    pub fn stop(&self) {
+        self.end_round();
+        let cancel = std::mem::take(&mut *lock(&self.inner.jobs_cancel));
+        cancel.cancel();
+    }
+
+    fn end_round(&self) {
+        if let Some(round) = lock(&self.inner.round).take() {
+            round.cancel.cancel();
+        }
+        self.inner.generating.send_replace(false);
+    }
+
+    /// The round under way, or the one that failed and still delivers.
+    #[must_use]
+    pub fn round(&self) -> Option<RoundView> {
+        lock(&self.inner.round).as_ref().map(|round| round.view())
+    }
+
+    /// True while a round computes.
+    #[must_use]
+    pub fn is_generating(&self) -> bool {
+        *self.inner.generating.borrow()
+    }
+
+    /// True while a job waits or runs.
+    #[must_use]
+    pub fn is_validating(&self) -> bool {
+        lock(&self.inner.jobs).is_busy()
+    }
+
+    /// Nonces that wait in jobs.
+    #[must_use]
+    pub fn nonces_queued(&self) -> usize {
+        lock(&self.inner.jobs).nonces_queued()
+    }
+
+    /// Work done so far.
+    #[must_use]
+    pub fn counters(&self) -> ProofCounters {
+        ProofCounters {
+            delivered: self.inner.delivery.delivered.load(Ordering::Relaxed),
+            failed_posts: self.inner.delivery.failed_posts.load(Ordering::Relaxed),
+            dropped: lock(&self.inner.round).as_ref().map_or(0, |round| round.buffer.dropped()),
+        }
+    }
+
+    /// Takes a job in and gives its id; [`ProofService::finished`] waits for it.
+    ///
+    /// # Errors
+    /// [`ProofRefusal`].
+    pub fn submit(&self, job: JobRequest) -> Result<String, ProofRefusal> {
+        self.check(&job.request)?;
+        let id = new_id()?;
+        lock(&self.inner.jobs).admit(&id, &job)?;
+        let cancel = lock(&self.inner.jobs_cancel).clone();
+        let (service, for_task) = (self.clone(), id.clone());
+        tokio::spawn(async move { service.run_job(for_task, job, cancel).await });
+        Ok(id)
+    }
+
+    /// A job, if it is still known.
+    #[must_use]
+    pub fn job(&self, id: &str) -> Option<JobView> {
+        lock(&self.inner.jobs).view(id)
+    }
+
+    /// Waits until a job is done, failed or cancelled.
+    pub async fn finished(&self, id: &str) -> Option<JobView> {
+        let mut state = lock(&self.inner.jobs).watch(id)?;
+        let state = state.wait_for(JobState::is_final).await.ok()?.clone();
+        let k_dim = lock(&self.inner.jobs).view(id).map_or(0, |view| view.k_dim);
+        Some(JobView { id: id.to_owned(), state, k_dim })
+    }
+
+    fn check(&self, request: &RoundRequest) -> Result<(), ProofRefusal> {
+        let model = self.inner.engine.model().ok_or(ProofRefusal::NoModel)?;
+        if model.served_as != request.model || request.round.seq_len > model.context_tokens {
+            return Err(ProofRefusal::Mismatch {
+                requested: request.model.clone(),
+                deployed: model.served_as.clone(),
+                seq_len: request.round.seq_len,
+                context: model.context_tokens,
+            });
+        }
+        Ok(())
+    }
+
+    async fn recover(&self, request: &RoundRequest) -> Result<Recovered, ProofRefusal> {
+        let (journal, key) = (Arc::clone(&self.inner.journal), request.key());
+        let recovered = tokio::task::spawn_blocking(move || journal.recover(&key)).await;
+        Ok(recovered.unwrap_or_else(|error| Err(JournalFault(error.to_string())))?)
+    }
+
+    async fn run_job(&self, id: String, job: JobRequest, cancel: CancellationToken) {
+        let set = |state: JobState| lock(&self.inner.jobs).set(&id, state);
+        let outcome = tokio::select! {
+            () = cancel.cancelled() => return set(JobState::Cancelled),
+            outcome = self.compute_job(&id, &job, &cancel) => outcome,
+        };
+        match outcome {
+            Ok(outcome) => {
+                set(JobState::Completed(outcome.clone()));
+                self.report_job(&id, &job, &outcome, &cancel).await;
+            }
+            Err(EngineFault::Cancelled) => set(JobState::Cancelled),
+            Err(fault) => {
+                tracing::error!(%fault, id, "a proof job failed; no verdict is given");
+                set(JobState::Failed(fault.to_string()));
+            }
+        }
+    }
+
+    async fn compute_job(
+        &self,
+        id: &str,
+        job: &JobRequest,
+        cancel: &CancellationToken,
+    ) -> Result<JobOutcome, EngineFault> {
+        let inner = &self.inner;
+        let failed = |reason: String| EngineFault::Failed { reason };
+        let _turn = inner.turn.acquire().await.map_err(|_closed| EngineFault::ShutDown)?;
+        let mut generating = inner.generating.subscribe();
+        let idle = generating.wait_for(|generating| !generating);
+        match tokio::time::timeout(inner.settings.job_wait_max, idle).await {
+            Ok(_) => {}
+            Err(_elapsed) => {
+                let waited = inner.settings.job_wait_max.as_secs();
+                return Err(failed(format!("a round was under way for {waited} s")));
+            }
+        }
+        lock(&inner.jobs).set(id, JobState::Running);
+        let computed: Arc<Mutex<Vec<Artifact>>> = Arc::default();
+        let (kept, cancelled) = (Arc::clone(&computed), cancel.clone());
+        let order = ProofOrder {
+            round: job.request.round.clone(),
+            nonces: Box::new(job.nonces.clone().into_iter()),
+            batch: job.request.batch,
+            on_step: Box::new(move |step| {
+                if cancelled.is_cancelled() {
+                    return ControlFlow::Break(());
+                }
+                match step {
+                    ProofStep::Artifact(artifact) => lock(&kept).push(artifact),
+                    ProofStep::Dropped { .. } => {}
+                }
+                ControlFlow::Continue(())
+            }),
+        };
+        inner.engine.prove(order)?.await.unwrap_or(Err(EngineFault::ShutDown))?;
+        if cancel.is_cancelled() {
+            return Err(EngineFault::Cancelled);
+        }
+        let computed = std::mem::take(&mut *lock(&computed));
+        conclude(job, computed).map_err(failed)
+    }
+
+    /// Posts the outcome once it is there, if the job came with an address.
+    async fn report_job(
+        &self,
+        id: &str,
+        job: &JobRequest,
+        outcome: &JobOutcome,
+        cancel: &CancellationToken,
+    ) {
+        let Some(url) = &job.request.url else { return };
+        let (end, body) = match outcome {
+            JobOutcome::Verdict(verdict) => ("validated", validated_body(id, job, verdict)),
+            JobOutcome::Artifacts(artifacts) => {
+                let stored: Vec<StoredArtifact> = artifacts
+                    .iter()
+                    .map(|a| StoredArtifact { nonce: a.nonce, vector_b64: a.vector_b64.clone() })
+                    .collect();
+                ("generated", generated_body(&job.request, &stored, Some(id)))
+            }
+        };
+        match body {
+            Ok(body) => {
+                let inner = &self.inner;
+                deliver(&inner.http, &url.at(end), body, &inner.delivery, cancel).await;
+            }
+            Err(error) => tracing::error!(%error, id, "cannot write an outcome as JSON"),
+        }
+    }
+}
+
+/// A random id in the form of a version 4 UUID.
+fn new_id() -> Result<String, ProofRefusal> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| EngineFault::Failed { reason: format!("no random bytes: {error}") })?;
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
+}
