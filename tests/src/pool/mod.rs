@@ -212,7 +212,7 @@ impl Pool {
                 () = tokio::time::sleep(pause) => {}
             }
             let next = self.book().next;
-            self.make_job(next % self.config.jobs_per_block == 0);
+            self.make_job(next.is_multiple_of(self.config.jobs_per_block));
         }
     }
 
