@@ -1,6 +1,6 @@
 // out[r, n] (+)= sum_k weights[n, k] * x[r, k], for several rows of x: prefill on a CPU adapter.
 //
-// Shapes: weights [rows, columns], x [step.rows, columns], out [step.rows, out_stride] at out_first.
+// Shapes: weights [rows, columns], x [x_rows(), columns], out [x_rows(), out_stride] at out_first.
 // One invocation computes one weight row (x) against eight rows of x (y): a block is decoded once for
 // eight products. No barrier, no shared memory; all lanes read the same x.
 // CPU twin: compute/src/reference/ops.rs, matmul.
@@ -14,7 +14,7 @@ fn product(w: Eight, at: u32) -> f32 {
 }
 
 fn store(row: u32, weight_row: u32, value: f32) {
-    if (row >= step_now.rows) {
+    if (row >= x_rows()) {
         return;
     }
     let at = row * matrix.out_stride + matrix.out_first + matrix.row_first + weight_row;
@@ -34,8 +34,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let first = id.y * 8u;
     let row_vectors = matrix.columns >> 2u;
     // Rows beyond the end repeat the last one; their results are not stored.
-    let starts_a = min(vec4<u32>(0u, 1u, 2u, 3u) + first, vec4<u32>(step_now.rows - 1u)) * row_vectors;
-    let starts_b = min(vec4<u32>(4u, 5u, 6u, 7u) + first, vec4<u32>(step_now.rows - 1u)) * row_vectors;
+    let starts_a = min(vec4<u32>(0u, 1u, 2u, 3u) + first, vec4<u32>(x_rows() - 1u)) * row_vectors;
+    let starts_b = min(vec4<u32>(4u, 5u, 6u, 7u) + first, vec4<u32>(x_rows() - 1u)) * row_vectors;
     var sums_a = vec4<f32>(0.0);
     var sums_b = vec4<f32>(0.0);
     for (var block = 0u; block < (matrix.columns >> 5u); block++) {

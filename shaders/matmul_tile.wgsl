@@ -1,6 +1,6 @@
 // out[r, n] (+)= sum_k weights[n, k] * x[r, k], for several rows of x: prefill on a GPU.
 //
-// Shapes: weights [rows, columns], x [step.rows, columns], out [step.rows, out_stride] at out_first.
+// Shapes: weights [rows, columns], x [x_rows(), columns], out [x_rows(), out_stride] at out_first.
 // One workgroup of 256 computes a tile of 64 weight rows (x) by 64 rows of x (y), block by block: all
 // decode the block's 64 x 32 weights and copy 64 x 32 activations into shared memory, then each
 // invocation adds to its 4 x 4 products.
@@ -28,7 +28,7 @@ fn fill(block: u32, local: u32, weight_first: u32, row_first: u32) {
     }
     var v = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
     let row = row_first + tile_row;
-    if (row < step_now.rows) {
+    if (row < x_rows()) {
         let at = row * (matrix.columns >> 2u) + block * 8u + part * 2u;
         v = Eight(x[at], x[at + 1u]);
     }
@@ -73,7 +73,7 @@ fn main(
         let row = row_first + j + c * 16u;
         for (var r = 0u; r < 4u; r++) {
             let weight_row = weight_first + i + r * 16u;
-            if (row < step_now.rows && weight_row < matrix.rows) {
+            if (row < x_rows() && weight_row < matrix.rows) {
                 let at = row * matrix.out_stride + matrix.out_first + matrix.row_first + weight_row;
                 if (matrix.accumulate == 1u) {
                     out[at] += sums[c][r];

@@ -15,14 +15,12 @@ fn every_kernel_is_valid_with_its_constants() {
         });
         // unpack2x16float is in every native driver; it is no f16 arithmetic.
         let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-        let info = Validator::new(ValidationFlags::all(), capabilities)
-            .validate(&module)
-            .unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source.text)));
-        let constants = kernel
-            .constants
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), *value))
-            .collect();
+        let info =
+            Validator::new(ValidationFlags::all(), capabilities).validate(&module).unwrap_or_else(
+                |e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source.text)),
+            );
+        let constants =
+            kernel.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let stage = naga::ShaderStage::Compute;
         process_overrides(&module, &info, Some((stage, kernel.entry)), &constants)
             .unwrap_or_else(|error| panic!("{}: {error}", kernel.name));
@@ -70,10 +68,8 @@ fn every_shader_file_is_in_the_table() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shaders");
     let mut present = Vec::new();
     collect(&root, &mut present);
-    let used: BTreeSet<PathBuf> = kernels::all()
-        .flat_map(|kernel| kernel.source.files)
-        .map(|file| root.join(file))
-        .collect();
+    let used: BTreeSet<PathBuf> =
+        kernels::all().flat_map(|kernel| kernel.source.files).map(|file| root.join(file)).collect();
     for file in present {
         assert!(used.contains(&file), "{} is in no row of the table", file.display());
         let lines = std::fs::read_to_string(&file).unwrap().lines().count();

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 /// shows that the engine computes what the rest of the world computes.
 pub fn smollm2() -> PathBuf {
     let root = std::env::var_os("ROADBED_MODELS").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/roadbed/models"),
+        || {
+            PathBuf::from(std::env::var_os("HOME").unwrap_or_default())
+                .join(".cache/roadbed/models")
+        },
         PathBuf::from,
     );
     for folder in [root.join("smollm2-135m"), root.clone()] {
@@ -32,10 +35,5 @@ pub fn vectors(name: &str) -> serde_json::Value {
 
 /// An array of unsigned numbers in JSON.
 pub fn ids(value: &serde_json::Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| u32::try_from(v.as_u64().unwrap()).unwrap())
-        .collect()
+    value.as_array().unwrap().iter().map(|v| u32::try_from(v.as_u64().unwrap()).unwrap()).collect()
 }

@@ -30,8 +30,7 @@ fn tokenizer_vectors_are_exact() {
 fn prompts_and_their_ids_are_exact() {
     let file = GgufFile::open(&smollm2()).unwrap();
     let source = file.metadata.require_string("tokenizer.chat_template").unwrap();
-    let template =
-        ChatTemplate::new(source, &TOKENIZER.bos_text(), &TOKENIZER.eos_text()).unwrap();
+    let template = ChatTemplate::new(source, &TOKENIZER.bos_text(), &TOKENIZER.eos_text()).unwrap();
     for case in vectors("llm/greedy_smollm2.json")["cases"].as_array().unwrap() {
         let mut messages = Vec::new();
         if let Some(system) = case["system"].as_str() {
@@ -41,10 +40,7 @@ fn prompts_and_their_ids_are_exact() {
         let prompt = template.render(&messages, SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(prompt, case["prompt"].as_str().unwrap());
         assert_eq!(TOKENIZER.encode_prompt(&prompt).unwrap(), ids(&case["prompt_ids"]));
-        assert_eq!(
-            TOKENIZER.decode(&ids(&case["greedy_ids"])),
-            case["text"].as_str().unwrap()
-        );
+        assert_eq!(TOKENIZER.decode(&ids(&case["greedy_ids"])), case["text"].as_str().unwrap());
     }
 }
 

@@ -10,11 +10,16 @@ struct Matrix {
     out_first: u32,
     // 1: add to what is there (residual); 0: overwrite.
     accumulate: u32,
-    padding_a: u32,
-    padding_b: u32,
+    // 1: the activations are the step's selected rows; 0: all of its rows.
+    selecting: u32,
+    padding: u32,
 }
 
 @group(0) @binding(1) var<uniform> matrix: Matrix;
+
+fn x_rows() -> u32 {
+    return select(step_now.rows, step_now.selected, matrix.selecting == 1u);
+}
 
 // Eight neighbouring levels of a block.
 struct Eight {

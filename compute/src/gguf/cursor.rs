@@ -27,21 +27,14 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn malformed(&self, what: &str, reason: impl Into<String>) -> GgufError {
-        GgufError::Malformed {
-            offset: self.position,
-            what: what.to_owned(),
-            reason: reason.into(),
-        }
+        GgufError::Malformed { offset: self.position, what: what.to_owned(), reason: reason.into() }
     }
 
     fn take(&mut self, bytes: usize, what: &str) -> Result<&'a [u8], GgufError> {
         if bytes > self.remaining() {
             return Err(self.malformed(
                 what,
-                format!(
-                    "{bytes} bytes wanted but the file has only {} left",
-                    self.remaining()
-                ),
+                format!("{bytes} bytes wanted but the file has only {} left", self.remaining()),
             ));
         }
         let taken = &self.data[self.position..self.position + bytes];

@@ -27,16 +27,16 @@ fn decode_block(kind: TensorType, block: &[u8], out: &mut Vec<f32>) {
         TensorType::F32 => out.push(f32::from_le_bytes([block[0], block[1], block[2], block[3]])),
         TensorType::F16 => out.push(half_at(block, 0)),
         TensorType::Bf16 => out.push(bf16::from_le_bytes([block[0], block[1]]).to_f32()),
-        TensorType::Q4_0 => nibbles(&block[2..18], out, |q, _| (f32::from(q) - 8.0) * half_at(block, 0)),
+        TensorType::Q4_0 => {
+            nibbles(&block[2..18], out, |q, _| (f32::from(q) - 8.0) * half_at(block, 0))
+        }
         TensorType::Q4_1 => {
             let (d, m) = (half_at(block, 0), half_at(block, 2));
             nibbles(&block[4..20], out, |q, _| f32::from(q) * d + m);
         }
         TensorType::Q5_0 => {
             let (d, high) = (half_at(block, 0), fifth_bits(&block[2..6]));
-            nibbles(&block[6..22], out, |q, i| {
-                (f32::from(q | high(i)) - 16.0) * d
-            });
+            nibbles(&block[6..22], out, |q, i| (f32::from(q | high(i)) - 16.0) * d);
         }
         TensorType::Q5_1 => {
             let (d, m, high) = (half_at(block, 0), half_at(block, 2), fifth_bits(&block[4..8]));
@@ -64,7 +64,8 @@ fn fifth_bits(bytes: &[u8]) -> impl Fn(usize) -> u8 {
 }
 
 /// The six-bit scale and minimum of sub-block `j` of a Q4_K block, from its 12 packed bytes.
-fn q4k_scale_min(packed: &[u8], j: usize) -> (u8, u8) {
+#[must_use]
+pub fn q4k_scale_min(packed: &[u8], j: usize) -> (u8, u8) {
     if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {
@@ -109,10 +110,8 @@ mod tests {
     use super::*;
 
     fn block(head: &[f32], body: &[u8]) -> Vec<u8> {
-        let mut bytes: Vec<u8> = head
-            .iter()
-            .flat_map(|f| f16::from_f32(*f).to_le_bytes())
-            .collect();
+        let mut bytes: Vec<u8> =
+            head.iter().flat_map(|f| f16::from_f32(*f).to_le_bytes()).collect();
         bytes.extend_from_slice(body);
         bytes
     }

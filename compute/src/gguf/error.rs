@@ -4,16 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     #[error("cannot read {path}: {source}")]
-    Io {
-        path: String,
-        source: std::io::Error,
-    },
+    Io { path: String, source: std::io::Error },
     #[error("at byte {offset}, {what}: {reason}")]
-    Malformed {
-        offset: usize,
-        what: String,
-        reason: String,
-    },
+    Malformed { offset: usize, what: String, reason: String },
     #[error("metadata key {key}: {reason}")]
     Metadata { key: String, reason: String },
     #[error("tensor {name}: {reason}")]

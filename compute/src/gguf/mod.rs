@@ -60,10 +60,7 @@ impl GgufFile {
     /// Maps a file. It must not be truncated while it is open; `models pull` renames files into
     /// place only when they are complete and never rewrites one.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let io = |source| GgufError::Io {
-            path: path.display().to_string(),
-            source,
-        };
+        let io = |source| GgufError::Io { path: path.display().to_string(), source };
         let file = File::open(path).map_err(io)?;
         Self::parse(Bytes::Mapped(map(&file).map_err(io)?))
     }
@@ -110,11 +107,7 @@ impl GgufFile {
         for entry in tensors.values_mut() {
             place(entry, data_start, alignment, data.len())?;
         }
-        Ok(Self {
-            bytes,
-            metadata,
-            tensors,
-        })
+        Ok(Self { bytes, metadata, tensors })
     }
 
     #[must_use]
@@ -186,10 +179,8 @@ fn tensor_entry(cursor: &mut Cursor<'_>) -> Result<TensorEntry, GgufError> {
     let kind = TensorType::from_code(code)
         .ok_or_else(|| cursor.malformed(&name, format!("tensor type {code} is not supported")))?;
     let offset = cursor.u64(&name)?;
-    let too_large = || GgufError::Tensor {
-        name: name.clone(),
-        reason: "its size overflows".to_owned(),
-    };
+    let too_large =
+        || GgufError::Tensor { name: name.clone(), reason: "its size overflows".to_owned() };
     let columns = sizes[0];
     if columns % kind.block_weights() != 0 {
         return Err(GgufError::Tensor {
@@ -222,16 +213,11 @@ fn place(
     alignment: usize,
     file_bytes: usize,
 ) -> Result<(), GgufError> {
-    let bad = |reason: String| GgufError::Tensor {
-        name: entry.name.clone(),
-        reason,
-    };
+    let bad = |reason: String| GgufError::Tensor { name: entry.name.clone(), reason };
     if entry.start % alignment != 0 {
         return Err(bad(format!("offset {} is not aligned", entry.start)));
     }
-    let end = data_start
-        .checked_add(entry.start)
-        .and_then(|start| start.checked_add(entry.bytes));
+    let end = data_start.checked_add(entry.start).and_then(|start| start.checked_add(entry.bytes));
     match end {
         Some(end) if end <= file_bytes => {
             entry.start += data_start;

@@ -93,10 +93,7 @@ impl GgufWriter {
         columns: usize,
         weights: &[f32],
     ) -> Result<&mut Self, GgufError> {
-        let bad = |reason: String| GgufError::Tensor {
-            name: name.to_owned(),
-            reason,
-        };
+        let bad = |reason: String| GgufError::Tensor { name: name.to_owned(), reason };
         if columns == 0 || columns % kind.block_weights() != 0 || weights.len() % columns != 0 {
             return Err(bad(format!("{columns} columns do not fit {kind} blocks")));
         }
@@ -117,12 +114,7 @@ impl GgufWriter {
         if rows > 1 {
             dimensions.push(rows as u64);
         }
-        self.tensors.push(Tensor {
-            name: name.to_owned(),
-            kind,
-            dimensions,
-            data,
-        });
+        self.tensors.push(Tensor { name: name.to_owned(), kind, dimensions, data });
         self
     }
 
@@ -160,14 +152,8 @@ pub fn encode(kind: TensorType, weights: &[f32]) -> Option<Vec<u8>> {
     let blocks = weights.chunks_exact(32);
     Some(match kind {
         TensorType::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
-        TensorType::F16 => weights
-            .iter()
-            .flat_map(|w| f16::from_f32(*w).to_le_bytes())
-            .collect(),
-        TensorType::Bf16 => weights
-            .iter()
-            .flat_map(|w| bf16::from_f32(*w).to_le_bytes())
-            .collect(),
+        TensorType::F16 => weights.iter().flat_map(|w| f16::from_f32(*w).to_le_bytes()).collect(),
+        TensorType::Bf16 => weights.iter().flat_map(|w| bf16::from_f32(*w).to_le_bytes()).collect(),
         TensorType::Q4_0 => blocks.flat_map(encode_q4_0).collect(),
         TensorType::Q4_1 => blocks.flat_map(encode_q4_1).collect(),
         TensorType::Q8_0 => blocks.flat_map(encode_q8_0).collect(),

@@ -82,8 +82,7 @@ impl Gpu {
         if !tail.is_empty() {
             let mut word = [0_u8; COPY_ALIGNMENT_BYTES as usize];
             word[..tail.len()].copy_from_slice(tail);
-            self.queue
-                .write_buffer(buffer, offset_bytes + aligned as u64, &word);
+            self.queue.write_buffer(buffer, offset_bytes + aligned as u64, &word);
         }
     }
 }

@@ -10,24 +10,18 @@ pub enum GpuError {
     )]
     NoAdapter,
     #[error("no adapter matches '{wanted}'; there are: {}", available.join("; "))]
-    AdapterNotFound {
-        wanted: String,
-        available: Vec<String>,
-    },
+    AdapterNotFound { wanted: String, available: Vec<String> },
     #[error("adapter {adapter} gave no device: {reason}")]
     Device { adapter: String, reason: String },
     #[error("{what} needs {needed_bytes} bytes but the adapter allows {limit_bytes} ({limit})")]
-    Limit {
-        what: String,
-        needed_bytes: u64,
-        limit_bytes: u64,
-        limit: &'static str,
-    },
+    Limit { what: String, needed_bytes: u64, limit_bytes: u64, limit: &'static str },
     #[error("out of GPU memory while {what}")]
     OutOfMemory { what: String },
     #[error("the GPU refused {what}: {reason}")]
     Refused { what: String, reason: String },
-    #[error("the GPU did not finish {what} within {waited:?}; it may hang: restart the rig's engine")]
+    #[error(
+        "the GPU did not finish {what} within {waited:?}; it may hang: restart the rig's engine"
+    )]
     Timeout { what: String, waited: Duration },
     #[error("the GPU was lost while {what}: {reason}; the model must be loaded again")]
     Lost { what: String, reason: String },

@@ -58,19 +58,15 @@ impl Gpu {
             required_limits: limits.clone(),
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(chosen.request_device(&descriptor)).map_err(
-            |error| GpuError::Device {
-                adapter: summary.to_string(),
-                reason: error.to_string(),
-            },
-        )?;
+        let (device, queue) =
+            pollster::block_on(chosen.request_device(&descriptor)).map_err(|error| {
+                GpuError::Device { adapter: summary.to_string(), reason: error.to_string() }
+            })?;
 
         let health = Arc::new(Mutex::new(Health::default()));
         let on_lost = Arc::clone(&health);
         device.set_device_lost_callback(move |reason, message| {
-            lock(&on_lost)
-                .lost
-                .get_or_insert_with(|| format!("{reason:?} {message}"));
+            lock(&on_lost).lost.get_or_insert_with(|| format!("{reason:?} {message}"));
         });
         let on_error = Arc::clone(&health);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -119,10 +115,7 @@ impl Gpu {
     pub fn check(&self, what: &str) -> Result<(), GpuError> {
         let mut health = lock(&self.health);
         if let Some(reason) = &health.lost {
-            return Err(GpuError::Lost {
-                what: what.to_owned(),
-                reason: reason.clone(),
-            });
+            return Err(GpuError::Lost { what: what.to_owned(), reason: reason.clone() });
         }
         match health.uncaptured.take() {
             Some(error) => Err(from_wgpu(error, what)),
@@ -132,9 +125,7 @@ impl Gpu {
 
     /// Runs `create` in error scopes, so that a refusal becomes an error of this very call.
     fn scoped<T>(&self, what: &str, create: impl FnOnce() -> T) -> Result<T, GpuError> {
-        let memory = self
-            .device
-            .push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let value = create();
@@ -153,10 +144,7 @@ fn from_wgpu(error: wgpu::Error, what: &str) -> GpuError {
     match error {
         wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory { what },
         wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-            GpuError::Refused {
-                what,
-                reason: description,
-            }
+            GpuError::Refused { what, reason: description }
         }
     }
 }

@@ -36,19 +36,13 @@ impl Gpu {
                 None => values.push((name, *value)),
             }
         }
-        let key: Key = (
-            kernel.name,
-            values.iter().map(|(n, v)| (*n, v.to_bits())).collect(),
-        );
+        let key: Key = (kernel.name, values.iter().map(|(n, v)| (*n, v.to_bits())).collect());
         if let Some(found) = lock(&self.pipelines).get(&key) {
             return Ok(Arc::clone(found));
         }
         let layout = self.layout(kernel)?;
-        let pipeline = Arc::new(Pipeline {
-            raw: self.compile(kernel, &values, &layout)?,
-            layout,
-            kernel,
-        });
+        let pipeline =
+            Arc::new(Pipeline { raw: self.compile(kernel, &values, &layout)?, layout, kernel });
         lock(&self.pipelines).insert(key, Arc::clone(&pipeline));
         Ok(pipeline)
     }
@@ -60,32 +54,28 @@ impl Gpu {
         layout: &wgpu::BindGroupLayout,
     ) -> Result<wgpu::ComputePipeline, GpuError> {
         self.scoped(&format!("kernel {}", kernel.name), || {
-            let module = self
-                .device
-                .create_shader_module(wgpu::ShaderModuleDescriptor {
-                    label: Some(kernel.name),
-                    source: wgpu::ShaderSource::Wgsl(kernel.source.text.into()),
-                });
+            let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(kernel.name),
+                source: wgpu::ShaderSource::Wgsl(kernel.source.text.into()),
+            });
             let pipeline_layout =
-                self.device
-                    .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                        label: Some(kernel.name),
-                        bind_group_layouts: &[Some(layout)],
-                        immediate_size: 0,
-                    });
-            self.device
-                .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                     label: Some(kernel.name),
-                    layout: Some(&pipeline_layout),
-                    module: &module,
-                    entry_point: Some(kernel.entry),
-                    compilation_options: wgpu::PipelineCompilationOptions {
-                        constants,
-                        // Every kernel writes its workgroup memory before it reads it.
-                        zero_initialize_workgroup_memory: false,
-                    },
-                    cache: None,
-                })
+                    bind_group_layouts: &[Some(layout)],
+                    immediate_size: 0,
+                });
+            self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(kernel.name),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some(kernel.entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants,
+                    // Every kernel writes its workgroup memory before it reads it.
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: None,
+            })
         })
     }
 
@@ -106,9 +96,7 @@ impl Gpu {
                     ty: match binding {
                         Binding::Uniform => wgpu::BufferBindingType::Uniform,
                         Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                        Binding::ReadWrite => {
-                            wgpu::BufferBindingType::Storage { read_only: false }
-                        }
+                        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
                     },
                     has_dynamic_offset: false,
                     min_binding_size: None,
@@ -117,11 +105,10 @@ impl Gpu {
             })
             .collect();
         let layout = self.scoped(kernel.name, || {
-            self.device
-                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                    label: Some(kernel.name),
-                    entries: &entries,
-                })
+            self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(kernel.name),
+                entries: &entries,
+            })
         })?;
         lock(&self.layouts).insert(signature, layout.clone());
         Ok(layout)

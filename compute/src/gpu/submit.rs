@@ -14,8 +14,7 @@ pub struct Readback {
 impl Gpu {
     #[must_use]
     pub fn encoder(&self, what: &str) -> wgpu::CommandEncoder {
-        self.device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(what) })
+        self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(what) })
     }
 
     /// Adds one dispatch to a pass.
@@ -33,6 +32,12 @@ impl Gpu {
     /// Submits and waits until the GPU is done.
     pub fn run(&self, encoder: wgpu::CommandEncoder, what: &str) -> Result<(), GpuError> {
         let index = self.submit(encoder, what)?;
+        self.wait(index, what, SUBMIT_TIMEOUT)
+    }
+
+    /// Sends pending writes on their way and waits for them.
+    pub fn flush(&self, what: &str) -> Result<(), GpuError> {
+        let index = self.queue.submit([]);
         self.wait(index, what, SUBMIT_TIMEOUT)
     }
 
@@ -55,18 +60,16 @@ impl Gpu {
         what: &str,
         timeout: Duration,
     ) -> Result<(), GpuError> {
-        let polled = self.device.poll(wgpu::PollType::Wait {
-            submission_index: Some(index),
-            timeout: Some(timeout),
-        });
+        let polled = self
+            .device
+            .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(timeout) });
         // A lost device also ends the wait; its reason tells more than the poll's.
         self.check(what)?;
         match polled {
             Ok(_) => Ok(()),
-            Err(wgpu::PollError::Timeout) => Err(GpuError::Timeout {
-                what: what.to_owned(),
-                waited: timeout,
-            }),
+            Err(wgpu::PollError::Timeout) => {
+                Err(GpuError::Timeout { what: what.to_owned(), waited: timeout })
+            }
             Err(wgpu::PollError::WrongSubmissionIndex(..)) => Err(GpuError::Refused {
                 what: what.to_owned(),
                 reason: "wait for a submission of another device".to_owned(),
@@ -76,15 +79,9 @@ impl Gpu {
 
     /// A reusable read-back buffer of `bytes`.
     pub fn readback(&self, what: &str, bytes: u64) -> Result<Readback, GpuError> {
-        let buffer = self.buffer(
-            what,
-            bytes,
-            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        )?;
-        Ok(Readback {
-            capacity_bytes: buffer.size(),
-            buffer,
-        })
+        let buffer =
+            self.buffer(what, bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        Ok(Readback { capacity_bytes: buffer.size(), buffer })
     }
 
     /// Ends `encoder` with a copy of `bytes` from `source`, submits, waits, and returns the bytes.
@@ -115,24 +112,16 @@ impl Gpu {
             let _ = sender.send(result);
         });
         self.wait(index, what, SUBMIT_TIMEOUT)?;
-        let refused = |reason: String| GpuError::Refused {
-            what: what.to_owned(),
-            reason,
-        };
+        let refused = |reason: String| GpuError::Refused { what: what.to_owned(), reason };
         match receiver.recv_timeout(SUBMIT_TIMEOUT) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(refused(error.to_string())),
             Err(_) => {
-                return Err(GpuError::Timeout {
-                    what: what.to_owned(),
-                    waited: SUBMIT_TIMEOUT,
-                });
+                return Err(GpuError::Timeout { what: what.to_owned(), waited: SUBMIT_TIMEOUT });
             }
         }
         let data = {
-            let view = slice
-                .get_mapped_range()
-                .map_err(|error| refused(error.to_string()))?;
+            let view = slice.get_mapped_range().map_err(|error| refused(error.to_string()))?;
             view[..usize::try_from(bytes).unwrap_or(usize::MAX)].to_vec()
         };
         readback.buffer.unmap();

@@ -53,7 +53,6 @@ const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 64.0)];
 
 /// The kernels that read one weight format.
 struct WeightKernels {
-    format: WeightFormat,
     embed: Kernel,
     matvec_lane: Kernel,
     matvec_tree: Kernel,
@@ -62,9 +61,8 @@ struct WeightKernels {
 }
 
 macro_rules! weight_kernels {
-    ($format:ident, $name:literal, $file:literal) => {
+    ($name:literal, $file:literal) => {
         WeightKernels {
-            format: WeightFormat::$format,
             embed: Kernel {
                 name: concat!("embed_", $name),
                 source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "embed.wgsl"),
@@ -110,11 +108,11 @@ macro_rules! weight_kernels {
 }
 
 static WEIGHT_KERNELS: [WeightKernels; 5] = [
-    weight_kernels!(F32, "f32", "lib/weights_f32.wgsl"),
-    weight_kernels!(F16, "f16", "lib/weights_f16.wgsl"),
-    weight_kernels!(Q8, "q8", "lib/weights_q8.wgsl"),
-    weight_kernels!(Q4, "q4", "lib/weights_q4.wgsl"),
-    weight_kernels!(Q4S, "q4s", "lib/weights_q4s.wgsl"),
+    weight_kernels!("f32", "lib/weights_f32.wgsl"),
+    weight_kernels!("f16", "lib/weights_f16.wgsl"),
+    weight_kernels!("q8", "lib/weights_q8.wgsl"),
+    weight_kernels!("q4", "lib/weights_q4.wgsl"),
+    weight_kernels!("q4s", "lib/weights_q4s.wgsl"),
 ];
 
 /// A kernel that works on whole rows, once per method.
@@ -141,16 +139,10 @@ macro_rules! row_kernel {
     };
 }
 
-static RMS_NORM: [Kernel; 2] = row_kernel!(
-    "rms_norm",
-    ["rms_norm.wgsl"],
-    &[Uniform, Uniform, Read, Read, ReadWrite]
-);
-static REFLECT: [Kernel; 2] = row_kernel!(
-    "reflect",
-    ["reflect.wgsl"],
-    &[Uniform, Uniform, Read, ReadWrite]
-);
+static RMS_NORM: [Kernel; 2] =
+    row_kernel!("rms_norm", ["rms_norm.wgsl"], &[Uniform, Uniform, Read, Read, ReadWrite]);
+static REFLECT: [Kernel; 2] =
+    row_kernel!("reflect", ["reflect.wgsl"], &[Uniform, Uniform, Read, ReadWrite]);
 static SOFTMAX: [Kernel; 2] = row_kernel!(
     "softmax",
     ["lib/attention_shape.wgsl", "softmax.wgsl"],
@@ -162,20 +154,14 @@ pub static ROPE: Kernel = Kernel {
     name: "rope",
     source: crate::wgsl!("lib/step.wgsl", "lib/attention_shape.wgsl", "rope.wgsl"),
     entry: "main",
-    bindings: &[
-        Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite,
-    ],
+    bindings: &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite],
     constants: GROUP,
     tolerance: COPY_TOLERANCE,
 };
 
 pub static ATTENTION_SCORES: Kernel = Kernel {
     name: "attention_scores",
-    source: crate::wgsl!(
-        "lib/step.wgsl",
-        "lib/attention_shape.wgsl",
-        "attention_scores.wgsl"
-    ),
+    source: crate::wgsl!("lib/step.wgsl", "lib/attention_shape.wgsl", "attention_scores.wgsl"),
     entry: "main",
     bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
     constants: GROUP,
@@ -184,11 +170,7 @@ pub static ATTENTION_SCORES: Kernel = Kernel {
 
 pub static ATTENTION_VALUES: Kernel = Kernel {
     name: "attention_values",
-    source: crate::wgsl!(
-        "lib/step.wgsl",
-        "lib/attention_shape.wgsl",
-        "attention_values.wgsl"
-    ),
+    source: crate::wgsl!("lib/step.wgsl", "lib/attention_shape.wgsl", "attention_values.wgsl"),
     entry: "main",
     bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
     constants: GROUP,
@@ -266,15 +248,7 @@ pub fn softmax(method: Method) -> &'static Kernel {
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
     WEIGHT_KERNELS
         .iter()
-        .flat_map(|k| {
-            [
-                &k.embed,
-                &k.matvec_lane,
-                &k.matvec_tree,
-                &k.matmul_lane,
-                &k.matmul_tile,
-            ]
-        })
+        .flat_map(|k| [&k.embed, &k.matvec_lane, &k.matvec_tree, &k.matmul_lane, &k.matmul_tile])
         .chain(RMS_NORM.iter().chain(&REFLECT).chain(&SOFTMAX))
         .chain([&ROPE, &ATTENTION_SCORES, &ATTENTION_VALUES, &SILU_MUL])
 }
@@ -285,8 +259,9 @@ mod tests {
 
     #[test]
     fn formats_are_in_their_places() {
-        for format in WeightFormat::ALL {
-            assert_eq!(of_format(format).format, format);
+        for (format, name) in WeightFormat::ALL.into_iter().zip(["f32", "f16", "q8", "q4", "q4s"]) {
+            assert_eq!(embed(format).name, format!("embed_{name}"));
+            assert_eq!(matvec(format, Method::Lane).name, format!("matvec_lane_{name}"));
         }
     }
 }

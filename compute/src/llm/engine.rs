@@ -1,16 +1,32 @@
-//! The public face: load a model, render a chat, generate, score, prove.
+//! The public face: load a model, render a chat, score, prove. Generation is in `generation.rs`.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::LlamaConfig;
 use super::error::EngineError;
-use super::proof::ProofInputs;
-use super::request::{GenerateRequest, Generation, Message, PositionLogprobs, TokenEvent};
+use super::forward::{Forward, Input, LOGIT_ROWS_MAX, Output};
+use super::params::Step;
+use super::proof::{ProofEmbeddings, ProofInputs};
+use super::request::{Message, PositionLogprobs, TOP_LOGPROBS_MAX};
+use super::sampling::LogSoftmax;
+use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
+use crate::gguf::GgufFile;
 use crate::gpu::Gpu;
+use crate::kernels::llm::Method;
+use crate::template::{ChatTemplate, TemplateError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Context unless asked for: enough for a conversation, small enough for a cheap card's memory.
+const CONTEXT_TOKENS_DEFAULT: usize = 2048;
+/// Tokens per prefill pass. A GPU needs many rows to be busy; a CPU driver is busy with few, and its
+/// passes should stay short enough to notice a cancelled request.
+const CHUNK_TOKENS_GPU: usize = 256;
+const CHUNK_TOKENS_SOFTWARE: usize = 64;
 
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +35,8 @@ pub struct EngineOptions {
     pub context_tokens: Option<usize>,
     /// Tokens per prefill pass; default 64 on a software adapter, 256 on a GPU.
     pub chunk_tokens: Option<usize>,
+    /// How kernels share out work; default by the adapter's kind.
+    pub method: Option<Method>,
 }
 
 /// The adapter an engine runs on, as health pages show it.
@@ -51,17 +69,86 @@ pub struct EngineInfo {
 pub struct Engine {
     info: EngineInfo,
     gpu: Arc<Gpu>,
+    config: LlamaConfig,
+    tokenizer: Option<Tokenizer>,
+    template: Option<ChatTemplate>,
+    pub(super) forward: Forward,
+    /// Ids whose keys and values are in the cache, from position 0.
+    pub(super) cached_ids: Vec<u32>,
 }
 
 impl Engine {
     /// Loads a GGUF file onto the chosen adapter.
     pub fn load(
-        _path: &Path,
-        _choice: &AdapterChoice,
-        _options: &EngineOptions,
+        path: &Path,
+        choice: &AdapterChoice,
+        options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        Err(EngineError::UnsupportedModel {
-            reason: "loading is not written yet".into(),
+        let file = GgufFile::open(path)?;
+        let name =
+            path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        Self::load_file(&file, &name, Gpu::open(choice)?, options)
+    }
+
+    /// Loads an open file onto an open device; `fallback_name` serves if the file has no name.
+    pub fn load_file(
+        file: &GgufFile,
+        fallback_name: &str,
+        gpu: Arc<Gpu>,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let config = LlamaConfig::from_gguf(file)?;
+        let tokenizer = match Tokenizer::from_metadata(&file.metadata) {
+            Ok(tokenizer) => Some(tokenizer),
+            Err(TokenizerError::Missing) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let template = match (file.metadata.string("tokenizer.chat_template")?, &tokenizer) {
+            (Some(source), Some(tokenizer)) => {
+                Some(ChatTemplate::new(source, &tokenizer.bos_text(), &tokenizer.eos_text())?)
+            }
+            (None, _) | (_, None) => None,
+        };
+        let context = options
+            .context_tokens
+            .unwrap_or(CONTEXT_TOKENS_DEFAULT)
+            .clamp(1, config.context_tokens);
+        let chunk = options.chunk_tokens.unwrap_or(match gpu.is_software() {
+            true => CHUNK_TOKENS_SOFTWARE,
+            false => CHUNK_TOKENS_GPU,
+        });
+        let method = options.method.unwrap_or_else(|| Method::of(gpu.is_software()));
+        let weights = Weights::upload(&gpu, file, &config, context)?;
+        let forward = Forward::new(
+            Arc::clone(&gpu),
+            config.clone(),
+            &weights,
+            method,
+            context,
+            chunk.max(1),
+        )?;
+        let name = file.metadata.string("general.name")?;
+        Ok(Self {
+            info: EngineInfo {
+                model_name: name.unwrap_or(fallback_name).to_owned(),
+                architecture: config.architecture.clone(),
+                adapter: gpu.summary().clone(),
+                layers: config.layers,
+                hidden: config.hidden,
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                vocabulary: config.vocabulary,
+                context_tokens: context,
+                model_context_tokens: config.context_tokens,
+                weight_bytes: forward.weight_bytes,
+                working_bytes: forward.working_bytes,
+            },
+            gpu,
+            config,
+            tokenizer,
+            template,
+            forward,
+            cached_ids: Vec::new(),
         })
     }
 
@@ -82,47 +169,200 @@ impl Engine {
         Ok(self.gpu.check("health check")?)
     }
 
-    /// Token ids of `text`; control tokens such as `<|im_end|>` are recognised.
-    pub fn tokenize(&self, _text: &str) -> Result<Vec<u32>, EngineError> {
-        Ok(vec![])
+    pub(super) fn tokenizer(&self) -> Result<&Tokenizer, EngineError> {
+        Ok(self.tokenizer.as_ref().ok_or(TokenizerError::Missing)?)
+    }
+
+    /// Token ids of a prompt; control tokens such as `<|im_end|>` are recognised, and a
+    /// begin-of-text token is put in front if the model wants one.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, EngineError> {
+        Ok(self.tokenizer()?.encode_prompt(text)?)
     }
 
     /// Text of `ids`, control tokens included; bytes that are no UTF-8 become U+FFFD.
     #[must_use]
-    pub fn detokenize(&self, _ids: &[u32]) -> String {
-        String::new()
+    pub fn detokenize(&self, ids: &[u32]) -> String {
+        self.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids)).unwrap_or_default()
     }
 
     /// The prompt for a conversation, by the model's own chat template, ready for the answer.
-    pub fn render_chat(&self, _messages: &[Message]) -> Result<String, EngineError> {
-        Ok(String::new())
-    }
-
-    /// Generates, handing every token to `on_token`; `ControlFlow::Break` cancels.
-    pub fn generate(
-        &mut self,
-        _request: &GenerateRequest,
-        _on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Generation, EngineError> {
-        Err(EngineError::UnsupportedModel {
-            reason: "generation is not written yet".into(),
-        })
+    pub fn render_chat(&self, messages: &[Message]) -> Result<String, EngineError> {
+        let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
+        Ok(template.render(messages, SystemTime::now())?)
     }
 
     /// Logprobs of `continuation_ids` after `prompt_ids`, teacher-forced, with `top` alternatives.
     pub fn score(
         &mut self,
-        _prompt_ids: &[u32],
-        _continuation_ids: &[u32],
-        _top: usize,
+        prompt_ids: &[u32],
+        continuation_ids: &[u32],
+        top: usize,
     ) -> Result<Vec<PositionLogprobs>, EngineError> {
-        Ok(vec![])
+        self.check_ids("prompt", prompt_ids)?;
+        self.check_ids("continuation", continuation_ids)?;
+        check_top(top)?;
+        let Some(first) = prompt_ids.len().checked_sub(1) else {
+            return Err(bad("prompt", "is empty"));
+        };
+        let whole: Vec<u32> = prompt_ids.iter().chain(continuation_ids).copied().collect();
+        // The last id predicts nothing that was asked for.
+        let fed = &whole[..whole.len() - usize::from(!continuation_ids.is_empty())];
+        self.check_fits(fed.len())?;
+        self.cached_ids.clear();
+        let mut scored = Vec::with_capacity(continuation_ids.len());
+        for (start, chunk) in chunks(fed, self.forward.chunk()) {
+            let step = step_at(start, chunk.len());
+            self.forward.pass(step, &Input::Ids(chunk), &[], Output::Nothing)?;
+            let wanted = first.max(start)..(start + chunk.len()).min(whole.len() - 1);
+            for from in wanted.clone().step_by(LOGIT_ROWS_MAX) {
+                let count = LOGIT_ROWS_MAX.min(wanted.end - from);
+                let selection = Step {
+                    select_first: (from - start) as u32,
+                    select_stride: 1,
+                    selected: count as u32,
+                    ..step
+                };
+                let logits = self.forward.select(selection, Output::Logits)?;
+                for (row, next) in
+                    logits.chunks_exact(self.config.vocabulary).zip(&whole[from + 1..])
+                {
+                    scored.push(LogSoftmax::new(row).position(*next, top));
+                }
+            }
+        }
+        Ok(scored)
     }
 
     /// Runs the decoder on embeddings instead of token ids and returns, per sequence, the final-norm
     /// hidden state of its last token (`hidden` floats). Positions are 0..tokens, attention is causal,
     /// sequences do not see each other, and whatever was generated before is forgotten.
-    pub fn prove_hidden(&mut self, _inputs: &ProofInputs<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
-        Ok(vec![])
+    ///
+    /// As many sequences as fit a chunk run together; longer ones are cut into chunks.
+    pub fn prove_hidden(&mut self, inputs: &ProofInputs<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.check_proof(inputs)?;
+        self.cached_ids.clear();
+        let reflections = match inputs.reflections {
+            Some(reflections) => self.forward.reflections(&reflections.layers)?,
+            None => Vec::new(),
+        };
+        let tokens = inputs.tokens;
+        let chunk = self.forward.chunk();
+        let together = (chunk / tokens).min(self.forward.context() / tokens).max(1);
+        let mut hidden = Vec::with_capacity(inputs.sequences);
+        for first in (0..inputs.sequences).step_by(together) {
+            let batch = together.min(inputs.sequences - first);
+            for start in (0..tokens).step_by(chunk) {
+                let length = chunk.min(tokens - start);
+                let step = Step {
+                    rows: (batch * length) as u32,
+                    rows_per_sequence: length as u32,
+                    position: start as u32,
+                    sequence_slots: tokens as u32,
+                    select_first: length as u32 - 1,
+                    select_stride: length as u32,
+                    selected: batch as u32,
+                    kv_length: (start + length) as u32,
+                };
+                let row = first * tokens + start;
+                let input = match inputs.embeddings {
+                    ProofEmbeddings::Host(all) => {
+                        let width = self.config.hidden;
+                        Input::Rows(&all[row * width..(row + batch * length) * width])
+                    }
+                    ProofEmbeddings::Device(buffer) => Input::Buffer(buffer, row),
+                };
+                let last = start + length == tokens;
+                let output = if last { Output::Hidden } else { Output::Nothing };
+                let rows = self.forward.pass(step, &input, &reflections, output)?;
+                hidden.extend(rows.chunks_exact(self.config.hidden).map(<[f32]>::to_vec));
+            }
+        }
+        Ok(hidden)
+    }
+
+    fn check_proof(&self, inputs: &ProofInputs<'_>) -> Result<(), EngineError> {
+        if inputs.tokens == 0 {
+            return Err(bad("tokens", "is 0"));
+        }
+        self.check_fits(inputs.tokens)?;
+        let floats = inputs
+            .sequences
+            .checked_mul(inputs.tokens)
+            .and_then(|n| n.checked_mul(self.config.hidden))
+            .ok_or_else(|| bad("sequences", "is too large"))?;
+        let given = match inputs.embeddings {
+            ProofEmbeddings::Host(rows) => rows.len(),
+            ProofEmbeddings::Device(buffer) => (buffer.size() / 4) as usize,
+        };
+        let exact = matches!(inputs.embeddings, ProofEmbeddings::Device(_)) || given == floats;
+        if given < floats || !exact {
+            return Err(bad("embeddings", format!("{given} floats for {floats}")));
+        }
+        match inputs.reflections {
+            Some(r) if r.layer_count() != self.config.layers || r.hidden != self.config.hidden => {
+                Err(bad(
+                    "reflections",
+                    format!(
+                        "{} vectors of {}; the model has {} layers of {}",
+                        r.layer_count(),
+                        r.hidden,
+                        self.config.layers,
+                        self.config.hidden
+                    ),
+                ))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_ids(&self, field: &'static str, ids: &[u32]) -> Result<(), EngineError> {
+        match ids.iter().find(|id| **id as usize >= self.config.vocabulary) {
+            Some(id) => Err(bad(
+                field,
+                format!("id {id} is outside the vocabulary of {}", self.config.vocabulary),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_fits(&self, tokens: usize) -> Result<(), EngineError> {
+        if tokens > self.forward.context() {
+            return Err(EngineError::ContextFull {
+                tokens,
+                context_tokens: self.forward.context(),
+            });
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn bad(field: &'static str, reason: impl Into<String>) -> EngineError {
+    EngineError::BadRequest { field, reason: reason.into() }
+}
+
+pub(super) fn check_top(top: usize) -> Result<(), EngineError> {
+    if top > TOP_LOGPROBS_MAX {
+        return Err(bad("top_logprobs", format!("{top} is more than {TOP_LOGPROBS_MAX}")));
+    }
+    Ok(())
+}
+
+/// Pieces of at most `size` ids with their positions.
+pub(super) fn chunks(ids: &[u32], size: usize) -> impl Iterator<Item = (usize, &[u32])> {
+    ids.chunks(size).enumerate().map(move |(i, chunk)| (i * size, chunk))
+}
+
+/// A step over `rows` tokens of one sequence from `position` on, selecting the last.
+pub(super) fn step_at(position: usize, rows: usize) -> Step {
+    Step {
+        rows: rows as u32,
+        rows_per_sequence: rows as u32,
+        position: position as u32,
+        // One sequence: its slots start at 0 whatever the stride.
+        sequence_slots: 0,
+        select_first: rows as u32 - 1,
+        select_stride: 1,
+        selected: 1,
+        kv_length: (position + rows) as u32,
     }
 }

@@ -23,10 +23,7 @@ pub enum EngineError {
     )]
     ContextFull { tokens: usize, context_tokens: usize },
     #[error("bad request: {field}: {reason}")]
-    BadRequest {
-        field: &'static str,
-        reason: String,
-    },
+    BadRequest { field: &'static str, reason: String },
 }
 
 impl EngineError {

@@ -2,12 +2,26 @@
 //!
 //! [`Engine`] is what the agent uses. All calls block until the GPU answers; give an engine its own
 //! thread. Proof of Compute uses [`Engine::prove_hidden`] with its own input embeddings.
+//!
+//! Weights stay quantised on the GPU and are decoded inside the kernels; activations and the KV cache
+//! are f32, so results agree with an f32 reference to the last few bits.
 
+mod config;
 mod engine;
 mod error;
+mod forward;
+mod generation;
+mod matrix;
+mod op;
+pub mod packing;
+pub mod params;
 mod proof;
 mod request;
+mod sampling;
+mod stream;
+mod weights;
 
+pub use config::LlamaConfig;
 pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
 pub use error::EngineError;
 pub use proof::{ProofEmbeddings, ProofInputs, Reflections};

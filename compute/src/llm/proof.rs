@@ -19,10 +19,7 @@ impl Reflections {
             .iter()
             .map(|v| gpu.storage_with("reflection vector", bytemuck::cast_slice(v)))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            layers,
-            hidden: vectors.first().map_or(0, Vec::len),
-        })
+        Ok(Self { layers, hidden: vectors.first().map_or(0, Vec::len) })
     }
 
     #[must_use]

@@ -20,10 +20,7 @@ pub struct Message {
 impl Message {
     #[must_use]
     pub fn new(role: &str, content: &str) -> Self {
-        Self {
-            role: role.to_owned(),
-            content: content.to_owned(),
-        }
+        Self { role: role.to_owned(), content: content.to_owned() }
     }
 }
 
@@ -43,13 +40,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    pub const GREEDY: Self = Self {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        seed: 0,
-    };
+    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0 };
 }
 
 impl Default for Sampling {

@@ -1,0 +1,197 @@
+//! Generating an answer, token by token.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::engine::{Engine, bad, check_top, step_at};
+use super::error::EngineError;
+use super::forward::{Input, Output};
+use super::request::{
+    FinishReason, GenerateRequest, Generation, PositionLogprobs, STOP_STRINGS_MAX, Timings,
+    TokenEvent, Usage,
+};
+use super::sampling::{LogSoftmax, draw};
+use super::stream::TextStream;
+
+impl Engine {
+    /// Generates, handing every token to `on_token`; `ControlFlow::Break` cancels.
+    ///
+    /// A prompt that begins like the last one reuses the keys and values already computed.
+    pub fn generate(
+        &mut self,
+        request: &GenerateRequest,
+        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, EngineError> {
+        self.check_request(request)?;
+        let room = self.forward.context() - request.prompt_ids.len();
+        let most = request
+            .max_tokens
+            .min(room)
+            .min(request.enforced_ids.as_ref().map_or(usize::MAX, Vec::len));
+        let mut run = Run::new(request);
+        let started = Instant::now();
+        let mut logits = match most {
+            0 => Vec::new(),
+            _ => self.prefill(&request.prompt_ids)?,
+        };
+        run.timings.prefill = started.elapsed();
+        let decoding = Instant::now();
+        while run.ids.len() < most {
+            let finish = run.take(self, &logits, on_token)?;
+            if let Some(finish) = finish {
+                run.finish = finish;
+                break;
+            }
+            if let Some(last) = run.ids.last().filter(|_| run.ids.len() < most) {
+                logits = self.decode(*last)?;
+            }
+        }
+        run.timings.decode = decoding.elapsed();
+        Ok(run.into_generation(on_token))
+    }
+
+    fn check_request(&self, request: &GenerateRequest) -> Result<(), EngineError> {
+        if request.prompt_ids.is_empty() {
+            return Err(bad("prompt", "is empty"));
+        }
+        self.check_ids("prompt", &request.prompt_ids)?;
+        self.check_fits(request.prompt_ids.len() + 1)?;
+        if let Some(ids) = &request.enforced_ids {
+            self.check_ids("enforced_tokens", ids)?;
+        }
+        check_top(request.top_logprobs.unwrap_or(0))?;
+        if request.stop.len() > STOP_STRINGS_MAX {
+            return Err(bad("stop", format!("more than {STOP_STRINGS_MAX} strings")));
+        }
+        let s = &request.sampling;
+        let in_unit = |value: f32| (0.0..=1.0).contains(&value);
+        if !s.temperature.is_finite() || s.temperature < 0.0 {
+            return Err(bad("temperature", "must be 0 or more"));
+        }
+        if !in_unit(s.top_p) || !in_unit(s.min_p) {
+            return Err(bad("top_p, min_p", "must be between 0 and 1"));
+        }
+        Ok(())
+    }
+
+    /// Feeds a prompt and returns the logits after its last token.
+    fn prefill(&mut self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
+        // At least the last id is fed again, for its logits.
+        let common =
+            self.cached_ids.iter().zip(&ids[..ids.len() - 1]).take_while(|(a, b)| a == b).count();
+        self.cached_ids.truncate(common);
+        let mut logits = Vec::new();
+        while self.cached_ids.len() < ids.len() {
+            let start = self.cached_ids.len();
+            let chunk = &ids[start..ids.len().min(start + self.forward.chunk())];
+            let last = start + chunk.len() == ids.len();
+            let output = if last { Output::Logits } else { Output::Nothing };
+            let step = step_at(start, chunk.len());
+            logits = self.forward.pass(step, &Input::Ids(chunk), &[], output)?;
+            self.cached_ids.extend_from_slice(chunk);
+        }
+        Ok(logits)
+    }
+
+    /// Feeds one more id and returns the logits after it.
+    fn decode(&mut self, id: u32) -> Result<Vec<f32>, EngineError> {
+        let step = step_at(self.cached_ids.len(), 1);
+        let logits = self.forward.pass(step, &Input::Ids(&[id]), &[], Output::Logits)?;
+        self.cached_ids.push(id);
+        Ok(logits)
+    }
+}
+
+/// A generation in progress.
+struct Run<'r> {
+    request: &'r GenerateRequest,
+    stream: TextStream<'r>,
+    ids: Vec<u32>,
+    text: String,
+    logprobs: Vec<PositionLogprobs>,
+    finish: FinishReason,
+    timings: Timings,
+    /// A stop string or the callback ended it: text still held back is not wanted.
+    cut: bool,
+}
+
+impl<'r> Run<'r> {
+    fn new(request: &'r GenerateRequest) -> Self {
+        Self {
+            request,
+            stream: TextStream::new(&request.stop),
+            ids: Vec::new(),
+            text: String::new(),
+            logprobs: Vec::new(),
+            finish: FinishReason::Length,
+            timings: Timings { prefill: Duration::ZERO, decode: Duration::ZERO },
+            cut: false,
+        }
+    }
+
+    /// Chooses the next token from `logits` and hands it on; returns why to stop, if so.
+    fn take(
+        &mut self,
+        engine: &Engine,
+        logits: &[f32],
+        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<FinishReason>, EngineError> {
+        let index = self.ids.len();
+        let enforced = self.request.enforced_ids.as_ref();
+        let id = match enforced.and_then(|ids| ids.get(index)) {
+            Some(id) => *id,
+            None => draw(logits, &self.request.sampling, index),
+        };
+        self.ids.push(id);
+        if let Some(top) = self.request.top_logprobs {
+            self.logprobs.push(LogSoftmax::new(logits).position(id, top));
+        }
+        let tokenizer = engine.tokenizer().ok();
+        let bytes = tokenizer.filter(|t| !t.is_control(id)).map_or(&[][..], |t| t.bytes(id));
+        let (text, stopped) = self.stream.push(bytes);
+        self.text.push_str(&text);
+        let flow = on_token(TokenEvent { index, id, text: &text, logprobs: self.logprobs.last() });
+        let ended = enforced.is_none()
+            && !self.request.ignore_end
+            && tokenizer.is_some_and(|t| t.is_end(id));
+        self.cut = stopped || flow.is_break();
+        Ok(if flow.is_break() {
+            Some(FinishReason::Cancelled)
+        } else if stopped || ended {
+            Some(FinishReason::Stop)
+        } else {
+            None
+        })
+    }
+
+    /// Hands on text still held back (the start of a stop string that never came).
+    fn into_generation(
+        mut self,
+        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
+    ) -> Generation {
+        if !self.cut {
+            let rest = self.stream.finish();
+            self.text.push_str(&rest);
+            if let Some(id) = self.ids.last().filter(|_| !rest.is_empty()) {
+                // The answer is complete; there is nothing left to cancel.
+                let _ = on_token(TokenEvent {
+                    index: self.ids.len() - 1,
+                    id: *id,
+                    text: &rest,
+                    logprobs: None,
+                });
+            }
+        }
+        Generation {
+            usage: Usage {
+                prompt_tokens: self.request.prompt_ids.len(),
+                completion_tokens: self.ids.len(),
+            },
+            ids: self.ids,
+            text: self.text,
+            finish: self.finish,
+            logprobs: self.logprobs,
+            timings: self.timings,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Weight matrices on the GPU: packed, sharded under the adapter's binding limit, ready to dispatch.
+
+use crate::gguf::{GgufFile, TensorEntry};
+use crate::gpu::{Gpu, GpuError};
+use crate::kernels::llm::{self, Method, WeightFormat};
+
+use super::error::EngineError;
+use super::op::{Grid, Op, Variant};
+use super::packing::{self, Packed};
+use super::params::MatrixShape;
+
+/// Largest shard even where bindings may be larger: some drivers slow down or fail above it.
+const SHARD_BYTES_MAX: u64 = 1 << 30;
+
+/// Consecutive rows of a matrix in buffers of their own.
+struct Shard {
+    row_first: usize,
+    rows: usize,
+    quants: wgpu::Buffer,
+    scales: wgpu::Buffer,
+}
+
+/// A matrix `[rows, columns]` in one format.
+pub(super) struct Matrix {
+    format: WeightFormat,
+    columns: usize,
+    rows: usize,
+    shards: Vec<Shard>,
+}
+
+/// Where a product goes: `[.., stride]` floats, starting at `first`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub stride: usize,
+    pub first: usize,
+    pub accumulate: bool,
+    /// The activations are the step's selected rows.
+    pub selecting: bool,
+}
+
+impl Matrix {
+    /// Uploads tensors of equal format and width as one matrix, rows in the given order.
+    fn upload(
+        gpu: &Gpu,
+        file: &GgufFile,
+        entries: &[&TensorEntry],
+        bytes_max: u64,
+    ) -> Result<Self, EngineError> {
+        let format = packing::format_of(entries[0].kind);
+        let columns = entries[0].columns;
+        let (quant_bytes, scale_bytes) = packing::row_bytes(format, columns);
+        let row_bytes = quant_bytes.max(scale_bytes) as u64;
+        let shard_rows = usize::try_from(bytes_max / row_bytes).unwrap_or(usize::MAX);
+        if shard_rows == 0 {
+            return Err(GpuError::Limit {
+                what: format!("one row of tensor {}", entries[0].name),
+                needed_bytes: row_bytes,
+                limit_bytes: bytes_max,
+                limit: "max_storage_buffer_binding_size",
+            }
+            .into());
+        }
+        let mut matrix = Self { format, columns, rows: 0, shards: Vec::new() };
+        let mut pending = Packed::default();
+        for entry in entries {
+            for row in file.data(entry).chunks_exact(entry.row_bytes()) {
+                packing::pack_row(entry, row, &mut pending)?;
+                matrix.rows += 1;
+                if pending.quants.len() == shard_rows * quant_bytes {
+                    matrix.push(gpu, &entry.name, quant_bytes, &mut pending)?;
+                }
+            }
+        }
+        if !pending.quants.is_empty() {
+            matrix.push(gpu, &entries[0].name, quant_bytes, &mut pending)?;
+        }
+        Ok(matrix)
+    }
+
+    fn push(
+        &mut self,
+        gpu: &Gpu,
+        name: &str,
+        quant_bytes: usize,
+        pending: &mut Packed,
+    ) -> Result<(), GpuError> {
+        let rows = pending.quants.len() / quant_bytes;
+        self.shards.push(Shard {
+            row_first: self.rows - rows,
+            rows,
+            quants: gpu.storage_with(name, &pending.quants)?,
+            // Formats without scales still have the binding; eight bytes are one element of any.
+            scales: match pending.scales.is_empty() {
+                true => gpu.storage(name, 8)?,
+                false => gpu.storage_with(name, &pending.scales)?,
+            },
+        });
+        pending.quants.clear();
+        pending.scales.clear();
+        // Staging memory of the upload is given back only once it was submitted.
+        gpu.flush(name)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|s| s.quants.size() + s.scales.size()).sum()
+    }
+
+    fn shape(&self, shard: &Shard, target: Target) -> MatrixShape {
+        MatrixShape {
+            columns: self.columns as u32,
+            rows: shard.rows as u32,
+            row_first: shard.row_first as u32,
+            out_stride: target.stride as u32,
+            out_first: target.first as u32,
+            accumulate: u32::from(target.accumulate),
+            selecting: u32::from(target.selecting),
+            padding: 0,
+        }
+    }
+
+    /// Dispatches that multiply activations `x` with this matrix.
+    pub fn product(
+        &self,
+        gpu: &Gpu,
+        method: Method,
+        step: &wgpu::Buffer,
+        x: &wgpu::Buffer,
+        out: &wgpu::Buffer,
+        target: Target,
+    ) -> Result<Vec<Op>, GpuError> {
+        let (vector_constants, vector_rows) = vector_shape(method, self.columns);
+        self.shards
+            .iter()
+            .map(|shard| {
+                let shape = gpu.uniform("matrix", &self.shape(shard, target))?;
+                let rows = shard.rows as u32;
+                let buffers = [step, &shape, &shard.quants, &shard.scales, x, out];
+                let one = gpu.pipeline(llm::matvec(self.format, method), &vector_constants)?;
+                let many = gpu.pipeline(llm::matmul(self.format, method), &[])?;
+                let bind_group = gpu.bind(&one, &buffers)?;
+                let (tile_rows, tile_x) = match method {
+                    Method::Lane => (8, 8),
+                    Method::Group => (64, 64),
+                };
+                Ok(Op::Product {
+                    one: Variant {
+                        pipeline: one,
+                        bind_group: bind_group.clone(),
+                        grid: Grid::Fixed(rows.div_ceil(vector_rows)),
+                    },
+                    many: Variant {
+                        pipeline: many,
+                        bind_group,
+                        grid: Grid::Tiles {
+                            across: rows.div_ceil(tile_rows),
+                            rows_per_tile: tile_x,
+                            selecting: target.selecting,
+                        },
+                    },
+                    selecting: target.selecting,
+                })
+            })
+            .collect()
+    }
+
+    /// Dispatches that look ids up in this matrix as a table.
+    pub fn lookup(
+        &self,
+        gpu: &Gpu,
+        step: &wgpu::Buffer,
+        ids: &wgpu::Buffer,
+        out: &wgpu::Buffer,
+    ) -> Result<Vec<Op>, GpuError> {
+        let target = Target { stride: self.columns, first: 0, accumulate: false, selecting: false };
+        let pipeline = gpu.pipeline(llm::embed(self.format), &[])?;
+        self.shards
+            .iter()
+            .map(|shard| {
+                let shape = gpu.uniform("table", &self.shape(shard, target))?;
+                let buffers = [step, &shape, &shard.quants, &shard.scales, ids, out];
+                Ok(Op::Single(Variant {
+                    bind_group: gpu.bind(&pipeline, &buffers)?,
+                    pipeline: pipeline.clone(),
+                    grid: Grid::Elements { across: (self.columns as u32 / 8).div_ceil(64) },
+                }))
+            })
+            .collect()
+    }
+}
+
+/// Constants of the matvec kernel and the weight rows one workgroup of it covers.
+fn vector_shape(method: Method, columns: usize) -> (Vec<(&'static str, f64)>, u32) {
+    match method {
+        // Eight lanes of two rows each (matvec_lane.wgsl).
+        Method::Lane => (vec![], 16),
+        Method::Group => {
+            let blocks = (columns / packing::BLOCK) as u32;
+            let lanes = blocks.next_power_of_two().clamp(8, 32);
+            (vec![("LANES", f64::from(lanes))], 64 / lanes)
+        }
+    }
+}
+
+/// Matrices that read the same activations and write side by side: neighbours of one format are fused
+/// into one dispatch (queries, keys and values; gate and up).
+pub(super) struct Fused {
+    matrices: Vec<(usize, Matrix)>,
+    width: usize,
+}
+
+impl Fused {
+    pub fn upload(gpu: &Gpu, file: &GgufFile, names: &[String]) -> Result<Self, EngineError> {
+        let entries =
+            names.iter().map(|name| file.require_tensor(name)).collect::<Result<Vec<_>, _>>()?;
+        let limits = gpu.limits();
+        let bytes_max =
+            limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(SHARD_BYTES_MAX);
+        let mut fused = Self { matrices: Vec::new(), width: 0 };
+        for group in
+            entries.chunk_by(|a, b| packing::format_of(a.kind) == packing::format_of(b.kind))
+        {
+            let matrix = Matrix::upload(gpu, file, group, bytes_max)?;
+            let rows = matrix.rows;
+            fused.matrices.push((fused.width, matrix));
+            fused.width += rows;
+        }
+        Ok(fused)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.matrices.iter().map(|(_, m)| m.bytes()).sum()
+    }
+
+    /// Dispatches of the whole product; rows of `out` are as wide as all matrices together.
+    pub fn product(
+        &self,
+        gpu: &Gpu,
+        method: Method,
+        buffers: Product<'_>,
+    ) -> Result<Vec<Op>, GpuError> {
+        let mut ops = Vec::new();
+        for (first, matrix) in &self.matrices {
+            let target = Target {
+                stride: self.width,
+                first: *first,
+                accumulate: buffers.accumulate,
+                selecting: buffers.selecting,
+            };
+            ops.extend(matrix.product(
+                gpu,
+                method,
+                buffers.step,
+                buffers.x,
+                buffers.out,
+                target,
+            )?);
+        }
+        Ok(ops)
+    }
+
+    pub fn lookup(
+        &self,
+        gpu: &Gpu,
+        step: &wgpu::Buffer,
+        ids: &wgpu::Buffer,
+        out: &wgpu::Buffer,
+    ) -> Result<Vec<Op>, GpuError> {
+        let mut ops = Vec::new();
+        for (_, matrix) in &self.matrices {
+            ops.extend(matrix.lookup(gpu, step, ids, out)?);
+        }
+        Ok(ops)
+    }
+}
+
+/// What a product reads and writes.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub step: &'a wgpu::Buffer,
+    pub x: &'a wgpu::Buffer,
+    pub out: &'a wgpu::Buffer,
+    pub accumulate: bool,
+    pub selecting: bool,
+}

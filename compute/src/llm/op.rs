@@ -1,0 +1,94 @@
+//! One dispatch of the plan: pipeline and buffers fixed at load, size taken from the step.
+
+use std::sync::Arc;
+
+use crate::gpu::{Gpu, Pipeline};
+
+use super::params::Step;
+
+/// WebGPU's smallest limit on workgroups per dimension; longer lists fold into two dimensions.
+const GROUPS_MAX: u32 = 65_535;
+
+/// How many workgroups a dispatch needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Grid {
+    /// A number known at load, folded if long.
+    Fixed(u32),
+    /// `across` workgroups for every row.
+    Elements { across: u32 },
+    /// `across` workgroups for every group of `rows_per_tile` rows.
+    Tiles { across: u32, rows_per_tile: u32, selecting: bool },
+    /// Lines of work, `lines_per_row` for every row and `lines_per_group` to a workgroup, folded.
+    Lines { lines_per_row: u32, lines_per_group: u32, selecting: bool },
+    /// Positions in groups of 64, for every row and head.
+    Scores { heads: u32 },
+}
+
+fn fold(groups: u32) -> [u32; 3] {
+    let across = groups.min(GROUPS_MAX);
+    [across, groups.div_ceil(across.max(1)), 1]
+}
+
+impl Grid {
+    fn size(self, step: &Step) -> [u32; 3] {
+        let rows = |selecting: bool| if selecting { step.selected } else { step.rows };
+        match self {
+            Self::Fixed(groups) => fold(groups),
+            Self::Elements { across } => [across, step.rows, 1],
+            Self::Tiles { across, rows_per_tile, selecting } => {
+                [across, rows(selecting).div_ceil(rows_per_tile), 1]
+            }
+            Self::Lines { lines_per_row, lines_per_group, selecting } => {
+                fold((rows(selecting) * lines_per_row).div_ceil(lines_per_group))
+            }
+            Self::Scores { heads } => [step.kv_length.div_ceil(64), step.rows * heads, 1],
+        }
+    }
+}
+
+pub(super) struct Variant {
+    pub pipeline: Arc<Pipeline>,
+    pub bind_group: wgpu::BindGroup,
+    pub grid: Grid,
+}
+
+impl Variant {
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, step: &Step) {
+        Gpu::dispatch(pass, &self.pipeline, &self.bind_group, self.grid.size(step));
+    }
+}
+
+pub(super) enum Op {
+    Single(Variant),
+    /// A matrix product: one kernel for one row of activations, another for several.
+    Product {
+        one: Variant,
+        many: Variant,
+        selecting: bool,
+    },
+}
+
+impl Op {
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, step: &Step) {
+        match self {
+            Self::Single(variant) => variant.dispatch(pass, step),
+            Self::Product { one, many, selecting } => {
+                let rows = if *selecting { step.selected } else { step.rows };
+                if rows == 1 { one } else { many }.dispatch(pass, step);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_fold_and_cover_everything() {
+        for groups in [1, 2, 65_535, 65_536, 200_000] {
+            let [x, y, z] = fold(groups);
+            assert!(x <= GROUPS_MAX && x * y >= groups && z == 1, "{groups}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Proof of Compute end to end: artifacts of real forward passes against the published ones.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use roadbed_compute::poc::artifact::{Artifact, K_DIM, decode};
+use roadbed_compute::poc::pick::pick;
+use roadbed_compute::poc::reflection::haar_rotate;
+use roadbed_compute::poc::verdict::l2;
+use roadbed_compute::poc::{Identity, PocError, ProofRequest, Prover, Round, compute_artifacts};
+use roadbed_compute::{AdapterChoice, Engine, EngineOptions};
+use serde_json::Value;
+
+use crate::models::{ids, smollm2, vectors};
+use crate::tiny_models::TinyModel;
+
+/// Nonces of the real model in the everyday test: each costs seconds on a software adapter.
+const REAL_NONCES: usize = 3;
+
+fn load(path: &std::path::Path) -> Engine {
+    Engine::load(path, &AdapterChoice::Best, &EngineOptions::default()).unwrap()
+}
+
+fn round(table: &Value, run: &Value) -> Round {
+    Round {
+        identity: Identity {
+            block_hash: table["block_hash"].as_str().unwrap().into(),
+            public_key: table["public_key"].as_str().unwrap().into(),
+        },
+        seq_len: usize::try_from(run["seq_len"].as_u64().unwrap()).unwrap(),
+        k_dim: K_DIM,
+        stronger_rng: run["poc_stronger_rng"].as_bool().unwrap(),
+    }
+}
+
+fn prove(engine: &mut Engine, round: &Round, nonces: &[u32]) -> Vec<Artifact> {
+    let request = ProofRequest { round: round.clone(), nonces: nonces.to_vec() };
+    let mut artifacts = Vec::new();
+    let stop = AtomicBool::new(false);
+    let summary =
+        compute_artifacts(engine, &request, &stop, &mut |artifact| artifacts.push(artifact))
+            .unwrap();
+    assert!(summary.complete && summary.dropped.is_empty());
+    assert_eq!(artifacts.iter().map(|a| a.nonce).collect::<Vec<_>>(), nonces);
+    artifacts
+}
+
+fn reals(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+}
+
+/// L2 distances to the golden vectors: of the exact vector, and of what is sent.
+fn distances(artifact: &Artifact, golden: &Value) -> (f64, f64) {
+    let golden = reals(&golden["vector_f32"]);
+    let sent = decode(&artifact.vector_b64, K_DIM).unwrap();
+    (l2(&artifact.vector, &golden), l2(&sent, &golden))
+}
+
+#[test]
+fn tiny_models_prove_like_the_published_ones() {
+    let table = vectors("poc/tiny_e2e.json");
+    let folder = tempfile::tempdir().unwrap();
+    let (mut worst, mut worst_sent) = (0f64, 0f64);
+    for model in table["models"].as_array().unwrap() {
+        let mut engine = load(&TinyModel::from_vectors(model).write(&folder));
+        for run in model["poc"].as_array().unwrap() {
+            let round = round(&table, run);
+            let golden = run["artifacts"].as_array().unwrap();
+            let nonces: Vec<u32> =
+                golden.iter().map(|a| ids(&Value::from(vec![a["nonce"].clone()]))[0]).collect();
+            for (artifact, golden) in prove(&mut engine, &round, &nonces).iter().zip(golden) {
+                let (exact, sent) = distances(artifact, golden);
+                let place = format!("seq_len {} nonce {}", round.seq_len, artifact.nonce);
+                assert!(exact <= 1e-4, "{place}: {exact} before encoding");
+                assert!(sent <= 6e-4, "{place}: {sent} after encoding");
+                worst = worst.max(exact);
+                worst_sent = worst_sent.max(sent);
+            }
+        }
+    }
+    println!("tiny models: L2 at most {worst:.1e} before encoding, {worst_sent:.1e} after");
+}
+
+#[test]
+fn the_real_model_proves_like_the_network() {
+    let table = vectors("poc/e2e_smollm2.json");
+    let run = &table["runs"][0];
+    let round = round(&table, run);
+    assert_eq!(round.seq_len, 64);
+    let golden = &run["artifacts"].as_array().unwrap()[..REAL_NONCES];
+    let nonces: Vec<u32> = (0..REAL_NONCES as u32).collect();
+    let mut engine = load(&smollm2());
+    for (artifact, golden) in prove(&mut engine, &round, &nonces).iter().zip(golden) {
+        assert_eq!(golden["nonce"], artifact.nonce);
+        let (exact, sent) = distances(artifact, golden);
+        println!("nonce {}: L2 {exact:.1e} before encoding, {sent:.1e} after", artifact.nonce);
+        assert!(sent <= 0.001, "nonce {}: {sent}", artifact.nonce);
+    }
+    wrong_proofs_are_far_away(&mut engine, &round, golden);
+}
+
+/// Negative controls: each of these mistakes must show, or the test above proves nothing.
+fn wrong_proofs_are_far_away(engine: &mut Engine, round: &Round, golden: &[Value]) {
+    let nonces: Vec<u32> = (0..golden.len() as u32).collect();
+    let mut other_block = round.clone();
+    other_block.identity.block_hash.replace_range(..1, "5");
+    let wrong = [
+        ("wrong block hash", other_block),
+        ("wrong generator", Round { stronger_rng: !round.stronger_rng, ..round.clone() }),
+        ("one token less", Round { seq_len: round.seq_len - 1, ..round.clone() }),
+        ("one token more", Round { seq_len: round.seq_len + 1, ..round.clone() }),
+    ];
+    for (mistake, round) in wrong {
+        let artifacts = prove(engine, &round, &nonces);
+        assert_far(mistake, artifacts.iter().zip(golden).map(|(a, g)| distances(a, g).1));
+    }
+    let prover = Prover::new(engine, round.clone()).unwrap();
+    let ascending = nonces.iter().zip(golden).map(|(&nonce, golden)| {
+        let hidden = prover.hidden_states(engine, &[nonce]).unwrap().remove(0);
+        let vector = read_out_ascending(&round.identity, nonce, &hidden);
+        l2(&vector, &reals(&golden["vector_f32"]))
+    });
+    assert_far("picks in ascending order", ascending);
+}
+
+fn assert_far(mistake: &str, distances: impl Iterator<Item = f64>) {
+    let distances: Vec<f64> = distances.collect();
+    let mean = distances.iter().sum::<f64>() / distances.len() as f64;
+    println!("{mistake}: mean L2 {mean:.2}");
+    assert!(mean >= 0.3, "{mistake}: mean {mean}, would pass for honest");
+}
+
+/// The read-out of an implementation that lists the picked dimensions by index.
+fn read_out_ascending(identity: &Identity, nonce: u32, hidden: &[f32]) -> Vec<f32> {
+    let mut indices = pick(identity.pick_seed(nonce, K_DIM), hidden.len() as u32, K_DIM);
+    indices.sort_unstable();
+    let mut x: Vec<f64> = indices.into_iter().map(|index| f64::from(hidden[index])).collect();
+    haar_rotate(identity, nonce, &mut x);
+    let length = x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    x.into_iter().map(|x| (x / length) as f32).collect()
+}
+
+#[test]
+fn a_stop_ends_a_request_before_the_next_pass() {
+    let table = vectors("poc/tiny_e2e.json");
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = load(&TinyModel::from_vectors(&table["models"][0]).write(&folder));
+    let round = round(&table, &table["models"][0]["poc"][0]);
+    let nonces: Vec<u32> = (0..200).collect();
+    let stop = AtomicBool::new(false);
+    let request = ProofRequest { round: round.clone(), nonces };
+    let summary = compute_artifacts(&mut engine, &request, &stop, &mut |_| {
+        stop.store(true, Ordering::Relaxed)
+    })
+    .unwrap();
+    assert!(!summary.complete);
+    assert!((1..200).contains(&summary.artifacts));
+
+    for (seq_len, k_dim) in [(0, K_DIM), (1 << 20, K_DIM), (4, 0), (4, 65)] {
+        let impossible = Round { seq_len, k_dim, ..round.clone() };
+        assert!(matches!(Prover::new(&engine, impossible), Err(PocError::Request(_))));
+    }
+}
