@@ -1,4 +1,10 @@
 //! The controller of a farm: feeds, store, broker, control loop, console.
 
+pub mod broker;
+pub mod clock;
+pub mod config;
 pub mod console;
+pub mod control;
+pub mod feeds;
+pub mod store;
 pub mod view;

@@ -111,8 +111,8 @@ pub enum EnergyPrice {
 /// What work earns, each figure with its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Income {
-    /// Mining, per PH/s and day, after the pool's fee.
-    pub hashprice_per_ph_day: Option<(MicrosPerHour, IncomeSource)>,
+    /// Mining, per PH/s, after the pool's fee.
+    pub hashprice_per_ph_hour: Option<(MicrosPerHour, IncomeSource)>,
     /// Mining on a GPU rig.
     pub gpu_mine: Option<(MicrosPerHour, IncomeSource)>,
     /// Serving, from each time of the site's day on, sorted.

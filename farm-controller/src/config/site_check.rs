@@ -363,7 +363,7 @@ impl Checker<'_> {
                 hash.assumption,
                 &hash.source,
             ));
-            income.hashprice_per_ph_day = Some((MicrosPerHour(per_day / DAY_HOURS), source));
+            income.hashprice_per_ph_hour = Some((MicrosPerHour(per_day / DAY_HOURS), source));
         }
         if let Some(mine) = &file.gpu_mine {
             let source =

@@ -1,10 +1,11 @@
-//! What is kept comes back, once, and nothing falls.
+//! The store holds what it was given, once, over a restart.
 
 use farm_core::farm::Alert;
 use farm_core::ledger::{Entry, Part};
+use farm_core::plan::Plan;
 use roadbed_protocol::{
-    AgentId, Assignment, Cause, FarmId, MicrosPerMwh, Millis, Money, PowerSource, RigId,
-    UnixMillis, WattMillis, Workload,
+    AgentId, Assignment, Cause, FarmId, FeederId, MicrosPerMwh, Millis, Money, PowerSource, RigId,
+    UnixMillis, WattMillis, Watts, Workload, WorkloadKind,
 };
 
 use super::*;
@@ -14,24 +15,24 @@ fn rig() -> RigId {
 }
 
 fn agent() -> AgentId {
-    AgentId::new("box").unwrap()
+    AgentId::new("hall-box").unwrap()
 }
 
 fn assignment(generation: u64) -> Record {
     Record::Assignment(Assignment {
-        farm: FarmId::new("west").unwrap(),
+        farm: FarmId::new("demo").unwrap(),
         rig: rig(),
         generation,
-        workload: Workload::Mine { power_target: None },
+        workload: Workload::Mine { power_target: Some(Watts(1_916)) },
         lease_until: UnixMillis(9),
         fallback: Workload::Curtailed,
         drain: Millis(1),
         cause: Cause::Plan,
-        reason: "why".into(),
+        reason: "cheap".into(),
     })
 }
 
-fn entry(seq: u64) -> Entry {
+fn booked(seq: u64) -> Entry {
     Entry {
         agent: Some(agent()),
         journal: "j".into(),
@@ -40,85 +41,96 @@ fn entry(seq: u64) -> Entry {
             Part::Energy {
                 rig: rig(),
                 at: UnixMillis(5),
-                span: Millis(10),
-                energy: WattMillis(30_000),
+                span: Millis(1_000),
+                energy: WattMillis(u128::from(u64::MAX) + 7),
                 source: PowerSource::Firmware,
-                price: Some(MicrosPerMwh(18_000_000)),
-                cost: Money(7),
+                price: Some(MicrosPerMwh(-3)),
+                cost: Money(-1),
+            },
+            Part::Income {
+                rig: rig(),
+                at: UnixMillis(5),
+                kind: WorkloadKind::Mine,
+                money: Money(8),
+                assumed: true,
             },
             Part::Switch {
                 rig: rig(),
-                at: UnixMillis(6),
+                at: UnixMillis(5),
                 from: None,
                 to: Some(Workload::Curtailed),
-                reason: "price".into(),
+                reason: "dear".into(),
+            },
+            Part::Artifacts { rig: rig(), block_hash: "ab".into(), nonces: vec![1, 2] },
+            Part::Breach {
+                feeder: FeederId::new("site").unwrap(),
+                at: UnixMillis(5),
+                power: Watts(2),
+                limit: Watts(1),
             },
         ],
     }
 }
 
-async fn keep(path: &Path, records: Vec<Record>) {
-    let (store, _) = Store::open(path).unwrap();
-    store.keep(records).await.unwrap();
-}
-
 #[tokio::test]
-async fn everything_comes_back() {
+async fn everything_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state.db");
-    keep(
-        &path,
-        vec![
-            assignment(3),
-            Record::Entry(entry(1)),
-            Record::Journal { agent: agent(), journal: "j".into(), seq: 1 },
-            Record::Hold { rig: rig(), workload: Workload::Curtailed, operator: "ann".into() },
+    let path = folder.path().join("deep/state.db");
+    let (store, kept) = Store::open(&path).unwrap();
+    assert_eq!(kept, Kept::default());
+    let hold = Record::Hold { rig: rig(), workload: Workload::Idle, operator: "eva".into() };
+    let alert = Alert { key: "silent".into(), rig: Some(rig()), active: true, text: "t".into() };
+    let plan = Plan { id: 4, made_at: UnixMillis(3), ..Plan::default() };
+    store
+        .keep(vec![
             Record::SignerCounter(10_000),
-            Record::Alert {
-                at: UnixMillis(1),
-                alert: Alert { key: "k".into(), rig: None, active: true, text: "t".into() },
-            },
-        ],
-    )
-    .await;
-    let (_, kept) = Store::open(&path).unwrap();
-    assert_eq!(kept.memory.assignments.len(), 1);
-    assert_eq!(kept.memory.assignments[0].generation, 3);
-    assert_eq!(kept.memory.journals, [(agent(), "j".to_owned(), 1)]);
-    assert_eq!(kept.memory.holds, [(rig(), Workload::Curtailed, "ann".to_owned())]);
-    assert_eq!(kept.entries, [entry(1)]);
+            assignment(7),
+            Record::Entry(booked(1)),
+            Record::Entry(booked(1)),
+            Record::Journal { agent: agent(), journal: "j".into(), seq: 1 },
+            hold,
+            Record::Alert { at: UnixMillis(1), alert },
+            Record::Plan { plan, notes: Vec::new(), sheds: Vec::new() },
+        ])
+        .await
+        .unwrap();
+    drop(store);
+    let (_store, kept) = Store::open(&path).unwrap();
     assert_eq!(kept.signer_counter, 10_000);
+    assert_eq!(kept.entries, vec![booked(1)]);
+    assert_eq!(kept.memory.assignments[0].generation, 7);
+    assert_eq!(kept.memory.plan_id, 4);
+    assert_eq!(kept.memory.journals, vec![(agent(), "j".into(), 1)]);
+    assert_eq!(kept.memory.holds, vec![(rig(), Workload::Idle, "eva".into())]);
+    assert_eq!(alerts(&path).unwrap().len(), 1);
+    assert_eq!(plans(&path).unwrap()[0].id, 4);
 }
 
 #[tokio::test]
-async fn a_row_that_comes_twice_counts_once_and_nothing_falls() {
+async fn what_may_only_rise_never_falls() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
+    let (store, _) = Store::open(&path).unwrap();
     let journal = |seq| Record::Journal { agent: agent(), journal: "j".into(), seq };
-    keep(&path, vec![Record::Entry(entry(1)), assignment(5), journal(7)]).await;
-    keep(&path, vec![Record::Entry(entry(1)), assignment(4), journal(6)]).await;
-    keep(&path, vec![Record::SignerCounter(9), Record::SignerCounter(8)]).await;
-    let (_, kept) = Store::open(&path).unwrap();
-    assert_eq!(kept.entries.len(), 1);
-    assert_eq!(kept.memory.assignments[0].generation, 5);
-    assert_eq!(kept.memory.journals[0].2, 7);
-    assert_eq!(kept.signer_counter, 9);
-}
-
-#[tokio::test]
-async fn a_released_hold_is_gone() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state.db");
-    let hold = Record::Hold { rig: rig(), workload: Workload::Idle, operator: "ann".into() };
-    keep(&path, vec![hold, Record::Release { rig: rig() }]).await;
-    assert!(Store::open(&path).unwrap().1.memory.holds.is_empty());
+    store.keep(vec![assignment(7), journal(9), Record::SignerCounter(5)]).await.unwrap();
+    store.keep(vec![assignment(6), journal(2), Record::SignerCounter(4)]).await.unwrap();
+    store.keep(vec![Record::Release { rig: rig() }]).await.unwrap();
+    drop(store);
+    let kept = read_kept(&path).unwrap();
+    assert_eq!(kept.memory.assignments[0].generation, 7);
+    assert_eq!(kept.memory.journals[0].2, 9);
+    assert_eq!(kept.signer_counter, 5);
 }
 
 #[test]
-fn a_file_that_is_no_store_is_an_error_not_a_loss() {
+fn a_newer_or_broken_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
-    std::fs::write(&path, vec![b'x'; 8_192]).unwrap();
-    assert!(matches!(Store::open(&path), Err(StoreError::Open { .. })));
-    assert_eq!(std::fs::read(&path).unwrap(), vec![b'x'; 8_192]);
+    Store::open(&path).map(drop).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    assert!(matches!(Store::open(&path), Err(StoreError::Newer { found: 99, .. })));
+    std::fs::write(folder.path().join("noise.db"), vec![7_u8; 9_000]).unwrap();
+    assert!(Store::open(&folder.path().join("noise.db")).is_err());
 }

@@ -1,37 +1,21 @@
-//! Records into tables, a batch a transaction.
+//! One record into its table. Every statement may run twice without a second effect.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Transaction, params};
+use serde::Serialize;
 
-use super::rows::PartRow;
-use crate::control::Record;
+use super::entry;
 use crate::control::snapshot::{Memory, plan_view};
+use crate::control::{KeepError, Record};
 
-/// Plans kept: a week of quarter-hours. Older ones say nothing a ledger entry does not.
-const PLANS_MAX: i64 = 672;
+/// Plans kept: a week of quarter-hours; older ones are of no use to anybody.
+const PLANS_KEPT: i64 = 672;
 /// Alerts kept.
-const ALERTS_MAX: i64 = 100_000;
+const ALERTS_KEPT: i64 = 10_000;
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error("a record cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("a number is too large for the file: {0}")]
-    TooLarge(#[from] std::num::TryFromIntError),
-}
-
-/// Keeps all of `records` or none.
-pub(super) fn batch(connection: &mut Connection, records: &[Record]) -> Result<(), WriteError> {
-    let transaction = connection.transaction()?;
-    for record in records {
-        write(&transaction, record)?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), WriteError> {
+pub(super) fn record(transaction: &Transaction<'_>, record: &Record) -> Result<(), KeepError> {
+    let sql = |result: rusqlite::Result<usize>| {
+        result.map(|_| ()).map_err(|error| KeepError(error.to_string()))
+    };
     match record {
         Record::Plan { plan, notes, sheds } => {
             let memory = Memory {
@@ -39,48 +23,40 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), WriteErro
                 sheds: sheds.iter().map(|shed| format!("{}: {}", shed.rig, shed.reason)).collect(),
                 ..Memory::default()
             };
-            let body = serde_json::to_string(&plan_view(plan, &memory))?;
-            let id = i64::try_from(plan.id)?;
-            run(transaction, "INSERT OR REPLACE INTO plans VALUES (?1, ?2, ?3)", params![
-                id,
-                plan.made_at.0,
-                body
-            ])?;
-            run(transaction, "DELETE FROM plans WHERE id <= ?1", params![id - PLANS_MAX])?;
+            let text = json(&plan_view(plan, &memory))?;
+            sql(transaction.execute(
+                "INSERT OR REPLACE INTO plan (id, made_at, plan) VALUES (?1, ?2, ?3)",
+                params![integer(plan.id), plan.made_at.0, text],
+            ))?;
+            sql(transaction.execute(
+                "DELETE FROM plan WHERE id <= ?1 - ?2",
+                params![integer(plan.id), PLANS_KEPT],
+            ))
         }
-        Record::Assignment(assignment) => {
-            let body = serde_json::to_string(assignment)?;
-            run(
-                transaction,
-                "INSERT INTO assignments VALUES (?1, ?2, ?3) ON CONFLICT (rig) DO UPDATE
-                 SET generation = excluded.generation, body = excluded.body
-                 WHERE excluded.generation >= generation",
-                params![assignment.rig.as_str(), i64::try_from(assignment.generation)?, body],
-            )?;
-        }
-        Record::Entry(entry) => {
-            let parts: Vec<PartRow> = entry.parts.iter().map(PartRow::from).collect();
-            run(
-                transaction,
-                "INSERT OR IGNORE INTO entries (agent, journal, seq, body) VALUES (?1, ?2, ?3, ?4)",
-                params![
-                    entry.agent.as_ref().map_or("", |agent| agent.as_str()),
-                    entry.journal,
-                    i64::try_from(entry.seq)?,
-                    serde_json::to_string(&parts)?
-                ],
-            )?;
-        }
-        Record::Journal { agent, journal, seq } => run(
-            transaction,
-            "INSERT INTO journals VALUES (?1, ?2, ?3) ON CONFLICT (agent, journal) DO UPDATE
-             SET seq = excluded.seq WHERE excluded.seq > seq",
-            params![agent.as_str(), journal, i64::try_from(*seq)?],
-        )?,
+        Record::Assignment(assignment) => sql(transaction.execute(
+            "INSERT INTO assignment (rig, generation, assignment) VALUES (?1, ?2, ?3)
+             ON CONFLICT (rig) DO UPDATE
+             SET generation = excluded.generation, assignment = excluded.assignment
+             WHERE excluded.generation >= generation",
+            params![assignment.rig.as_str(), integer(assignment.generation), json(assignment)?],
+        )),
+        Record::Entry(booked) => sql(transaction.execute(
+            "INSERT OR IGNORE INTO entry (agent, journal, seq, parts) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                booked.agent.as_ref().map_or("", |agent| agent.as_str()),
+                booked.journal,
+                integer(booked.seq),
+                json(&entry::stored(booked))?
+            ],
+        )),
+        Record::Journal { agent, journal, seq } => sql(transaction.execute(
+            "INSERT INTO journal (agent, journal, seq) VALUES (?1, ?2, ?3)
+             ON CONFLICT (agent, journal) DO UPDATE SET seq = max(seq, excluded.seq)",
+            params![agent.as_str(), journal, integer(*seq)],
+        )),
         Record::Alert { at, alert } => {
-            run(
-                transaction,
-                "INSERT INTO alerts (at, key, rig, active, text) VALUES (?1, ?2, ?3, ?4, ?5)",
+            sql(transaction.execute(
+                "INSERT INTO alert (at, key, rig, active, text) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![
                     at.0,
                     alert.key,
@@ -88,33 +64,32 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> Result<(), WriteErro
                     alert.active,
                     alert.text
                 ],
-            )?;
-            let last = transaction.last_insert_rowid();
-            run(transaction, "DELETE FROM alerts WHERE number <= ?1", params![last - ALERTS_MAX])?;
+            ))?;
+            sql(transaction.execute(
+                "DELETE FROM alert WHERE rowid <= (SELECT max(rowid) FROM alert) - ?1",
+                params![ALERTS_KEPT],
+            ))
         }
-        Record::Hold { rig, workload, operator } => run(
-            transaction,
-            "INSERT OR REPLACE INTO holds VALUES (?1, ?2, ?3)",
-            params![rig.as_str(), serde_json::to_string(workload)?, operator],
-        )?,
+        Record::Hold { rig, workload, operator } => sql(transaction.execute(
+            "INSERT OR REPLACE INTO hold (rig, workload, operator) VALUES (?1, ?2, ?3)",
+            params![rig.as_str(), json(workload)?, operator],
+        )),
         Record::Release { rig } => {
-            run(transaction, "DELETE FROM holds WHERE rig = ?1", params![rig.as_str()])?;
+            sql(transaction.execute("DELETE FROM hold WHERE rig = ?1", params![rig.as_str()]))
         }
-        Record::SignerCounter(counter) => run(
-            transaction,
-            "INSERT INTO signer VALUES (1, ?1) ON CONFLICT (one) DO UPDATE
-             SET counter = excluded.counter WHERE excluded.counter > counter",
-            params![i64::try_from(*counter)?],
-        )?,
+        Record::SignerCounter(counter) => sql(transaction.execute(
+            "INSERT INTO counter (name, value) VALUES ('signer', ?1)
+             ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+            params![integer(*counter)],
+        )),
     }
-    Ok(())
 }
 
-fn run(
-    transaction: &Transaction<'_>,
-    sql: &str,
-    values: impl rusqlite::Params,
-) -> Result<(), WriteError> {
-    transaction.prepare_cached(sql)?.execute(values)?;
-    Ok(())
+fn json<T: Serialize>(value: &T) -> Result<String, KeepError> {
+    serde_json::to_string(value).map_err(|error| KeepError(error.to_string()))
+}
+
+/// SQLite's integers are signed; our counters never come near the difference.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
