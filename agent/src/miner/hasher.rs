@@ -1,0 +1,233 @@
+//! Hash threads: each searches its own corner of a job, and all fall silent within a chunk.
+//!
+//! Thread `i` of `n` takes the extranonce counters `i`, `i + n`, `i + 2n`, .. so that no two ever
+//! hash the same header, without talking to each other. For each counter the version bits that the
+//! pool lets us roll are tried before the next, because they cost no new merkle root.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use roadbed_compute::hash::{COUNT_MAX, HashBackend, Roll, ScanRequest, scan};
+use tokio::sync::mpsc;
+
+use super::session::{Find, Work};
+
+/// Version variants of a header before the extranonce moves on: four bits are within every mask.
+const VERSIONS: u32 = 16;
+/// Chunks between two updates of the hash counter: about half a second, so the rate is live.
+const CHUNKS_PER_UPDATE: u64 = 32;
+
+/// What all threads share.
+pub struct Board {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Raised to make every thread look at the state again.
+    interrupts: Vec<AtomicBool>,
+    hashes: AtomicU64,
+    busy: AtomicUsize,
+    finds: mpsc::Sender<Find>,
+    lost_finds: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    work: Option<Arc<Work>>,
+    paused: bool,
+    stopped: bool,
+}
+
+impl Board {
+    pub fn new(threads: usize, finds: mpsc::Sender<Find>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            interrupts: (0..threads).map(|_| AtomicBool::new(false)).collect(),
+            hashes: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            finds,
+            lost_finds: AtomicU64::new(0),
+        })
+    }
+
+    /// Gives every thread this work, or none.
+    pub fn give(&self, work: Option<Arc<Work>>) {
+        self.change(|state| state.work = work);
+    }
+
+    /// Silences the threads without forgetting the work.
+    pub fn pause(&self, paused: bool) {
+        self.change(|state| state.paused = paused);
+    }
+
+    /// Ends the threads.
+    pub fn stop(&self) {
+        self.change(|state| state.stopped = true);
+    }
+
+    /// Hashes done so far by all threads.
+    pub fn hashes(&self) -> u64 {
+        self.hashes.load(Ordering::Relaxed)
+    }
+
+    /// Whether no thread hashes now.
+    pub fn is_silent(&self) -> bool {
+        self.busy.load(Ordering::SeqCst) == 0
+    }
+
+    /// Finds that nobody took: the connection was not fast enough for the difficulty.
+    pub fn lost_finds(&self) -> u64 {
+        self.lost_finds.load(Ordering::Relaxed)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        for interrupt in &self.interrupts {
+            interrupt.store(true, Ordering::Relaxed);
+        }
+        self.changed.notify_all();
+    }
+
+    /// The state is plain data, valid whatever thread died holding it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for work; `None` when it is over. The thread counts as busy from here on.
+    fn next(&self, thread: usize) -> Option<Arc<Work>> {
+        let mut state = self.lock();
+        loop {
+            self.interrupts[thread].store(false, Ordering::Relaxed);
+            if state.stopped {
+                return None;
+            }
+            if let (Some(work), false) = (&state.work, state.paused) {
+                self.busy.fetch_add(1, Ordering::SeqCst);
+                return Some(work.clone());
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Starts one thread per backend.
+///
+/// # Errors
+/// When the operating system gives no more threads; those already started are ended.
+pub fn spawn(
+    board: &Arc<Board>,
+    backends: Vec<Box<dyn HashBackend>>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let threads = backends.len();
+    let mut handles = Vec::with_capacity(threads);
+    for (thread, mut backend) in backends.into_iter().enumerate() {
+        let own = board.clone();
+        let run = move || {
+            while let Some(work) = own.next(thread) {
+                search(&own, &work, backend.as_mut(), thread, threads);
+                own.busy.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        match std::thread::Builder::new().name(format!("hash-{thread}")).spawn(run) {
+            Ok(handle) => handles.push(handle),
+            Err(error) => {
+                board.stop();
+                return Err(error);
+            }
+        }
+    }
+    Ok(handles)
+}
+
+/// Hashes one work until it is interrupted.
+fn search(
+    board: &Board,
+    work: &Work,
+    backend: &mut dyn HashBackend,
+    thread: usize,
+    threads: usize,
+) {
+    let interrupt = &board.interrupts[thread];
+    let versions = if work.version_mask == 0 { 1 } else { VERSIONS };
+    let batch = u64::from(backend.chunk().max(1)).saturating_mul(CHUNKS_PER_UPDATE).min(COUNT_MAX);
+    let mut counter = thread as u64;
+    loop {
+        for variant in 0..versions {
+            let roll = roll(work, counter, variant);
+            let header = work.job.header(&work.extranonce, &roll).prefix();
+            let mut done = 0;
+            while done < COUNT_MAX {
+                let count = batch.min(COUNT_MAX - done);
+                // `done` is below 2^32 here.
+                let request =
+                    ScanRequest { header, target: work.target, start: done as u32, count };
+                let mut tell = |hit: roadbed_compute::hash::Hit| {
+                    let find = Find { work: work.number, roll: roll.clone(), nonce: hit.nonce };
+                    if board.finds.try_send(find).is_err() {
+                        board.lost_finds.fetch_add(1, Ordering::Relaxed);
+                    }
+                    ControlFlow::Continue(())
+                };
+                match scan(backend, &request, interrupt, &mut tell) {
+                    Ok(summary) => {
+                        board.hashes.fetch_add(summary.hashes, Ordering::Relaxed);
+                        if !summary.complete {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!("hash thread {thread} ({}): {error}", backend.name());
+                        // Wait for other work instead of failing a thousand times a second.
+                        idle(board, thread);
+                        return;
+                    }
+                }
+                done += count;
+            }
+        }
+        counter = counter.wrapping_add(threads as u64);
+    }
+}
+
+/// Waits until the state changes.
+fn idle(board: &Board, thread: usize) {
+    let mut state = board.lock();
+    while !board.interrupts[thread].load(Ordering::Relaxed) {
+        state = board.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn roll(work: &Work, counter: u64, variant: u32) -> Roll {
+    Roll {
+        extranonce2: work.extranonce.second(counter),
+        ntime: work.job.ntime,
+        version_bits: spread(variant, work.version_mask),
+        version_mask: work.version_mask,
+    }
+}
+
+/// The bits of `value` laid into the set bits of `mask`, lowest first.
+fn spread(value: u32, mask: u32) -> u32 {
+    let places = (0..u32::BITS).filter(|bit| mask >> bit & 1 == 1);
+    places.enumerate().fold(0, |bits, (index, place)| {
+        let bit = u32::try_from(index).ok().and_then(|index| value.checked_shr(index)).unwrap_or(0);
+        bits | ((bit & 1) << place)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_stay_within_the_mask_and_differ() {
+        let mask = 0x1FFF_E000;
+        let bits: Vec<u32> = (0..VERSIONS).map(|variant| spread(variant, mask)).collect();
+        assert_eq!(bits[..4], [0, 0x2000, 0x4000, 0x6000]);
+        assert!(bits.iter().all(|bits| bits & !mask == 0));
+        assert_eq!(spread(u32::MAX, u32::MAX), u32::MAX);
+        assert_eq!(spread(7, 0), 0);
+    }
+}
