@@ -38,7 +38,7 @@ pub struct ModelInfo {
     pub context_tokens: usize,
     /// Number of token ids; every id is below.
     pub vocabulary: usize,
-    /// Ids that end an answer, when the backend knows them.
+    /// Ids that end an answer, the usual one first, when the backend knows them.
     pub end_ids: Vec<u32>,
     /// Bytes of GPU memory taken.
     pub memory_bytes: u64,
@@ -87,11 +87,20 @@ pub trait EngineBackend {
     /// [`EngineFault::DeviceLost`].
     fn health(&self) -> Result<(), EngineFault>;
 
-    /// Token ids of a text, control tokens recognised.
+    /// Token ids of a text that begins a sequence: with a begin-of-text token in front if the model wants one.
+    ///
+    /// # Errors
+    /// Text the tokenizer cannot take.
+    fn tokenize_prompt(&self, text: &str) -> Result<Vec<u32>, EngineFault>;
+
+    /// Token ids of a text alone. Control tokens in it are recognised, here and in prompts.
     ///
     /// # Errors
     /// Text the tokenizer cannot take.
     fn tokenize(&self, text: &str) -> Result<Vec<u32>, EngineFault>;
+
+    /// The bytes one token stands for; a token may be a part of a character.
+    fn token_bytes(&self, id: u32) -> Vec<u8>;
 
     /// Text of token ids; bytes that are no UTF-8 become U+FFFD.
     fn detokenize(&self, ids: &[u32]) -> String;

@@ -65,13 +65,13 @@ pub struct Scored {
     pub ended: bool,
 }
 
-/// A token with its text and log probability, and the likeliest ones in its place (without further ones in them).
+/// A token with its bytes and log probability, and the likeliest ones in its place (without further ones in them).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenText {
     /// Token id.
     pub id: u32,
-    /// Its text alone.
-    pub text: String,
+    /// Its bytes alone; a token may be a part of a character.
+    pub bytes: Vec<u8>,
     /// Natural log probability.
     pub logprob: f32,
     /// The likeliest tokens, best first.
@@ -80,16 +80,22 @@ pub struct TokenText {
 
 impl TokenText {
     /// Gives the ids of a position their texts.
-    pub(super) fn of(position: &PositionLogprobs, texts: &[String]) -> Self {
+    pub(super) fn of(position: &PositionLogprobs, bytes: &[Vec<u8>]) -> Self {
         let alone = |id: u32, logprob: f32| Self {
             id,
-            text: texts.get(id as usize).cloned().unwrap_or_default(),
+            bytes: bytes.get(id as usize).cloned().unwrap_or_default(),
             logprob,
             top: vec![],
         };
         let mut token = alone(position.id, position.logprob);
         token.top = position.top.iter().map(|top| alone(top.id, top.logprob)).collect();
         token
+    }
+
+    /// Its text alone; U+FFFD stands for a part of a character.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
     }
 }
 
@@ -111,7 +117,7 @@ pub struct Answer {
     pub prompt_ids: Vec<u32>,
     /// What was generated.
     pub generation: Generation,
-    /// Texts of the log probabilities, one entry per id, if they were asked for.
+    /// The log probabilities with their bytes, one entry per id, if they were asked for.
     pub tokens: Vec<TokenText>,
 }
 

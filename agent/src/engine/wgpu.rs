@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 
 use roadbed_compute::poc::{PocError, Prover, Round};
+use roadbed_compute::gguf::GgufFile;
+use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
-    Engine, EngineOptions, GenerateRequest, Generation, Message, PositionLogprobs, TokenEvent,
+    Engine, EngineError, EngineOptions, Gpu, GenerateRequest, Generation, Message, PositionLogprobs, TokenEvent,
 };
 
 use super::backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
@@ -16,20 +18,38 @@ pub struct WgpuLoader;
 
 impl BackendLoader for WgpuLoader {
     fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
-        let options =
-            EngineOptions { context_tokens: request.context_tokens, ..EngineOptions::default() };
-        let engine = Engine::load(&request.path, &request.adapter, &options).map_err(|error| {
-            EngineFault::Load { reason: format!("{}: {error}", request.path.display()) }
-        })?;
-        Ok(Box::new(WgpuBackend { engine, served_as: request.served_as.clone(), prover: None }))
+        match open(request) {
+            Ok(backend) => Ok(Box::new(backend)),
+            Err(error) => Err(EngineFault::Load {
+                reason: format!("{}: {error}", request.path.display()),
+            }),
+        }
     }
+}
+
+fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
+    let file = GgufFile::open(&request.path)?;
+    // A tokenizer of our own beside the engine's: it stays readable while the engine is busy generating.
+    let tokenizer = Tokenizer::from_metadata(&file.metadata)?;
+    let options =
+        EngineOptions { context_tokens: request.context_tokens, ..EngineOptions::default() };
+    let gpu = Gpu::open(&request.adapter)?;
+    let engine = Engine::load_file(&file, &request.served_as, gpu, &options)?;
+    let usual_end = tokenizer.encode(&tokenizer.eos_text())?;
+    let ids = 0..u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX);
+    let others = ids.filter(|id| tokenizer.is_end(*id) && !usual_end.contains(id));
+    let end_ids = usual_end.iter().copied().chain(others).collect();
+    let served_as = request.served_as.clone();
+    Ok(WgpuBackend { prover: None, engine, tokenizer, served_as, end_ids })
 }
 
 struct WgpuBackend {
     // Before the engine, so that its buffers are freed first.
     prover: Option<Prover>,
     engine: Engine,
+    tokenizer: Tokenizer,
     served_as: String,
+    end_ids: Vec<u32>,
 }
 
 impl EngineBackend for WgpuBackend {
@@ -40,7 +60,7 @@ impl EngineBackend for WgpuBackend {
             adapter: info.adapter.clone(),
             context_tokens: info.context_tokens,
             vocabulary: info.vocabulary,
-            end_ids: vec![],
+            end_ids: self.end_ids.clone(),
             memory_bytes: info.weight_bytes.saturating_add(info.working_bytes),
         }
     }
@@ -49,8 +69,16 @@ impl EngineBackend for WgpuBackend {
         Ok(self.engine.health()?)
     }
 
-    fn tokenize(&self, text: &str) -> Result<Vec<u32>, EngineFault> {
+    fn tokenize_prompt(&self, text: &str) -> Result<Vec<u32>, EngineFault> {
         Ok(self.engine.tokenize(text)?)
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>, EngineFault> {
+        Ok(self.tokenizer.encode(text).map_err(EngineError::from)?)
+    }
+
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.tokenizer.bytes(id).to_vec()
     }
 
     fn detokenize(&self, ids: &[u32]) -> String {
@@ -110,7 +138,7 @@ impl From<PocError> for EngineFault {
                 Self::BadRequest { field: "params".into(), reason }
             }
             PocError::Engine(error) => error.into(),
-            PocError::Gpu(error) => roadbed_compute::EngineError::from(error).into(),
+            PocError::Gpu(error) => EngineError::from(error).into(),
         }
     }
 }

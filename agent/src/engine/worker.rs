@@ -21,7 +21,7 @@ use super::service::{Counters, EngineState, Shared};
 
 /// Runs until the queue is closed.
 pub(super) fn work(shared: &Arc<Shared>, loader: Box<dyn BackendLoader>) {
-    let mut worker = Worker { shared: Arc::clone(shared), loader, backend: None, texts: None };
+    let mut worker = Worker { shared: Arc::clone(shared), loader, backend: None, token_bytes: None };
     loop {
         match shared.queue.next() {
             Turn::Control(Control::Load { request, done }) => {
@@ -50,9 +50,9 @@ struct Worker {
     shared: Arc<Shared>,
     loader: Box<dyn BackendLoader>,
     backend: Option<Box<dyn EngineBackend>>,
-    /// Text of every token id, for log probabilities; made when they are first asked for, because the backend is
+    /// Bytes of every token id, for log probabilities; made when they are first asked for, because the backend is
     /// busy while they are needed.
-    texts: Option<Arc<[String]>>,
+    token_bytes: Option<Arc<[Vec<u8>]>>,
 }
 
 impl Worker {
@@ -83,26 +83,26 @@ impl Worker {
         }
     }
 
-    fn texts(&mut self, wanted: bool) -> Arc<[String]> {
+    fn token_bytes(&mut self, wanted: bool) -> Arc<[Vec<u8>]> {
         if !wanted {
             return Arc::from([]);
         }
-        if let Some(texts) = &self.texts {
-            return Arc::clone(texts);
+        if let Some(bytes) = &self.token_bytes {
+            return Arc::clone(bytes);
         }
-        let texts: Arc<[String]> = self.backend.as_ref().map_or_else(
+        let bytes: Arc<[Vec<u8>]> = self.backend.as_ref().map_or_else(
             || Arc::from([]),
             |backend| {
                 let count = u32::try_from(backend.info().vocabulary).unwrap_or(u32::MAX);
-                (0..count).map(|id| backend.detokenize(&[id])).collect()
+                (0..count).map(|id| backend.token_bytes(id)).collect()
             },
         );
-        self.texts = Some(Arc::clone(&texts));
-        texts
+        self.token_bytes = Some(Arc::clone(&bytes));
+        bytes
     }
 
     fn unload(&mut self) {
-        self.texts = None;
+        self.token_bytes = None;
         if let Some(backend) = self.backend.take()
             && catch_unwind(AssertUnwindSafe(move || drop(backend))).is_err()
         {
@@ -139,9 +139,9 @@ impl Worker {
         let began = Instant::now();
         match job {
             Job::Generate { request, tokens, done } => {
-                let texts = self.texts(request.top_logprobs.is_some());
+                let bytes = self.token_bytes(request.top_logprobs.is_some());
                 let answer = self.with_backend(|backend| {
-                    generate(backend, request, &tokens, &texts, &|| shared.is_current(epoch))
+                    generate(backend, request, &tokens, &bytes, &|| shared.is_current(epoch))
                 });
                 self.count(answer.as_ref().map(|a| (a.finish(), a.generation.usage)), began);
                 // The count of open jobs falls before the answer is out, so that a caller who asks sees it.
@@ -149,8 +149,8 @@ impl Worker {
                 drop(done.send(answer));
             }
             Job::Score { request, done } => {
-                let texts = self.texts(true);
-                let scored = self.with_backend(|backend| score(backend, request, &texts));
+                let bytes = self.token_bytes(true);
+                let scored = self.with_backend(|backend| score(backend, request, &bytes));
                 self.count(scored.as_ref().map(|s| (FinishReason::Stop, s.usage)), began);
                 drop(open);
                 drop(done.send(scored));
@@ -249,8 +249,8 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, EngineFault>) -> Result<T, Engine
 
 fn prompt_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
     match prompt {
-        Prompt::Chat(messages) => backend.tokenize(&backend.render_chat(&messages)?),
-        Prompt::Text(text) => backend.tokenize(&text),
+        Prompt::Chat(messages) => backend.tokenize_prompt(&backend.render_chat(&messages)?),
+        Prompt::Text(text) => backend.tokenize_prompt(&text),
         Prompt::Ids(ids) => {
             let vocabulary = backend.info().vocabulary;
             match ids.iter().position(|&id| id as usize >= vocabulary) {
@@ -268,7 +268,7 @@ fn generate(
     backend: &mut dyn EngineBackend,
     request: TextRequest,
     tokens: &mpsc::Sender<StreamToken>,
-    texts: &[String],
+    bytes: &[Vec<u8>],
     still_wanted: &dyn Fn() -> bool,
 ) -> Result<Answer, EngineFault> {
     let prompt_ids = prompt_ids(backend, request.prompt)?;
@@ -292,7 +292,7 @@ fn generate(
         ..GenerateRequest::default()
     };
     let mut generation = backend.generate(&engine_request, &mut |event| {
-        let logprobs = event.logprobs.map(|position| TokenText::of(position, texts));
+        let logprobs = event.logprobs.map(|position| TokenText::of(position, bytes));
         let token = StreamToken { id: event.id, text: event.text.to_owned(), logprobs };
         if !still_wanted() {
             return ControlFlow::Break(());
@@ -309,7 +309,7 @@ fn generate(
         return Err(EngineFault::Cancelled);
     }
     let positions = std::mem::take(&mut generation.logprobs);
-    let tokens = positions.iter().map(|position| TokenText::of(position, texts)).collect();
+    let tokens = positions.iter().map(|position| TokenText::of(position, bytes)).collect();
     generation.logprobs = positions;
     Ok(Answer { prompt_ids, generation, tokens })
 }
@@ -317,7 +317,7 @@ fn generate(
 fn score(
     backend: &mut dyn EngineBackend,
     request: ScoreRequest,
-    texts: &[String],
+    bytes: &[Vec<u8>],
 ) -> Result<Scored, EngineFault> {
     let prompt_ids = prompt_ids(backend, request.prompt)?;
     let mut ids = continuation_ids(backend, request.continuation)?;
@@ -340,7 +340,7 @@ fn score(
     let text_ids = if ended(&ids) { &ids[..ids.len() - 1] } else { &ids[..] };
     Ok(Scored {
         text: backend.detokenize(text_ids),
-        tokens: positions.iter().map(|position| TokenText::of(position, texts)).collect(),
+        tokens: positions.iter().map(|position| TokenText::of(position, bytes)).collect(),
         usage: Usage { prompt_tokens: prompt_ids.len(), completion_tokens: ids.len() },
         ended: ended(&ids),
         prompt_ids,
@@ -348,7 +348,10 @@ fn score(
 }
 
 fn continuation_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
-    let ids = prompt_ids(backend, prompt)?;
+    let ids = match prompt {
+        Prompt::Text(text) => backend.tokenize(&text)?,
+        Prompt::Chat(_) | Prompt::Ids(_) => prompt_ids(backend, prompt)?,
+    };
     if ids.is_empty() {
         return Err(EngineFault::bad_request("enforced_tokens", "there is nothing to replay"));
     }

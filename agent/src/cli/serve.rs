@@ -1,0 +1,92 @@
+//! `roadbed-agent serve`: the MLNode and OpenAI faces without a controller.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use roadbed_compute::list_adapters;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::startup::load_request;
+use crate::engine::catalogue::ModelStore;
+use crate::engine::{EngineService, WgpuLoader};
+use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use crate::proof::{MemoryJournal, ProofService, ProofSettings};
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Model file or catalogue name.
+    #[arg(long)]
+    pub model: String,
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// Name the model is served under; the network's governance name must be matched exactly.
+    #[arg(long)]
+    pub served_as: Option<String>,
+    /// Longest sequence, prompt and answer together.
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// Pin an adapter by list position, name or PCI id.
+    #[arg(long)]
+    pub adapter: Option<String>,
+    /// Bearer token that requests must carry.
+    #[arg(long, env = "ROADBED_AUTH_TOKEN", hide_env_values = true)]
+    pub auth_token: Option<String>,
+    /// Start with nothing loaded and wait for `inference/up`.
+    #[arg(long)]
+    pub stopped: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What went wrong.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let mut configured = load_request(&args.model, args.adapter.as_deref())?;
+    configured.served_as = args.served_as.unwrap_or(configured.served_as);
+    configured.context_tokens = args.context;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    let devices = tokio::task::spawn_blocking(list_adapters).await?;
+
+    let engine = EngineService::start(WgpuLoader).context("cannot start the engine thread")?;
+    let journal = Arc::new(MemoryJournal::default());
+    let proof = ProofService::new(engine.clone(), journal, ProofSettings::default(), None);
+    let node = Arc::new(Node::new(NodeParts {
+        engine: engine.clone(),
+        proof: proof.clone(),
+        gate: GateControl::new(Gate::Open),
+        configured: configured.clone(),
+        store: ModelStore::from_environment().ok(),
+        devices,
+    }));
+    let faces = Faces::new(Arc::clone(&node), FacesSettings { auth_token: args.auth_token });
+    let stop = CancellationToken::new();
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let serving = tokio::spawn(serve(listener, faces, stop.clone()));
+    if !args.stopped {
+        node.up(&configured.served_as, None).await?;
+        if let Some(info) = engine.model() {
+            tracing::info!(model = info.served_as, adapter = %info.adapter, "ready");
+        }
+    }
+
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminated.recv() => {}
+    }
+    tracing::info!("stopping");
+    // No new request, then no more work, then the connections that waited for it.
+    stop.cancel();
+    proof.stop();
+    engine.shut_down().await;
+    serving.await??;
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! The way in: address forms, authentication and bodies, before any route is looked at.
+//!
+//! A Network Node may put a version before every path (`/v3.0.16/api/v1/state`), joins addresses with double slashes,
+//! and sends JSON without a Content-Type; all of it means the same here. Bodies are read whole and bounded, so that no
+//! handler has to think about them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::node::Node;
+use super::reply::{detail, openai_error};
+use super::{mlnode, openai};
+
+/// Largest management body: the largest validation the proof side queues, 100 000 nonces, is below 10 MB.
+const MANAGEMENT_BODY_MAX: usize = 32 << 20;
+/// Largest OpenAI body: far more text than any context holds.
+const OPENAI_BODY_MAX: usize = 8 << 20;
+/// How long a body may take to arrive.
+const BODY_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Requests answered at once; each may hold a body. A Network Node allows 500 customers per node.
+const REQUESTS_MAX: usize = 600;
+
+/// How the faces behave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FacesSettings {
+    /// Bearer token that every request but the health probes must carry.
+    pub auth_token: Option<String>,
+}
+
+struct Door {
+    settings: FacesSettings,
+    requests: Semaphore,
+}
+
+/// Both faces of one rig, ready to be served.
+#[derive(Clone)]
+pub struct Faces {
+    router: Router,
+}
+
+impl Faces {
+    /// The faces of a node.
+    #[must_use]
+    pub fn new(node: Arc<Node>, settings: FacesSettings) -> Self {
+        let door = Arc::new(Door { settings, requests: Semaphore::new(REQUESTS_MAX) });
+        let routes = Router::new()
+            .merge(mlnode::routes())
+            .merge(openai::routes())
+            .fallback(not_found)
+            .method_not_allowed_fallback(not_allowed)
+            .with_state(node);
+        // The routes are a fallback, so that the layer sees, and may rewrite, the address before they do.
+        let router =
+            Router::new().fallback_service(routes).layer(from_fn_with_state(door, pass));
+        Self { router }
+    }
+}
+
+/// Serves until told to stop; requests under way are finished.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    faces: Faces,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    axum::serve(listener, faces.router)
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .await
+}
+
+async fn not_found(uri: Uri) -> Response {
+    if is_openai(uri.path()) {
+        let message = format!("no such path: {}", uri.path());
+        return openai_error(StatusCode::NOT_FOUND, "not_found_error", &message, None);
+    }
+    detail(StatusCode::NOT_FOUND, "Not Found")
+}
+
+async fn not_allowed() -> Response {
+    detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+}
+
+fn is_openai(path: &str) -> bool {
+    path == "/v1" || path.starts_with("/v1/")
+}
+
+async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    if let Some(uri) = plain_uri(&parts.uri) {
+        parts.uri = uri;
+    }
+    let path = parts.uri.path();
+    let openai = is_openai(path);
+    let refuse = |status: StatusCode, kind: &str, message: &str| {
+        if openai { openai_error(status, kind, message, None) } else { detail(status, message) }
+    };
+    if !is_open(&parts.method, path) && !is_known(&door.settings, &parts.headers) {
+        return refuse(StatusCode::UNAUTHORIZED, "authentication_error", "Unauthorized");
+    }
+    let Ok(_place) = door.requests.try_acquire() else {
+        let mut response =
+            refuse(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "Too many requests at once");
+        response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+        return response;
+    };
+    let most = if openai { OPENAI_BODY_MAX } else { MANAGEMENT_BODY_MAX };
+    let body = match tokio::time::timeout(BODY_WAIT_MAX, to_bytes(body, most)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_too_large_or_broken)) => {
+            let message = format!("the body is broken or larger than {most} bytes");
+            return refuse(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", &message);
+        }
+        Err(_elapsed) => {
+            let message = "the body did not arrive in time";
+            return refuse(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message);
+        }
+    };
+    next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+/// Health probes come without a token, and one version of the Network Node's client forgets it for `/v1/models`.
+fn is_open(method: &Method, path: &str) -> bool {
+    method == Method::GET
+        && matches!(path, "/health" | "/livez" | "/readyz" | "/v1/models" | "/api/v1/clock")
+}
+
+fn is_known(settings: &FacesSettings, headers: &HeaderMap) -> bool {
+    let Some(token) = &settings.auth_token else { return true };
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+        .unwrap_or_default();
+    // Every byte is looked at, so that the time taken tells nothing about the token.
+    let differences = given
+        .iter()
+        .zip(token.as_bytes())
+        .fold(given.len() ^ token.len(), |all, (a, b)| all | usize::from(a ^ b));
+    differences == 0
+}
+
+/// The address without a leading version and without empty steps; `None` if it is plain already.
+fn plain_uri(uri: &Uri) -> Option<Uri> {
+    let path = plain_path(uri.path())?;
+    let text = uri.query().map_or(path.clone(), |query| format!("{path}?{query}"));
+    text.parse().ok()
+}
+
+fn plain_path(path: &str) -> Option<String> {
+    let mut steps: Vec<&str> = path.split('/').skip(1).collect();
+    // A slash at the end stays: it is another address.
+    let last = steps.pop().unwrap_or_default();
+    steps.retain(|step| !step.is_empty());
+    steps.push(last);
+    if steps.len() > 1 && is_version(steps[0]) {
+        steps.remove(0);
+    }
+    let plain = format!("/{}", steps.join("/"));
+    (plain != path).then_some(plain)
+}
+
+/// `v<digits>.<anything>`: `v3.0.16`, but not the `v1` of the OpenAI paths.
+fn is_version(step: &str) -> bool {
+    step.strip_prefix('v').and_then(|rest| rest.split_once('.')).is_some_and(|(major, rest)| {
+        !major.is_empty() && major.bytes().all(|b| b.is_ascii_digit()) && !rest.is_empty()
+    })
+}
+
+/// The body as the door left it.
+pub(super) type WholeBody = Bytes;
+
+/// An empty answer with a status.
+pub(super) fn empty(status: StatusCode) -> Response {
+    status.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_made_plain() {
+        let plain = |path: &str| plain_path(path).unwrap_or_else(|| path.to_owned());
+        assert_eq!(plain("/api/v1/state"), "/api/v1/state");
+        assert_eq!(plain("/v3.0.16/api/v1/state"), "/api/v1/state");
+        assert_eq!(plain("//v3.0.16//api//v1/state"), "/api/v1/state");
+        assert_eq!(plain("/v1/models"), "/v1/models");
+        assert_eq!(plain("/v3.0.16/v1/models"), "/v1/models");
+        assert_eq!(plain("/v3.0.16"), "/v3.0.16");
+        assert_eq!(plain("/api/v1/state/"), "/api/v1/state/");
+        assert_eq!(plain("/a%2F%252F/b"), "/a%2F%252F/b");
+        assert_eq!(plain("/"), "/");
+    }
+
+    #[test]
+    fn tokens_must_be_equal() {
+        let settings = FacesSettings { auth_token: Some("secret".into()) };
+        let known = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            is_known(&settings, &headers)
+        };
+        assert!(known("Bearer secret"));
+        for wrong in ["Bearer secre", "Bearer secrets", "Bearer ", "secret", "Bearer Secret"] {
+            assert!(!known(wrong), "{wrong}");
+        }
+        assert!(!is_known(&settings, &HeaderMap::new()));
+        assert!(is_known(&FacesSettings::default(), &HeaderMap::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn making_plain_never_panics(path in "/[!-~]{0,40}") {
+            if let Some(plain) = plain_path(&path) {
+                prop_assert!(plain.starts_with('/'));
+            }
+        }
+    }
+}

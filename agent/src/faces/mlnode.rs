@@ -1,0 +1,184 @@
+//! The MLNode face: what Gonka's Network Node drives, route by route.
+//!
+//! Facts of paths, bodies and statuses are those of the network's own node as of 2026 (PoC v2); its Go client sends
+//! neither a Content-Type nor, often, a body.
+
+mod gpu;
+mod health;
+mod models;
+mod pow;
+mod round;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::body::read_body;
+use super::door::WholeBody;
+use super::node::{Node, NodeState, UpFault, UpStatus};
+use super::reply::{detail, unprocessable};
+
+pub(super) use models::Downloads;
+
+/// The version this face claims to be: the contract it was written from.
+const CONTRACT_VERSION: &str = "3.0.16";
+
+/// The node behind every handler.
+type Behind = State<Arc<Node>>;
+
+/// All management paths.
+pub(super) fn routes() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/api/v1/state", get(state))
+        .route("/api/v1/stop", post(stop))
+        .route("/api/v1/inference/up", post(up))
+        .route("/api/v1/inference/up/async", post(up_async))
+        .route("/api/v1/inference/up/status", get(up_status))
+        .route("/api/v1/inference/down", post(stop))
+        .merge(pow::routes())
+        .merge(gpu::routes())
+        .merge(models::routes())
+        .merge(health::routes())
+}
+
+async fn state(State(node): Behind) -> Json<Value> {
+    let (state, poc_status, healthy, model) = match node.state() {
+        NodeState::Stopped => ("STOPPED", Value::Null, Value::Null, Value::Null),
+        NodeState::Inference(info) => {
+            ("INFERENCE", json!(pow::overall(&node)), json!(true), json!(info.served_as))
+        }
+        NodeState::Broken { model } => {
+            ("INFERENCE", json!("NO_BACKENDS"), json!(false), json!(model))
+        }
+    };
+    Json(json!({
+        "state": state,
+        "version": CONTRACT_VERSION,
+        "poc_status": poc_status,
+        "inference_healthy": healthy,
+        "loaded_model": model,
+    }))
+}
+
+async fn stop(State(node): Behind) -> Json<Value> {
+    node.stop().await;
+    Json(json!({"status": "OK"}))
+}
+
+/// The part of an `up` request we use.
+struct UpRequest {
+    model: String,
+    context_tokens: Option<usize>,
+}
+
+fn read_up(body: &[u8]) -> Result<UpRequest, Response> {
+    let read = read_body(body, |fields| {
+        let model = fields.required("model");
+        // Precision is that of the model file; the field must be there all the same.
+        let _dtype: Option<String> = fields.required("dtype");
+        let args: Vec<String> = fields.list("additional_args").unwrap_or_default();
+        Some(UpRequest { model: model?, context_tokens: context_tokens(&args) })
+    });
+    read.map_err(|fault| unprocessable(&fault))
+}
+
+/// `--max-model-len N` of the engine arguments; the others are of another engine and passed over.
+fn context_tokens(args: &[String]) -> Option<usize> {
+    let mut found = None;
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (arg.as_str(), None),
+        };
+        if name != "--max-model-len" {
+            if name.starts_with("--") {
+                tracing::warn!(arg, "an engine argument is not used here");
+            }
+            continue;
+        }
+        let value = value.map(str::to_owned).or_else(|| args.next().cloned());
+        found = value.and_then(|value| value.parse().ok()).filter(|&tokens: &usize| tokens > 0);
+    }
+    found
+}
+
+async fn up(State(node): Behind, body: WholeBody) -> Response {
+    let request = match read_up(&body) {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    // In a task of its own: a client that goes away must not leave a model half loaded and nobody knowing.
+    let task =
+        tokio::spawn(async move { node.up(&request.model, request.context_tokens).await });
+    match task.await {
+        Ok(Ok(())) => Json(json!({"status": "OK"})).into_response(),
+        Ok(Err(fault)) => up_fault(&fault),
+        Err(error) => detail(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+async fn up_async(State(node): Behind, body: WholeBody) -> Response {
+    let request = match read_up(&body) {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if let Err(fault) = node.check_up(&request.model) {
+        return up_fault(&fault);
+    }
+    let behind = Arc::clone(&node);
+    tokio::spawn(async move {
+        if let Err(fault) = behind.up(&request.model, request.context_tokens).await {
+            tracing::error!(%fault, model = request.model, "the model did not come up");
+        }
+    });
+    // Let the task note that it has begun, so that the answer says so.
+    tokio::task::yield_now().await;
+    Json(up_view(&node)).into_response()
+}
+
+async fn up_status(State(node): Behind) -> Json<Value> {
+    Json(up_view(&node))
+}
+
+fn up_view(node: &Node) -> Value {
+    let (word, error) = match node.up_status() {
+        UpStatus::NotStarted => ("not_started", None),
+        UpStatus::Starting => ("starting", None),
+        UpStatus::Running => ("running", None),
+        UpStatus::Failed(reason) => ("failed", Some(reason)),
+    };
+    json!({"status": word, "is_running": word == "running", "error": error})
+}
+
+fn up_fault(fault: &UpFault) -> Response {
+    let status = match fault {
+        UpFault::OtherMode(_) | UpFault::OtherModel { .. } => StatusCode::CONFLICT,
+        UpFault::Unknown(_) => StatusCode::BAD_REQUEST,
+        UpFault::Engine(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        UpFault::Timeout => StatusCode::GATEWAY_TIMEOUT,
+    };
+    detail(status, fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_context_is_read_from_the_engine_arguments() {
+        let read = |args: &[&str]| {
+            context_tokens(&args.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(read(&["--tensor-parallel-size", "4", "--max-model-len", "512"]), Some(512));
+        assert_eq!(read(&["--max-model-len=256"]), Some(256));
+        assert_eq!(read(&["--max-model-len"]), None);
+        assert_eq!(read(&["--max-model-len", "0"]), None);
+        assert_eq!(read(&[]), None);
+    }
+}

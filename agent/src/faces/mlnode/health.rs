@@ -1,0 +1,138 @@
+//! Probes, the clock and the metrics page: small, cheap, without side effects.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::super::door::empty;
+use super::super::node::{Node, NodeState};
+use super::gpu::device_list;
+use super::{Behind, CONTRACT_VERSION};
+
+pub(super) fn routes() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/health", get(health))
+        .route("/livez", get(health))
+        .route("/readyz", get(ready))
+        .route("/api/v1/clock", get(clock))
+        .route("/metrics", get(metrics))
+}
+
+async fn health(State(node): Behind) -> Response {
+    let (word, running, healthy) = match node.state() {
+        NodeState::Stopped => ("STOPPED", false, false),
+        NodeState::Inference(_) => ("INFERENCE", true, true),
+        NodeState::Broken { .. } => ("INFERENCE", true, false),
+    };
+    let devices = device_list(&node);
+    let well = !devices.is_empty() && running == healthy;
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let view = json!({
+        "status": if well { "healthy" } else { "unhealthy" },
+        "service_state": word,
+        "gpu": {"available": !devices.is_empty(), "count": devices.len(), "devices": devices},
+        "managers": {
+            "inference": {"running": running, "healthy": healthy},
+            "train": {"running": false, "healthy": false},
+        },
+    });
+    (status, Json(view)).into_response()
+}
+
+async fn ready(State(node): Behind) -> Response {
+    match node.state() {
+        NodeState::Stopped | NodeState::Inference(_) => {
+            Json(json!({"ready": true})).into_response()
+        }
+        NodeState::Broken { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"ready": false}))).into_response()
+        }
+    }
+}
+
+fn unix_nanos() -> String {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
+}
+
+async fn clock() -> Response {
+    let received = unix_nanos();
+    let mut response = empty(StatusCode::NO_CONTENT);
+    for (name, nanos) in [("x-server-recv-ns", received), ("x-server-send-ns", unix_nanos())] {
+        if let Ok(value) = nanos.parse() {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// Prometheus text, format 0.0.4.
+async fn metrics(State(node): Behind) -> Response {
+    let mut page = Page::default();
+    page.gauge("gonka_metrics_schema_info", "Version of these families", "version=\"1\"", 1);
+    let version = format!("version=\"{CONTRACT_VERSION}\"");
+    page.gauge("mlnode_version_info", "Contract this node follows", &version, 1);
+    if let Some(info) = node.model() {
+        let labels = format!(
+            "model_name=\"{}\",dtype=\"gguf\",replicas=\"1\",max_num_seqs=\"1\",max_model_len=\"{}\",tensor_parallel_size=\"1\",pipeline_parallel_size=\"1\"",
+            escaped(&info.served_as),
+            info.context_tokens
+        );
+        page.gauge("mlnode_config_info", "What is loaded", &labels, 1);
+    }
+    let up = u64::from(node.model().is_some());
+    page.gauge("roadbed_model_up", "1 while a model answers", "", up);
+    page.gauge("roadbed_open_jobs", "Chats that wait or run", "", node.engine.open_jobs() as u64);
+    let engine = node.engine.stats();
+    let proof = node.proof.counters();
+    for (name, help, value) in [
+        ("roadbed_completions_total", "Answers given in full", engine.completions),
+        ("roadbed_tokens_total", "Tokens generated", engine.tokens),
+        ("roadbed_prompt_tokens_total", "Prompt tokens read", engine.prompt_tokens),
+        ("roadbed_jobs_refused_total", "Chats refused for a full queue", engine.refused),
+        ("roadbed_jobs_cancelled_total", "Chats nobody waited for", engine.cancelled),
+        ("roadbed_jobs_failed_total", "Chats that failed by our fault", engine.failed),
+        ("roadbed_artifacts_total", "Artifacts computed", engine.artifacts),
+        ("roadbed_nonces_dropped_total", "Nonces that gave NaN", engine.nonces_dropped),
+        ("roadbed_artifacts_delivered_total", "Artifacts delivered", proof.delivered),
+        ("roadbed_callback_failures_total", "Callbacks not taken", proof.failed_posts),
+    ] {
+        page.counter(name, help, value);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text)
+        .into_response()
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, labels: &str, value: u64) {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        self.family(name, help, "gauge", &labels, value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, help, "counter", "", value);
+    }
+
+    fn family(&mut self, name: &str, help: &str, kind: &str, labels: &str, value: u64) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            self.text,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{labels} {value}"
+        );
+    }
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

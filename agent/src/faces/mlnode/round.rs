@@ -1,0 +1,295 @@
+//! Reading the bodies of the PoC routes into requests of the proof side.
+
+use std::collections::BTreeSet;
+
+use roadbed_compute::poc::{Identity, K_DIM, Round, StatTest};
+use serde_json::Value;
+
+use super::super::body::{BodyFault, Fields, read_body};
+use crate::proof::{CallbackUrl, JobRequest, NodeShare, RoundRequest};
+
+/// Nonces travel as int32.
+const NONCE_MAX: u32 = i32::MAX as u32;
+/// Nonces per step when the request does not say, as in the network's own nodes.
+const BATCH_DEFAULT: usize = 32;
+/// Longest block hash or key: they are part of every seed and of every delivery.
+const IDENTITY_LENGTH_MAX: usize = 1024;
+/// Fields of `params` this node knows; others are newer than it and passed over with a warning.
+const PARAMS_KNOWN: [&str; 6] =
+    ["model", "seq_len", "k_dim", "decode", "max_tokens", "route_window"];
+
+/// A PoC request this node understands but cannot serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unserved {
+    /// The DECODE scheme, whose codebook is not here.
+    Decode,
+    /// The nonces of the two lists differ.
+    OtherNonces,
+}
+
+/// The body of `init/generate`.
+pub(super) fn read_init(body: &[u8]) -> Result<Result<RoundRequest, Unserved>, BodyFault> {
+    read_body(body, read_request)
+}
+
+/// The body of `generate`, and whether the caller waits for the outcome.
+pub(super) fn read_generate(
+    body: &[u8],
+) -> Result<Result<(JobRequest, bool), Unserved>, BodyFault> {
+    read_body(body, |fields| {
+        let request = read_request(fields);
+        let nonces = read_nonces(fields);
+        let wait = fields.optional("wait").unwrap_or(false);
+        let received = match fields.object("validation") {
+            Some(validation) => Some(read_received(&validation)?),
+            None => None,
+        };
+        let stat_test = read_stat_test(fields);
+        let (request, nonces) = (request?, nonces?);
+        let request = match request {
+            Ok(request) => request,
+            Err(unserved) => return Some(Err(unserved)),
+        };
+        if let Some(received) = &received {
+            let ours: BTreeSet<u32> = nonces.iter().copied().collect();
+            let theirs: BTreeSet<u32> = received.iter().map(|(nonce, _)| *nonce).collect();
+            if ours != theirs || received.len() != theirs.len() {
+                return Some(Err(Unserved::OtherNonces));
+            }
+        }
+        Some(Ok((JobRequest { request, nonces, received, stat_test }, wait)))
+    })
+}
+
+fn read_request(fields: &Fields<'_>) -> Option<Result<RoundRequest, Unserved>> {
+    let block_hash = read_identity(fields, "block_hash");
+    let public_key = read_identity(fields, "public_key");
+    let block_height = fields.required("block_height");
+    let node_id = fields.required("node_id");
+    let node_count: Option<u32> = fields.required("node_count");
+    if node_count == Some(0) {
+        fields.complain("node_count", "greater_than", "Input should be greater than 0");
+    }
+    let batch: Option<usize> = fields.optional("batch_size");
+    let url = read_url(fields);
+    let stronger_rng = fields.optional("poc_stronger_rng").unwrap_or(false);
+    let Some(params) = fields.object("params") else {
+        if fields.value("params").is_none() {
+            fields.complain("params", "missing", "Field required");
+        }
+        return None;
+    };
+    let model = params.required("model");
+    let seq_len: Option<usize> = params.required("seq_len");
+    if seq_len == Some(0) {
+        params.complain("seq_len", "greater_than", "Input should be greater than 0");
+    }
+    let k_dim = params.optional("k_dim").unwrap_or(K_DIM);
+    if k_dim == 0 {
+        params.complain("k_dim", "greater_than", "Input should be greater than 0");
+    }
+    let decodes = params.optional("decode").unwrap_or(false)
+        || params.value("scheme").is_some_and(is_decode);
+    for name in params.unknown(&PARAMS_KNOWN) {
+        tracing::warn!(name, "a field of params is not known here and passed over");
+    }
+    let request = RoundRequest {
+        round: Round {
+            identity: Identity { block_hash: block_hash?, public_key: public_key? },
+            seq_len: seq_len?,
+            k_dim,
+            stronger_rng,
+        },
+        block_height: block_height?,
+        share: NodeShare { node_id: node_id?, node_count: node_count? },
+        model: model?,
+        batch: batch.filter(|&batch| batch > 0).unwrap_or(BATCH_DEFAULT),
+        url,
+    };
+    Some(if decodes { Err(Unserved::Decode) } else { Ok(request) })
+}
+
+fn is_decode(scheme: &Value) -> bool {
+    scheme.as_str().is_some_and(|word| word.to_ascii_uppercase().ends_with("DECODE"))
+}
+
+fn read_identity(fields: &Fields<'_>, name: &str) -> Option<String> {
+    let text: String = fields.required(name)?;
+    if text.len() > IDENTITY_LENGTH_MAX {
+        let message = format!("String should have at most {IDENTITY_LENGTH_MAX} characters");
+        fields.complain(name, "string_too_long", message);
+        return None;
+    }
+    Some(text)
+}
+
+fn read_url(fields: &Fields<'_>) -> Option<CallbackUrl> {
+    let text: String = fields.optional("url")?;
+    if text.is_empty() {
+        return None;
+    }
+    match CallbackUrl::new(&text) {
+        Ok(url) => Some(url),
+        Err(error) => {
+            fields.complain("url", "url_parsing", error.to_string());
+            None
+        }
+    }
+}
+
+fn read_nonces(fields: &Fields<'_>) -> Option<Vec<u32>> {
+    let Some(list) = fields.list::<u32>("nonces") else {
+        if fields.value("nonces").is_none() {
+            fields.complain("nonces", "missing", "Field required");
+        }
+        return None;
+    };
+    if list.iter().any(|&nonce| nonce > NONCE_MAX) {
+        fields.complain("nonces", "less_than_equal", "nonces should be below 2147483648");
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    Some(list.into_iter().filter(|&nonce| seen.insert(nonce)).collect())
+}
+
+fn read_received(validation: &Fields<'_>) -> Option<Vec<(u32, String)>> {
+    let Some(artifacts) = validation.objects("artifacts") else {
+        if validation.value("artifacts").is_none() {
+            validation.complain("artifacts", "missing", "Field required");
+        }
+        return None;
+    };
+    let read = |artifact: &Fields<'_>| {
+        let nonce = artifact.required("nonce");
+        let vector: Option<String> = artifact.required("vector_b64");
+        Some((nonce?, vector?))
+    };
+    Some(artifacts.iter().filter_map(read).collect())
+}
+
+/// `p_value_threshold`, which newer Network Nodes send, is passed over as the network's own engine does.
+fn read_stat_test(fields: &Fields<'_>) -> StatTest {
+    let mut test = StatTest::default();
+    let Some(given) = fields.object("stat_test") else { return test };
+    for (name, most, value) in [
+        ("dist_threshold", f64::MAX, &mut test.dist_threshold),
+        ("p_mismatch", 1.0, &mut test.p_mismatch),
+        ("fraud_threshold", 1.0, &mut test.fraud_threshold),
+    ] {
+        if let Some(number) = given.within(name, 0.0, most) {
+            *value = number;
+        }
+    }
+    test
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn init() -> Value {
+        json!({
+            "block_hash": "A1", "block_height": 6_353_400, "public_key": "02ab",
+            "node_id": 3, "node_count": 5,
+            "params": {"model": "m", "seq_len": 64, "max_tokens": 0, "scheme": "PREFILL", "new": 1},
+            "url": "http://n:9100/v2/poc-batches/a%252Fb",
+        })
+    }
+
+    #[test]
+    fn an_init_is_read_as_it_is_spelled() {
+        let request = read_init(init().to_string().as_bytes()).unwrap().unwrap();
+        assert_eq!(request.round.identity.block_hash, "A1");
+        assert_eq!((request.share.node_id, request.share.node_count), (3, 5));
+        assert_eq!((request.round.k_dim, request.batch), (12, 32));
+        assert_eq!(request.url.unwrap().as_str(), "http://n:9100/v2/poc-batches/a%252Fb");
+    }
+
+    #[test]
+    fn decode_is_not_served() {
+        for (name, value) in [("decode", json!(true)), ("scheme", json!("POC_SCHEME_DECODE"))] {
+            let mut body = init();
+            body["params"][name] = value;
+            assert_eq!(read_init(body.to_string().as_bytes()).unwrap(), Err(Unserved::Decode));
+        }
+    }
+
+    #[test]
+    fn nonces_must_be_the_same_on_both_sides() {
+        let mut body = init();
+        body["nonces"] = json!([4, 2]);
+        let artifact = |nonce: u32| json!({"nonce": nonce, "vector_b64": "AA=="});
+        body["validation"] = json!({"artifacts": [artifact(2), artifact(4)]});
+        body["stat_test"] =
+            json!({"dist_threshold": 0.4, "p_mismatch": 0.1, "p_value_threshold": 0.05});
+        let (job, wait) = read_generate(body.to_string().as_bytes()).unwrap().unwrap();
+        assert!(!wait);
+        assert_eq!(job.nonces, [4, 2]);
+        let expected = StatTest { dist_threshold: 0.4, p_mismatch: 0.1, fraud_threshold: 0.01 };
+        assert_eq!(job.stat_test, expected);
+        for artifacts in
+            [vec![artifact(2)], vec![artifact(2), artifact(4), artifact(4)], vec![artifact(9)]]
+        {
+            body["validation"] = json!({ "artifacts": artifacts });
+            let read = read_generate(body.to_string().as_bytes()).unwrap();
+            assert_eq!(read, Err(Unserved::OtherNonces));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let mut body = init();
+        body["params"]["seq_len"] = json!("64");
+        body["node_count"] = json!(0);
+        body["url"] = json!("http://n/a/../b");
+        let details = read_init(body.to_string().as_bytes()).unwrap_err().details();
+        let places: Vec<String> = details
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|detail| detail["loc"].to_string())
+            .collect();
+        assert_eq!(
+            places,
+            [r#"["body","node_count"]"#, r#"["body","url"]"#, r#"["body","params","seq_len"]"#]
+        );
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-z_]{1,12}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_in_any_field_is_answered(
+            name in prop_oneof![
+                Just("block_hash"), Just("block_height"), Just("node_id"), Just("node_count"),
+                Just("params"), Just("url"), Just("nonces"), Just("validation"), Just("stat_test"),
+                Just("wait"), Just("batch_size"),
+            ],
+            value in any_json(),
+        ) {
+            let mut body = init();
+            body["nonces"] = json!([0]);
+            body[name] = value;
+            drop(read_init(body.to_string().as_bytes()));
+            drop(read_generate(body.to_string().as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What the outside sees of a GPU rig: an MLNode for Gonka's Network Node and the OpenAI API for customers, on one port.
+//!
+//! ```text
+//! socket -> door (path, auth, body) -> mlnode | openai -> Node (state machine, gate) -> engine, proof
+//! ```
+//! Both faces are thin: they read a request into types, call, and write the answer in the form their clients expect.
+
+mod body;
+mod door;
+mod gate;
+mod mlnode;
+mod node;
+mod openai;
+mod reply;
+
+pub use door::{Faces, FacesSettings, serve};
+pub use gate::{Gate, GateControl};
+pub use node::{Node, NodeParts, NodeState, UpFault, UpStatus};

@@ -1,0 +1,295 @@
+//! The MLNode's state machine: STOPPED or INFERENCE, driven by the Network Node as far as the gate lets it.
+//!
+//! The state is never stored, it is read off the engine: what this face says is true even when the engine lost its
+//! device a moment ago. Only a Network Node's wish to pause under a controller is remembered, until the gate is set again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use roadbed_compute::AdapterSummary;
+use roadbed_protocol::WorkloadKind;
+
+use super::gate::{Gate, GateControl};
+use super::mlnode::Downloads;
+use crate::engine::catalogue::{ModelStore, entry};
+use crate::engine::{EngineFault, EngineService, EngineState, LoadRequest, ModelInfo};
+use crate::proof::ProofService;
+
+/// How long `inference/up` waits for the rig's driver to load, as the network's own nodes do.
+const UP_WAIT_MAX: Duration = Duration::from_secs(1200);
+
+/// What `GET /api/v1/state` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeState {
+    /// Nothing is up.
+    Stopped,
+    /// A model is up.
+    Inference(Arc<ModelInfo>),
+    /// A model was up and is lost.
+    Broken {
+        /// The name it was served under.
+        model: String,
+    },
+}
+
+/// What `inference/up/status` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum UpStatus {
+    /// Nobody asked.
+    #[default]
+    NotStarted,
+    /// Loading.
+    Starting,
+    /// Up.
+    Running,
+    /// It did not come up.
+    Failed(String),
+}
+
+/// Why `up` did not bring a model up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpFault {
+    /// The rig does something else.
+    #[error("Cannot run inference because MLNode is currently in {0} mode. Please stop {0} first.")]
+    OtherMode(String),
+    /// The controller has given this rig another model.
+    #[error("model {requested} cannot be brought up: the controller has assigned {assigned}")]
+    OtherModel {
+        /// Asked for.
+        requested: String,
+        /// Assigned.
+        assigned: String,
+    },
+    /// There is no such model here.
+    #[error("model {0} is not on this node: neither configured nor in its catalogue")]
+    Unknown(String),
+    /// It could not be loaded.
+    #[error("{0}")]
+    Engine(#[from] EngineFault),
+    /// The driver did not load it in time.
+    #[error("the model did not come up within {} s", UP_WAIT_MAX.as_secs())]
+    Timeout,
+}
+
+/// What a node is made of.
+pub struct NodeParts {
+    /// Runs the model.
+    pub engine: EngineService,
+    /// Proves with it.
+    pub proof: ProofService,
+    /// Who decides.
+    pub gate: GateControl,
+    /// The model this rig is configured for; loaded by `up` when the gate is open.
+    pub configured: LoadRequest,
+    /// Models that can be fetched and loaded by name.
+    pub store: Option<ModelStore>,
+    /// The GPUs of this machine.
+    pub devices: Vec<AdapterSummary>,
+}
+
+/// See the module head.
+pub struct Node {
+    pub(super) engine: EngineService,
+    pub(super) proof: ProofService,
+    pub(super) store: Option<ModelStore>,
+    pub(super) devices: Vec<AdapterSummary>,
+    pub(super) downloads: Downloads,
+    gate: GateControl,
+    configured: LoadRequest,
+    /// The turn of the gate in which a Network Node asked to pause.
+    paused: Mutex<Option<u64>>,
+    up: Mutex<UpStatus>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Node {
+    /// A node in whatever state its engine is in.
+    #[must_use]
+    pub fn new(parts: NodeParts) -> Self {
+        let NodeParts { engine, proof, gate, configured, store, devices } = parts;
+        Self {
+            engine,
+            proof,
+            store,
+            devices,
+            downloads: Downloads::default(),
+            gate,
+            configured,
+            paused: Mutex::default(),
+            up: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        let turn = self.gate.turn();
+        match turn.gate {
+            Gate::Other(_) => return NodeState::Stopped,
+            Gate::Ai { .. } if self.is_paused(turn.turn) => return NodeState::Stopped,
+            Gate::Ai { .. } | Gate::Open => {}
+        }
+        match &*self.engine.state().borrow() {
+            EngineState::Empty | EngineState::Loading { .. } => NodeState::Stopped,
+            EngineState::Ready(info) => NodeState::Inference(Arc::clone(info)),
+            EngineState::Failed { served_as, fault: EngineFault::DeviceLost { .. } } => {
+                NodeState::Broken { model: served_as.clone() }
+            }
+            // It never was up.
+            EngineState::Failed { .. } => NodeState::Stopped,
+        }
+    }
+
+    /// The model that answers now, if the node is up.
+    #[must_use]
+    pub fn model(&self) -> Option<Arc<ModelInfo>> {
+        match self.state() {
+            NodeState::Inference(info) => Some(info),
+            NodeState::Stopped | NodeState::Broken { .. } => None,
+        }
+    }
+
+    fn is_paused(&self, turn: u64) -> bool {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) == Some(turn)
+    }
+
+    fn set_paused(&self, turn: Option<u64>) {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
+
+    /// How the last `up` went.
+    #[must_use]
+    pub fn up_status(&self) -> UpStatus {
+        let status = self.up.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (self.state(), status) {
+            (_, UpStatus::Starting) => UpStatus::Starting,
+            (NodeState::Inference(_), _) => UpStatus::Running,
+            (NodeState::Stopped | NodeState::Broken { .. }, UpStatus::Running) => {
+                UpStatus::NotStarted
+            }
+            (NodeState::Stopped | NodeState::Broken { .. }, status) => status,
+        }
+    }
+
+    fn set_up(&self, status: UpStatus) {
+        *self.up.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Whether `up` may begin, without beginning it.
+    ///
+    /// # Errors
+    /// [`UpFault::OtherMode`], [`UpFault::OtherModel`], [`UpFault::Unknown`].
+    pub fn check_up(&self, model: &str) -> Result<(), UpFault> {
+        match self.gate.get() {
+            Gate::Other(kind) => Err(UpFault::OtherMode(mode(kind))),
+            Gate::Ai { model: assigned } if assigned != model => {
+                Err(UpFault::OtherModel { requested: model.to_owned(), assigned })
+            }
+            Gate::Ai { .. } => Ok(()),
+            Gate::Open => self.load_request(model, None).map(drop),
+        }
+    }
+
+    /// Brings a model up and returns when it answers.
+    ///
+    /// # Errors
+    /// [`UpFault`].
+    pub async fn up(&self, model: &str, context_tokens: Option<usize>) -> Result<(), UpFault> {
+        self.check_up(model)?;
+        self.set_up(UpStatus::Starting);
+        let _changing = self.changing.lock().await;
+        let came = self.up_now(model, context_tokens).await;
+        self.set_up(match &came {
+            Ok(()) => UpStatus::Running,
+            Err(fault) => UpStatus::Failed(fault.to_string()),
+        });
+        came
+    }
+
+    async fn up_now(&self, model: &str, context_tokens: Option<usize>) -> Result<(), UpFault> {
+        self.check_up(model)?;
+        self.proof.stop();
+        match self.gate.get() {
+            Gate::Open => {
+                let request = self.load_request(model, context_tokens)?;
+                let up_already = self.engine.model().is_some_and(|info| {
+                    info.served_as == request.served_as
+                        && request.context_tokens.is_none_or(|wanted| wanted == info.context_tokens)
+                });
+                if up_already {
+                    // The same model in a new process would be the same model.
+                    self.engine.stop_work();
+                } else {
+                    self.engine.load(request).await?;
+                }
+                Ok(())
+            }
+            Gate::Ai { .. } | Gate::Other(_) => {
+                self.set_paused(None);
+                let mut state = self.engine.state();
+                let settled = state.wait_for(|state| match state {
+                    EngineState::Ready(_) | EngineState::Failed { .. } => true,
+                    EngineState::Empty | EngineState::Loading { .. } => false,
+                });
+                match tokio::time::timeout(UP_WAIT_MAX, settled).await {
+                    Ok(Ok(state)) => match &*state {
+                        EngineState::Failed { fault, .. } => Err(fault.clone().into()),
+                        EngineState::Ready(_)
+                        | EngineState::Empty
+                        | EngineState::Loading { .. } => Ok(()),
+                    },
+                    Ok(Err(_closed)) => Err(EngineFault::ShutDown.into()),
+                    Err(_elapsed) => Err(UpFault::Timeout),
+                }
+            }
+        }
+    }
+
+    fn load_request(
+        &self,
+        model: &str,
+        context_tokens: Option<usize>,
+    ) -> Result<LoadRequest, UpFault> {
+        let mut request = self.configured.clone();
+        request.context_tokens = context_tokens.or(request.context_tokens);
+        if model == request.served_as {
+            return Ok(request);
+        }
+        // Only names of the catalogue: a path in a request would let the network read this machine's files.
+        let found = entry(model)
+            .zip(self.store.as_ref())
+            .and_then(|(entry, store)| store.find(entry.name).ok())
+            .ok_or_else(|| UpFault::Unknown(model.to_owned()))?;
+        request.path = found.path;
+        request.served_as = model.to_owned();
+        Ok(request)
+    }
+
+    /// Stops everything this face has started; returns when it has ended. Safe in any state.
+    pub async fn stop(&self) {
+        self.proof.stop();
+        let turn = self.gate.turn();
+        match turn.gate {
+            Gate::Open => {
+                self.engine.stop_work();
+                let _changing = self.changing.lock().await;
+                if let Err(fault) = self.engine.unload().await {
+                    tracing::warn!(%fault, "nothing left to unload");
+                }
+                self.set_up(UpStatus::NotStarted);
+            }
+            Gate::Ai { .. } => {
+                // The rig machine keeps the model loaded; this face just stops using it.
+                self.set_paused(Some(turn.turn));
+                self.engine.stop_work();
+            }
+            Gate::Other(_) => {}
+        }
+    }
+}
+
+fn mode(kind: WorkloadKind) -> String {
+    kind.word().to_uppercase()
+}
