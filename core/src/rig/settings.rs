@@ -59,6 +59,20 @@ impl RigSettings {
         }
     }
 
+    /// The same settings with no deadline, back-off or sensor age below `least`.
+    ///
+    /// On an accelerated farm clock a model still loads in real seconds, which are many minutes of farm time there.
+    #[must_use]
+    pub fn no_faster_than(self, least: Millis) -> Self {
+        Self {
+            start_deadline: self.start_deadline.max(least),
+            drain_deadline: self.drain_deadline.max(least),
+            stop_deadline: self.stop_deadline.max(least),
+            sensor_stale: self.sensor_stale.max(least),
+            ..self
+        }
+    }
+
     /// Wait before attempt number `attempts` + 1.
     #[must_use]
     pub fn backoff(&self, attempts: u32) -> Millis {
