@@ -1,10 +1,13 @@
 //! The controller of a farm: feeds, store, broker, control loop, console.
 
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
 pub mod control;
+pub mod controller;
 pub mod feeds;
+pub mod preview;
 pub mod store;
 pub mod view;

@@ -57,6 +57,9 @@ pub async fn run(
     let slot = site.policy.timing.slot;
     let mut known: Option<(PriceSeries, Option<SystemTime>)> = None;
     let mut told: Vec<Vec<farm_core::plan::WorkOption>> = Vec::new();
+    if events.send(FarmEvent::Commitments(site.commitments.clone())).await.is_err() {
+        return;
+    }
     loop {
         let now = clock.now();
         let mut news = Vec::new();
