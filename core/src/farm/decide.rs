@@ -1,0 +1,91 @@
+//! Planning: when something the plan was made of has changed, or its first slot is over.
+
+use roadbed_protocol::UnixMillis;
+
+use super::{Farm, FarmEffect};
+use crate::guard;
+use crate::plan::{self, Availability, PlanInput};
+
+impl Farm {
+    pub(super) fn decide(&mut self, effects: &mut Vec<FarmEffect>) {
+        let is_over = self.plan.as_ref().is_none_or(|plan| plan.slot_at(self.now) != Some(0));
+        let available = self.availabilities();
+        if !(self.replan || is_over || is_other(&available, &self.planned_with)) {
+            return;
+        }
+        self.replan = false;
+        self.planned_with = available;
+        let (input, mut notes) = self.plan_input();
+        let (plan, planned) = plan::plan(&input);
+        let guarded = guard::check(&input, &plan);
+        notes.extend(planned);
+        notes.extend(guarded.notes);
+        let mut plan = guarded.plan;
+        self.plan_id += 1;
+        plan.id = self.plan_id;
+        self.plan = Some(plan.clone());
+        effects.push(FarmEffect::CommitPlan { plan, notes, sheds: guarded.sheds });
+    }
+
+    /// The question the planner is asked now, with what the forecast has to say.
+    #[must_use]
+    pub fn plan_input(&self) -> (PlanInput, Vec<plan::Note>) {
+        let timing = &self.settings.timing;
+        let rules = &self.settings.rules;
+        let (slots, notes) =
+            self.prices.slots(self.now, timing.slot, timing.horizon_slots, &self.cuts(), rules);
+        let rigs = self
+            .views
+            .iter()
+            .map(|view| view.input(self.now, timing.report_stale, timing.fault_alert_attempts))
+            .collect();
+        let input = PlanInput {
+            now: self.now,
+            slots,
+            rigs,
+            feeders: self.settings.feeders.clone(),
+            rules: rules.clone(),
+            commitments: self
+                .commitments
+                .iter()
+                .filter(|commitment| commitment.until > self.now)
+                .cloned()
+                .collect(),
+            holds: self.holds.clone(),
+            orders: self.orders.iter().filter(|order| order.until > self.now).cloned().collect(),
+        };
+        (input, notes)
+    }
+
+    /// Moments inside a slot at which a plan must be able to change.
+    fn cuts(&self) -> Vec<UnixMillis> {
+        let orders = self.orders.iter().flat_map(|order| [order.from, order.until]);
+        let promises = self
+            .commitments
+            .iter()
+            .flat_map(|commitment| [commitment.from - commitment.load_lead, commitment.until]);
+        let mut cuts: Vec<_> = orders.chain(promises).filter(|cut| *cut > self.now).collect();
+        cuts.sort_unstable();
+        cuts
+    }
+
+    fn availabilities(&self) -> Vec<Availability> {
+        let timing = &self.settings.timing;
+        self.views
+            .iter()
+            .map(|view| {
+                view.availability(self.now, timing.report_stale, timing.fault_alert_attempts)
+            })
+            .collect()
+    }
+}
+
+/// True when a rig came or went; its power and words do not matter.
+fn is_other(now: &[Availability], then: &[Availability]) -> bool {
+    let kind = |availability: &Availability| match availability {
+        Availability::Ready => 0,
+        Availability::Out { .. } => 1,
+        Availability::Silent { .. } => 2,
+    };
+    now.len() != then.len() || now.iter().zip(then).any(|(now, then)| kind(now) != kind(then))
+}
