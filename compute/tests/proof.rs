@@ -129,7 +129,7 @@ fn the_real_model_proves_like_the_network() {
             let artifact = Artifact::read_out(&round.identity, nonce, &hidden, K_DIM).unwrap();
             let (exact, sent) = distances(&artifact, golden);
             println!(
-                "seq_len {} stronger {} nonce {nonce}: L2 {exact:.1e} before encoding, {sent:.1e} after",
+                "seq_len {} stronger {} nonce {nonce}: L2 {exact:.1e}, as sent {sent:.1e}",
                 round.seq_len, round.stronger_rng
             );
             assert!(sent <= 0.001, "seq_len {} nonce {nonce}: {sent}", round.seq_len);

@@ -5,9 +5,9 @@
 // The hash is a little-endian number, so its top 32 bits are the last state word with its bytes
 // swapped; the host hashes every candidate again and compares all 256 bits.
 // One invocation tries one nonce: params.start + its index in the grid, modulo 2^32.
-// Of the first hash only the second block is computed, and of that block's 64 rounds the first three
-// depend on no nonce: the host sends the state after them. Of the second hash the last three rounds
-// are left out: H7 is word e after round 60. No array is indexed at run time.
+// Of the first hash only the second block is computed, and of that block's 64 rounds the first
+// three depend on no nonce: the host sends the state after them. Of the second hash the last three
+// rounds are left out: H7 is word e after round 60. No array is indexed at run time.
 // CPU twin: compute/src/hash/sha256.rs.
 
 struct Params {

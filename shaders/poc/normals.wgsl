@@ -1,13 +1,13 @@
 // Seeded standard normals: the input embeddings of Proof of Compute.
 //
 //   a = max(U(i), 1e-10), b = U(P + i), r = sqrt(-2 ln a), t = fl(2 pi) b      i = 0 .. P-1
-//   out[offset + i] = r cos t,   out[offset + P + i] = r sin t (if below count)  P = ceil(count / 2)
+//   P = ceil(count / 2), out[offset + i] = r cos t, out[offset + P + i] = r sin t if below count
 //   U(i) = fl(M(i, seed)) 2^-32
 //
-// M and U are exact. WGSL promises sin, cos and log only to about 2^-11 and u32 -> f32 in no particular
-// rounding, so all four are done here in integers and polynomials: at most 2e-6 from the exact value.
-// The second grid dimension walks the segments; an invocation strides over the pairs of its segment.
-// CPU twin: compute/src/poc/normal.rs.
+// M and U are exact. WGSL promises sin, cos and log only to about 2^-11 and u32 -> f32 in no
+// particular rounding, so all four are done here in integers and polynomials: at most 2e-6 from the
+// exact value. The second grid dimension walks the segments; an invocation strides over the pairs
+// of its segment. CPU twin: compute/src/poc/normal.rs.
 
 struct Segment {
     seed: u32,
@@ -82,7 +82,8 @@ fn root(x: f32) -> f32 {
     return r + (x - r * r) / (2.0 * r);
 }
 
-// (cos, sin) of fl(2 pi) * turns for turns in [0, 1]: to the nearest quarter turn exactly, then Taylor.
+// (cos, sin) of fl(2 pi) * turns for turns in [0, 1]: to the nearest quarter turn exactly, then
+// Taylor.
 fn cos_sin(turns: f32) -> vec2<f32> {
     let quarter = floor(turns * 4.0 + 0.5);
     let x = (turns - 0.25 * quarter) * TURN + 0.25 * quarter * TURN_EXCESS;

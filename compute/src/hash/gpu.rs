@@ -1,9 +1,9 @@
 //! Hashing on a GPU: the WGSL kernel behind the same interface as the CPU.
 //!
-//! A dispatch reports candidates through an atomic counter and a bounded list. If more were found than
-//! the list holds, the range is halved and asked again, so no hit is ever lost, however easy the
-//! target. The size of a dispatch follows the measured rate: long enough to keep the device busy,
-//! short enough that a rig is free for other work at once and no driver watchdog wakes.
+//! A dispatch reports candidates through an atomic counter and a bounded list. If more were found
+//! than the list holds, the range is halved and asked again, so no hit is ever lost, however easy
+//! the target. The size of a dispatch follows the measured rate: long enough to keep the device
+//! busy, short enough that a rig is free for other work at once and no driver watchdog wakes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -175,8 +175,8 @@ fn found_bytes() -> u64 {
     4 * (1 + u64::from(FOUND_MAX))
 }
 
-/// Size of the next dispatch after one of `chunk` nonces took `elapsed`; changes by at most a factor
-/// of two, because one slow dispatch on a busy machine proves little.
+/// Size of the next dispatch after one of `chunk` nonces took `elapsed`; changes by at most a
+/// factor of two, because one slow dispatch on a busy machine proves little.
 fn next_chunk(chunk: u32, elapsed: Duration) -> u32 {
     let ratio = DISPATCH_TARGET.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
     let next = f64::from(chunk) * ratio.clamp(0.5, 2.0);
@@ -240,6 +240,29 @@ mod tests {
             assert!(!hits.is_empty());
             assert_eq!(&hits, expected.get_or_insert(hits.clone()), "{}", backend.name());
         }
+    }
+
+    /// A real search at full length; seconds on a GPU, many minutes on a CPU driver.
+    #[test]
+    fn the_first_block_is_found_in_the_whole_nonce_space() {
+        if std::env::var_os("ROADBED_HASH_ALL").is_none() {
+            println!("SKIPPED: set ROADBED_HASH_ALL=1 to scan 2^32 nonces");
+            return;
+        }
+        let Some(mut backend) = backend() else { return };
+        let genesis = &vectors::list("headers.json")[0];
+        let header: [u8; 80] = vectors::bytes(&genesis["header_hex"]);
+        let request = ScanRequest {
+            header: std::array::from_fn(|i| header[i]),
+            target: vectors::target(&genesis["target_hex"]),
+            start: 0,
+            count: 1 << 32,
+        };
+        let begun = Instant::now();
+        let (hits, summary) = collect(&mut backend, &request, &AtomicBool::new(false)).unwrap();
+        let rate_mhs = summary.hashes as f64 / begun.elapsed().as_secs_f64() / 1e6;
+        println!("{}: {rate_mhs:.0} MH/s over 2^32 nonces", backend.name());
+        assert!(hits.iter().any(|hit| u64::from(hit.nonce) == genesis["nonce"].as_u64().unwrap()));
     }
 
     #[test]

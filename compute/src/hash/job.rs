@@ -1,8 +1,9 @@
 //! From a Stratum V1 job to a header: coinbase, merkle root, version bits, time.
 //!
-//! A pool sends the pieces; the miner fills in its extranonce and hashes up the merkle branches. The
-//! order in which a miner varies things: nonce, then version bits within the mask the pool granted
-//! (BIP 310/320), then extranonce 2, time last. All functions are pure; the socket lives elsewhere.
+//! A pool sends the pieces; the miner fills in its extranonce and hashes up the merkle branches.
+//! The order in which a miner varies things: nonce, then version bits within the mask the pool
+//! granted (BIP 310/320), then extranonce 2, time last. All functions are pure; the socket lives
+//! elsewhere.
 
 use serde_json::Value;
 

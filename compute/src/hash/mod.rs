@@ -1,11 +1,12 @@
 //! SHA-256d: Bitcoin's proof of work, on the CPU and in WGSL.
 //!
 //! A nonce search is the same whatever does it: a [`HashBackend`] looks through chunks of nonces
-//! and every candidate is hashed once more in plain code before anyone hears of it. The rest is what
-//! a pool client needs around the search: targets and difficulty, headers, and the assembly of a
-//! header from a Stratum job.
+//! and every candidate is hashed once more in plain code before anyone hears of it. The rest is
+//! what a pool client needs around the search: targets and difficulty, headers, and the assembly of
+//! a header from a Stratum job.
 //!
-//! On a GPU this is a proof that the path works, not income: one ASIC out-hashes ten thousand cards.
+//! On a GPU this is a proof that the path works, not income: one ASIC out-hashes ten thousand
+//! cards.
 
 pub mod header;
 pub mod hex;

@@ -1,7 +1,7 @@
 //! Portable SHA-256: the compression function, and the double hash of a block header.
 //!
-//! A header is 80 bytes, two blocks of which only the second holds the nonce. So the state after the
-//! first block ([`Midstate`]) is computed once a job and each nonce costs two compressions: the
+//! A header is 80 bytes, two blocks of which only the second holds the nonce. So the state after
+//! the first block ([`Midstate`]) is computed once a job and each nonce costs two compressions: the
 //! second block, and the hash of the hash. The state words are u32 big-endian, as in FIPS 180-4.
 
 /// Initial state, FIPS 180-4 section 5.3.3.

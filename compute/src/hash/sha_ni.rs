@@ -9,7 +9,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "calling a function compiled for SHA extensions is unsafe; detect() proves them present"
+    reason = "code for SHA extensions is unsafe to call; detect() proves them present"
 )]
 
 use std::arch::x86_64::{
@@ -34,8 +34,8 @@ impl ShaNi {
         present.then_some(Self(()))
     }
 
-    /// Calls `candidate` with each of `count` nonces from `start` (modulo 2^32) whose hash has a top
-    /// word of at most `top_word`; the caller checks the rest of the hash.
+    /// Calls `candidate` with each of `count` nonces from `start` (modulo 2^32) whose hash has a
+    /// top word of at most `top_word`; the caller checks the rest of the hash.
     pub fn scan(
         self,
         midstate: &Midstate,

@@ -1,9 +1,9 @@
 //! Input embeddings made where they are needed: by a kernel on the GPU, or on the host.
 //!
-//! A nonce needs `seq_len * hidden` normals, up to tens of megabytes that a mining card on a PCIe x1
-//! riser would wait for; the kernel needs eight seeds. Before it is trusted, its output for one stream
-//! is held against the host's: a driver that gets the arithmetic wrong costs speed, not a strike
-//! for fraud.
+//! A nonce needs `seq_len * hidden` normals, up to tens of megabytes that a mining card on a PCIe
+//! x1 riser would wait for; the kernel needs eight seeds. Before it is trusted, its output for one
+//! stream is held against the host's: a driver that gets the arithmetic wrong costs speed, not a
+//! strike for fraud.
 
 use std::sync::Arc;
 

@@ -110,7 +110,8 @@ impl Prover {
         self.pass_nonces
     }
 
-    /// Final-norm hidden states `[hidden]` of the last tokens of up to [`Self::pass_nonces`] nonces.
+    /// Final-norm hidden states `[hidden]` of the last tokens of up to [`Self::pass_nonces`]
+    /// nonces.
     ///
     /// `engine` must be the one this prover was made with.
     ///
@@ -159,7 +160,8 @@ impl Prover {
 /// `stop` is looked at before every forward pass.
 ///
 /// # Errors
-/// A request this model cannot run, or a failure of the GPU; artifacts already handed out stay good.
+/// A request this model cannot run, or a failure of the GPU; artifacts already handed out stay
+/// good.
 pub fn compute_artifacts(
     engine: &mut Engine,
     request: &ProofRequest,

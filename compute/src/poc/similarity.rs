@@ -1,8 +1,9 @@
 //! Did another machine generate this text with this model? Compares top-k logprobs of a replay.
 //!
-//! The validator replays the executor's tokens and both list the likeliest tokens of every position.
-//! Tokens the executor did not list are given the logprob that continues its two lowest ones, and
-//! each pair adds its relative difference. Source: Gonka's vLLM fork, `vllm/validation.py`.
+//! The validator replays the executor's tokens and both list the likeliest tokens of every
+//! position. Tokens the executor did not list are given the logprob that continues its two lowest
+//! ones, and each pair adds its relative difference. Source: Gonka's vLLM fork,
+//! `vllm/validation.py`.
 
 /// One listed token and its natural-log probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,14 +16,14 @@ pub struct Listed {
 const POSITIONS_MIN: usize = 100;
 /// Keeps two logprobs of zero from dividing by zero.
 const SCALE_FLOOR: f64 = 1e-6;
-/// Stands below a lone listed logprob as its 'second lowest'. It puts unlisted tokens 100 *above* the
-/// lone one; the network does so, and a verdict must agree with the network's.
+/// Stands below a lone listed logprob as its 'second lowest'. It puts unlisted tokens 100 *above*
+/// the lone one; the network does so, and a verdict must agree with the network's.
 const LONE_GAP: f64 = 100.0;
 
 /// `1 - mean distance` of the validator's lists from the executor's, from 0 to 1.
 ///
-/// Each slice holds one list per position. `None` if there is nothing to compare: an empty list, or a
-/// replay shorter than the original (a longer one is cut).
+/// Each slice holds one list per position. `None` if there is nothing to compare: an empty list, or
+/// a replay shorter than the original (a longer one is cut).
 #[must_use]
 pub fn similarity(executor: &[Vec<Listed>], validator: &[Vec<Listed>]) -> Option<f64> {
     let listed = executor.first()?.len();
