@@ -1,65 +1,99 @@
 // out[r, n] (+)= sum_k weights[n, k] * x[r, k], for several rows of x: prefill on a CPU adapter.
 //
 // Shapes: weights [rows, columns], x [x_rows(), columns], out [x_rows(), out_stride] at out_first.
-// One invocation computes one weight row (x) against eight rows of x (y): a block is decoded once for
-// eight products. No barrier, no shared memory; all lanes read the same x.
+// One invocation computes four weight rows (x) against eight rows of x (y): eight weights of each row
+// are decoded once for eight products, and each x serves four rows. No barrier, no shared memory;
+// written out by hand because lavapipe keeps vectors in registers but not arrays.
 // CPU twin: compute/src/reference/ops.rs, matmul.
 override WORKGROUP: u32 = 8u;
 
 @group(0) @binding(4) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 
-fn product(w: Eight, at: u32) -> f32 {
-    return dot(w.a, x[at]) + dot(w.b, x[at + 1u]);
+// The same eight columns of four weight rows.
+struct Four {
+    a: Eight,
+    b: Eight,
+    c: Eight,
+    d: Eight,
 }
 
-fn store(row: u32, weight_row: u32, value: f32) {
+fn decode(row: u32, block: u32, part: u32) -> Eight {
+    let levels = levels8(row, block, part);
+    let scale = scale_of(row, block);
+    return Eight(levels.a * scale.x + scale.y, levels.b * scale.x + scale.y);
+}
+
+fn products(w: Four, at: u32) -> vec4<f32> {
+    let low = x[at];
+    let high = x[at + 1u];
+    return vec4<f32>(
+        dot(w.a.a, low) + dot(w.a.b, high),
+        dot(w.b.a, low) + dot(w.b.b, high),
+        dot(w.c.a, low) + dot(w.c.b, high),
+        dot(w.d.a, low) + dot(w.d.b, high),
+    );
+}
+
+fn store(row: u32, first: u32, values: vec4<f32>) {
     if (row >= x_rows()) {
         return;
     }
-    let at = row * matrix.out_stride + matrix.out_first + matrix.row_first + weight_row;
-    if (matrix.accumulate == 1u) {
-        out[at] += value;
-    } else {
-        out[at] = value;
+    let at = row * matrix.out_stride + matrix.out_first + matrix.row_first + first;
+    for (var i = 0u; i < min(4u, matrix.rows - first); i++) {
+        if (matrix.accumulate == 1u) {
+            out[at + i] += values[i];
+        } else {
+            out[at + i] = values[i];
+        }
     }
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let weight_row = id.x;
-    if (weight_row >= matrix.rows) {
+    let first = id.x * 4u;
+    if (first >= matrix.rows) {
         return;
     }
-    let first = id.y * 8u;
-    let row_vectors = matrix.columns >> 2u;
-    // Rows beyond the end repeat the last one; their results are not stored.
-    let starts_a = min(vec4<u32>(0u, 1u, 2u, 3u) + first, vec4<u32>(x_rows() - 1u)) * row_vectors;
-    let starts_b = min(vec4<u32>(4u, 5u, 6u, 7u) + first, vec4<u32>(x_rows() - 1u)) * row_vectors;
-    var sums_a = vec4<f32>(0.0);
-    var sums_b = vec4<f32>(0.0);
-    for (var block = 0u; block < (matrix.columns >> 5u); block++) {
-        let scale = scale_of(weight_row, block);
-        for (var part = 0u; part < 4u; part++) {
-            let levels = levels8(weight_row, block, part);
-            let w = Eight(levels.a * scale.x + scale.y, levels.b * scale.x + scale.y);
-            let at = block * 8u + part * 2u;
-            sums_a += vec4<f32>(
-                product(w, starts_a.x + at),
-                product(w, starts_a.y + at),
-                product(w, starts_a.z + at),
-                product(w, starts_a.w + at),
-            );
-            sums_b += vec4<f32>(
-                product(w, starts_b.x + at),
-                product(w, starts_b.y + at),
-                product(w, starts_b.z + at),
-                product(w, starts_b.w + at),
-            );
-        }
+    // Rows beyond an end repeat the last one; their results are not stored.
+    let rows = min(vec4<u32>(0u, 1u, 2u, 3u) + first, vec4<u32>(matrix.rows - 1u));
+    let x_first = id.y * 8u;
+    let x_last = vec4<u32>(x_rows() - 1u);
+    let from_a = min(vec4<u32>(0u, 1u, 2u, 3u) + x_first, x_last) * (matrix.columns >> 2u);
+    let from_b = min(vec4<u32>(4u, 5u, 6u, 7u) + x_first, x_last) * (matrix.columns >> 2u);
+    var sums_0 = vec4<f32>(0.0);
+    var sums_1 = vec4<f32>(0.0);
+    var sums_2 = vec4<f32>(0.0);
+    var sums_3 = vec4<f32>(0.0);
+    var sums_4 = vec4<f32>(0.0);
+    var sums_5 = vec4<f32>(0.0);
+    var sums_6 = vec4<f32>(0.0);
+    var sums_7 = vec4<f32>(0.0);
+    for (var eight = 0u; eight < (matrix.columns >> 3u); eight++) {
+        let block = eight >> 2u;
+        let part = eight & 3u;
+        let w = Four(
+            decode(rows.x, block, part),
+            decode(rows.y, block, part),
+            decode(rows.z, block, part),
+            decode(rows.w, block, part),
+        );
+        let at = eight * 2u;
+        sums_0 += products(w, from_a.x + at);
+        sums_1 += products(w, from_a.y + at);
+        sums_2 += products(w, from_a.z + at);
+        sums_3 += products(w, from_a.w + at);
+        sums_4 += products(w, from_b.x + at);
+        sums_5 += products(w, from_b.y + at);
+        sums_6 += products(w, from_b.z + at);
+        sums_7 += products(w, from_b.w + at);
     }
-    for (var i = 0u; i < 4u; i++) {
-        store(first + i, weight_row, sums_a[i]);
-        store(first + 4u + i, weight_row, sums_b[i]);
-    }
+    store(x_first, first, sums_0);
+    store(x_first + 1u, first, sums_1);
+    store(x_first + 2u, first, sums_2);
+    store(x_first + 3u, first, sums_3);
+    store(x_first + 4u, first, sums_4);
+    store(x_first + 5u, first, sums_5);
+    store(x_first + 6u, first, sums_6);
+    store(x_first + 7u, first, sums_7);
 }

@@ -76,20 +76,14 @@ impl AdapterSummary {
             kind: AdapterKind::from_wgpu(info.device_type),
             pci_bus_id: (!info.device_pci_bus_id.is_empty())
                 .then(|| info.device_pci_bus_id.clone()),
-            driver: format!("{} {}", info.driver, info.driver_info)
-                .trim()
-                .to_owned(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         }
     }
 }
 
 impl fmt::Display for AdapterSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} ({}, {}",
-            self.index, self.name, self.kind, self.backend
-        )?;
+        write!(f, "{}: {} ({}, {}", self.index, self.name, self.kind, self.backend)?;
         if let Some(pci) = &self.pci_bus_id {
             write!(f, ", {pci}")?;
         }
@@ -219,10 +213,7 @@ pub(crate) fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterSummary, wgpu:
 /// Lists every adapter of this machine; empty when there is no driver at all.
 #[must_use]
 pub fn list_adapters() -> Vec<AdapterSummary> {
-    enumerate(&instance())
-        .into_iter()
-        .map(|(summary, _)| summary)
-        .collect()
+    enumerate(&instance()).into_iter().map(|(summary, _)| summary).collect()
 }
 
 #[cfg(test)]
@@ -274,10 +265,7 @@ mod tests {
     fn software_is_the_last_resort() {
         let only = vec![adapter(0, "llvmpipe", AdapterKind::Software, "")];
         assert_eq!(choose(&only, &AdapterChoice::Best).unwrap().index, 0);
-        assert!(matches!(
-            choose(&[], &AdapterChoice::Best),
-            Err(GpuError::NoAdapter)
-        ));
+        assert!(matches!(choose(&[], &AdapterChoice::Best), Err(GpuError::NoAdapter)));
     }
 
     #[test]

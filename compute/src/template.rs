@@ -6,8 +6,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use crate::llm::Message;
@@ -57,11 +57,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, source.to_owned())
             .map_err(|error| TemplateError::Syntax(describe(&error)))?;
-        Ok(Self {
-            environment,
-            bos_text: bos_text.to_owned(),
-            eos_text: eos_text.to_owned(),
-        })
+        Ok(Self { environment, bos_text: bos_text.to_owned(), eos_text: eos_text.to_owned() })
     }
 
     /// The prompt for `messages`, ready for the assistant's answer. `now` is what templates that
@@ -141,11 +137,7 @@ fn python_method(
     }
 }
 
-fn string_method(
-    text: &str,
-    method: &str,
-    arguments: &[Value],
-) -> Option<Result<Value, Error>> {
+fn string_method(text: &str, method: &str, arguments: &[Value]) -> Option<Result<Value, Error>> {
     let argument = |i: usize| arguments.get(i).and_then(Value::as_str);
     let set = argument(0);
     let in_set = |c: char| set.map_or(c.is_whitespace(), |s| s.contains(c));
@@ -171,10 +163,7 @@ fn string_method(
         "startswith" => affix(&|a| text.starts_with(a))?.into(),
         "endswith" => affix(&|a| text.ends_with(a))?.into(),
         "replace" => text.replace(argument(0)?, argument(1)?).into(),
-        "find" => text
-            .find(argument(0)?)
-            .map_or(-1, |at| text[..at].chars().count() as i64)
-            .into(),
+        "find" => text.find(argument(0)?).map_or(-1, |at| text[..at].chars().count() as i64).into(),
         "count" => (text.matches(argument(0)?).count() as i64).into(),
         "split" => match (set, arguments.get(1).and_then(Value::as_i64)) {
             (None, _) => text.split_whitespace().map(Value::from).collect(),
@@ -194,11 +183,7 @@ fn title(text: &str) -> String {
         .flat_map(|c| {
             let upper = start;
             start = !c.is_alphabetic();
-            if upper {
-                c.to_uppercase().collect::<Vec<_>>()
-            } else {
-                c.to_lowercase().collect()
-            }
+            if upper { c.to_uppercase().collect::<Vec<_>>() } else { c.to_lowercase().collect() }
         })
         .collect()
 }
@@ -209,8 +194,7 @@ fn map_method(map: &Value, method: &str, arguments: &[Value]) -> Option<Result<V
         "keys" => keys().map(Iterator::collect),
         "values" => keys().and_then(|k| k.map(|key| map.get_item(&key)).collect()),
         "items" => keys().and_then(|k| {
-            k.map(|key| Ok(Value::from(vec![key.clone(), map.get_item(&key)?])))
-                .collect()
+            k.map(|key| Ok(Value::from(vec![key.clone(), map.get_item(&key)?]))).collect()
         }),
         "get" => map.get_item(arguments.first()?).map(|found| {
             if found.is_undefined() {
@@ -226,12 +210,21 @@ fn map_method(map: &Value, method: &str, arguments: &[Value]) -> Option<Result<V
 /// The subset of C's strftime that templates use; unknown letters stay as they are.
 fn strftime(format: &str, now: SystemTime) -> String {
     const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September",
-        "October", "November", "December",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
     ];
-    const DAYS: [&str; 7] = [
-        "Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday",
-    ];
+    const DAYS: [&str; 7] =
+        ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
     let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, in_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_date(days);
@@ -326,7 +319,8 @@ mod tests {
 
     #[test]
     fn endless_templates_run_out_of_fuel() {
-        let source = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
+        let source =
+            "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
         assert!(matches!(render(source), Err(TemplateError::Refused(_))));
     }
 

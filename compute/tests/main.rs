@@ -1,10 +1,24 @@
 //! Integration tests of the compute crate: kernels against their twins, models against vectors.
 
+#[cfg(test)]
 mod adapters;
+#[cfg(test)]
 mod gguf_hostile;
+#[cfg(test)]
 mod greedy;
+#[cfg(test)]
+mod kernels_equal;
+#[cfg(test)]
 mod kernels_static;
+#[cfg(test)]
 mod models;
+#[cfg(test)]
 mod proof;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
 mod text;
+#[cfg(test)]
+mod tiny_language;
+#[cfg(test)]
 mod tiny_models;

@@ -1,7 +1,8 @@
 //! Small Llama models rebuilt from the recipe of `tests/data/poc/tiny_e2e.json`, as GGUF files.
 //!
-//! Every weight comes from the proof's own generator, so nothing has to be downloaded: tensor `name` of
-//! model `tag` is `Z(S("tag_name"), numel)`, matrices over sqrt(columns), norms as `1 + z / 10`.
+//! Every weight comes from the proof's own generator, so nothing has to be downloaded: tensor
+//! `name` of model `tag` is `Z(S("tag_name"), numel)`, matrices over sqrt(columns), norms as `1 + z
+//! / 10`.
 
 use std::path::PathBuf;
 

@@ -214,7 +214,7 @@ fn place(
     file_bytes: usize,
 ) -> Result<(), GgufError> {
     let bad = |reason: String| GgufError::Tensor { name: entry.name.clone(), reason };
-    if entry.start % alignment != 0 {
+    if !entry.start.is_multiple_of(alignment) {
         return Err(bad(format!("offset {} is not aligned", entry.start)));
     }
     let end = data_start.checked_add(entry.start).and_then(|start| start.checked_add(entry.bytes));

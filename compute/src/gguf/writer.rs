@@ -94,7 +94,10 @@ impl GgufWriter {
         weights: &[f32],
     ) -> Result<&mut Self, GgufError> {
         let bad = |reason: String| GgufError::Tensor { name: name.to_owned(), reason };
-        if columns == 0 || columns % kind.block_weights() != 0 || weights.len() % columns != 0 {
+        if columns == 0
+            || !columns.is_multiple_of(kind.block_weights())
+            || !weights.len().is_multiple_of(columns)
+        {
             return Err(bad(format!("{columns} columns do not fit {kind} blocks")));
         }
         let data = encode(kind, weights).ok_or_else(|| bad(format!("{kind} has no encoder")))?;

@@ -51,6 +51,14 @@ const GROUP: &[(&str, f64)] = &[("WORKGROUP", 64.0)];
 const SHARED_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 16.0)];
 const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 64.0)];
 
+/// Weight rows one workgroup of `matvec_lane.wgsl` covers: eight lanes of four.
+pub const MATVEC_LANE_ROWS: u32 = 32;
+/// Weight rows and activation rows one workgroup of `matmul_lane.wgsl` covers.
+pub const MATMUL_LANE_ROWS: u32 = 32;
+pub const MATMUL_LANE_X_ROWS: u32 = 8;
+/// Weight rows, and activation rows, of a tile of `matmul_tile.wgsl`.
+pub const MATMUL_TILE: u32 = 64;
+
 /// The kernels that read one weight format.
 struct WeightKernels {
     embed: Kernel,

@@ -65,9 +65,7 @@ impl Kernel {
 
 /// Every kernel there is.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    llm::kernels()
-        .chain(poc::KERNELS.iter())
-        .chain(hash::KERNELS.iter())
+    llm::kernels().chain(poc::KERNELS.iter()).chain(hash::KERNELS.iter())
 }
 
 /// Finds a kernel by name; for tests and tools.

@@ -83,7 +83,7 @@ impl LlamaConfig {
 
     fn check(&self) -> Result<(), EngineError> {
         let within = |what: &str, value: usize, max: usize, multiple: usize| {
-            if value == 0 || value > max || value % multiple != 0 {
+            if value == 0 || value > max || !value.is_multiple_of(multiple) {
                 Err(unsupported(format!(
                     "{what} is {value}; expected a multiple of {multiple} from {multiple} to {max}"
                 )))
@@ -101,7 +101,7 @@ impl LlamaConfig {
         within("rope dimensions", self.rope, self.head, 2)?;
         within("vocabulary", self.vocabulary, VOCABULARY_MAX, 1)?;
         within("context", self.context_tokens, 1 << 24, 1)?;
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(unsupported(format!(
                 "{} query heads are no multiple of {} KV heads",
                 self.heads, self.kv_heads

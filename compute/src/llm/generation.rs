@@ -74,6 +74,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Raw logits after `ids`, for tests and replay tools.
+    pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
+        if ids.is_empty() {
+            return Err(bad("prompt", "is empty"));
+        }
+        self.check_ids("prompt", ids)?;
+        self.check_fits(ids.len())?;
+        self.prefill(ids)
+    }
+
     /// Feeds a prompt and returns the logits after its last token.
     fn prefill(&mut self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
         // At least the last id is fed again, for its logits.

@@ -64,7 +64,7 @@ impl Matrix {
         let mut pending = Packed::default();
         for entry in entries {
             for row in file.data(entry).chunks_exact(entry.row_bytes()) {
-                packing::pack_row(entry, row, &mut pending)?;
+                packing::pack_row(entry.kind, &entry.name, row, &mut pending)?;
                 matrix.rows += 1;
                 if pending.quants.len() == shard_rows * quant_bytes {
                     matrix.push(gpu, &entry.name, quant_bytes, &mut pending)?;
@@ -139,8 +139,8 @@ impl Matrix {
                 let many = gpu.pipeline(llm::matmul(self.format, method), &[])?;
                 let bind_group = gpu.bind(&one, &buffers)?;
                 let (tile_rows, tile_x) = match method {
-                    Method::Lane => (8, 8),
-                    Method::Group => (64, 64),
+                    Method::Lane => (llm::MATMUL_LANE_ROWS, llm::MATMUL_LANE_X_ROWS),
+                    Method::Group => (llm::MATMUL_TILE, llm::MATMUL_TILE),
                 };
                 Ok(Op::Product {
                     one: Variant {
@@ -191,8 +191,7 @@ impl Matrix {
 /// Constants of the matvec kernel and the weight rows one workgroup of it covers.
 fn vector_shape(method: Method, columns: usize) -> (Vec<(&'static str, f64)>, u32) {
     match method {
-        // Eight lanes of two rows each (matvec_lane.wgsl).
-        Method::Lane => (vec![], 16),
+        Method::Lane => (vec![], llm::MATVEC_LANE_ROWS),
         Method::Group => {
             let blocks = (columns / packing::BLOCK) as u32;
             let lanes = blocks.next_power_of_two().clamp(8, 32);

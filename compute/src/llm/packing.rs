@@ -8,8 +8,8 @@
 use half::f16;
 
 use super::error::EngineError;
+use crate::gguf::TensorType;
 use crate::gguf::dequant::{dequantise, q4k_scale_min};
-use crate::gguf::{TensorEntry, TensorType};
 use crate::kernels::llm::WeightFormat;
 
 /// Weights per block in every layout.
@@ -49,13 +49,18 @@ pub fn row_bytes(format: WeightFormat, columns: usize) -> (usize, usize) {
     }
 }
 
-/// Packs one row, `data` being the row's bytes in the file, and appends it to `into`.
-pub fn pack_row(entry: &TensorEntry, data: &[u8], into: &mut Packed) -> Result<(), EngineError> {
-    let blocks = data.chunks_exact(entry.kind.block_bytes());
-    match entry.kind {
+/// Packs one row, `data` being its bytes in the file, and appends it to `into`. `name` is for errors.
+pub fn pack_row(
+    kind: TensorType,
+    name: &str,
+    data: &[u8],
+    into: &mut Packed,
+) -> Result<(), EngineError> {
+    let blocks = data.chunks_exact(kind.block_bytes());
+    match kind {
         TensorType::F32 | TensorType::F16 => into.quants.extend_from_slice(data),
         TensorType::Bf16 | TensorType::Q5_1 | TensorType::Q6K => {
-            let weights = dequantise(entry.kind, data);
+            let weights = dequantise(kind, data);
             into.quants.extend(weights.iter().flat_map(|w| w.to_le_bytes()));
         }
         TensorType::Q8_0 => {
@@ -89,7 +94,7 @@ pub fn pack_row(entry: &TensorEntry, data: &[u8], into: &mut Packed) -> Result<(
                 let offset = f16::from_f32(-8.0 * d.to_f32());
                 if !offset.is_finite() {
                     return Err(EngineError::UnsupportedModel {
-                        reason: format!("tensor {}: a scale of {d} is absurd", entry.name),
+                        reason: format!("tensor {name}: a scale of {d} is absurd"),
                     });
                 }
                 into.scales.extend(d.to_le_bytes());

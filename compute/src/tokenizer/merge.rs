@@ -58,12 +58,7 @@ pub(super) fn merge(ids: &[u32], merges: &Merges) -> Vec<u32> {
 
 type Candidate = Reverse<(u32, usize, (u32, u32), u32)>;
 
-fn offer(
-    symbols: &[Symbol],
-    left: usize,
-    merges: &Merges,
-    queue: &mut BinaryHeap<Candidate>,
-) {
+fn offer(symbols: &[Symbol], left: usize, merges: &Merges, queue: &mut BinaryHeap<Candidate>) {
     let right = symbols[left].next;
     if right == NONE {
         return;
@@ -81,13 +76,8 @@ mod tests {
     #[test]
     fn ranks_decide_then_position() {
         // a=0 b=1 c=2; ab=3 (rank 1), bc=4 (rank 0), aa=5 (rank 2), abc=6 (rank 3)
-        let merges: Merges = [
-            ((0, 1), (1, 3)),
-            ((1, 2), (0, 4)),
-            ((0, 0), (2, 5)),
-            ((0, 4), (3, 6)),
-        ]
-        .into();
+        let merges: Merges =
+            [((0, 1), (1, 3)), ((1, 2), (0, 4)), ((0, 0), (2, 5)), ((0, 4), (3, 6))].into();
         assert_eq!(merge(&[0, 1, 2], &merges), [6]);
         assert_eq!(merge(&[0, 1], &merges), [3]);
         assert_eq!(merge(&[0, 0, 0], &merges), [5, 0]);

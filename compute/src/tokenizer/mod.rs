@@ -61,22 +61,15 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads the tokenizer of a model file.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, TokenizerError> {
-        let model = metadata
-            .string("tokenizer.ggml.model")?
-            .ok_or(TokenizerError::Missing)?;
+        let model = metadata.string("tokenizer.ggml.model")?.ok_or(TokenizerError::Missing)?;
         if model != "gpt2" {
-            return Err(TokenizerError::UnsupportedModel {
-                model: model.to_owned(),
-            });
+            return Err(TokenizerError::UnsupportedModel { model: model.to_owned() });
         }
         let pre = metadata.string("tokenizer.ggml.pre")?.unwrap_or("default");
         let names = metadata.require_strings("tokenizer.ggml.tokens")?;
         let kinds = metadata.array("tokenizer.ggml.token_type")?.unwrap_or(&[]);
-        let tokens: Vec<Token> = names
-            .iter()
-            .enumerate()
-            .map(|(i, name)| token(name, kinds.get(i)))
-            .collect();
+        let tokens: Vec<Token> =
+            names.iter().enumerate().map(|(i, name)| token(name, kinds.get(i))).collect();
 
         let by_name: HashMap<&str, u32> = names.iter().copied().zip(0..).collect();
         let mut merges = Merges::new();
@@ -118,9 +111,7 @@ impl Tokenizer {
         Ok(Self {
             bos: special("tokenizer.ggml.bos_token_id")?,
             unknown: special("tokenizer.ggml.unknown_token_id")?,
-            add_bos: metadata
-                .bool("tokenizer.ggml.add_bos_token")?
-                .unwrap_or(false),
+            add_bos: metadata.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(false),
             whole_words_first: matches!(pre, "llama-bpe" | "llama3"),
             splitter: Splitter::new(pre)?,
             tokens,
@@ -258,22 +249,14 @@ fn token(name: &str, kind: Option<&Value>) -> Token {
             .collect::<Option<Vec<u8>>>()
             .unwrap_or_else(|| name.as_bytes().to_vec())
     };
-    Token {
-        bytes,
-        control: kind_of(kind) == TYPE_CONTROL,
-    }
+    Token { bytes, control: kind_of(kind) == TYPE_CONTROL }
 }
 
-fn merge_rule(
-    pair: &str,
-    by_name: &HashMap<&str, u32>,
-) -> Result<(u32, u32, u32), TokenizerError> {
-    let bad = |reason: &str| TokenizerError::Vocabulary {
-        reason: format!("merge '{pair}': {reason}"),
-    };
-    let (left, right) = pair
-        .split_once(' ')
-        .ok_or_else(|| bad("two tokens separated by a space expected"))?;
+fn merge_rule(pair: &str, by_name: &HashMap<&str, u32>) -> Result<(u32, u32, u32), TokenizerError> {
+    let bad =
+        |reason: &str| TokenizerError::Vocabulary { reason: format!("merge '{pair}': {reason}") };
+    let (left, right) =
+        pair.split_once(' ').ok_or_else(|| bad("two tokens separated by a space expected"))?;
     let id = |name: &str| by_name.get(name).copied();
     match (id(left), id(right), id(&format!("{left}{right}"))) {
         (Some(left), Some(right), Some(whole)) => Ok((left, right, whole)),

@@ -20,10 +20,7 @@ const GPT2: Rule = Rule {
     pattern: r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+",
     line_breaks_stay: false,
 };
-const DIGIT: Rule = Rule {
-    pattern: r"\p{N}",
-    line_breaks_stay: false,
-};
+const DIGIT: Rule = Rule { pattern: r"\p{N}", line_breaks_stay: false };
 const LLAMA3: Rule = Rule {
     pattern: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
     line_breaks_stay: true,
@@ -72,24 +69,18 @@ pub(super) struct Splitter {
 
 impl Splitter {
     pub fn new(pre: &str) -> Result<Self, TokenizerError> {
-        let (_, rules) = RULES
-            .iter()
-            .find(|(name, _)| *name == pre)
-            .ok_or_else(|| TokenizerError::UnsupportedPre {
+        let (_, rules) = RULES.iter().find(|(name, _)| *name == pre).ok_or_else(|| {
+            TokenizerError::UnsupportedPre {
                 pre: pre.to_owned(),
                 known: RULES.iter().map(|r| r.0).collect::<Vec<_>>().join(", "),
-            })?;
+            }
+        })?;
         let cuts = rules
             .iter()
             .map(|rule| {
                 Regex::new(rule.pattern)
-                    .map(|pattern| Cut {
-                        pattern,
-                        line_breaks_stay: rule.line_breaks_stay,
-                    })
-                    .map_err(|error| TokenizerError::Split {
-                        reason: error.to_string(),
-                    })
+                    .map(|pattern| Cut { pattern, line_breaks_stay: rule.line_breaks_stay })
+                    .map_err(|error| TokenizerError::Split { reason: error.to_string() })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { cuts })
