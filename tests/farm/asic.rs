@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use farm_tests::asic::fault::Fault;
 use farm_tests::asic::{AsicConfig, Family, RunningAsic, StepConfig};
 use farm_tests::clock::FarmClock;
-use roadbed_protocol::UnixMillis;
+use roadbed_protocol::{Millis, UnixMillis};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Farm seconds in a wall second here: a wake-up of a minute takes half a second.
-const RATE: f64 = 120.0;
+/// Farm seconds in a wall second here: a wake-up of a minute takes a quarter of one.
+const RATE: f64 = 240.0;
 /// Wall time within which anything expected must have happened.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,6 +29,10 @@ impl Drop for Bench {
     }
 }
 
+fn step(watts: u64, terahash: f64) -> StepConfig {
+    StepConfig { watts, terahash }
+}
+
 async fn bench(family: Family) -> Bench {
     let stop = CancellationToken::new();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -40,10 +44,10 @@ async fn bench(family: Family) -> Bench {
         password: "admin".to_owned(),
         floor_watts: 18,
         wake_seconds: 60,
-        steps: vec![
-            StepConfig { watts: 2_550, terahash: 170.0 },
-            StepConfig { watts: 3_520, terahash: 236.0 },
-        ],
+        steps: match family {
+            Family::Luxos => vec![step(1_384, 65.0), step(2_794, 121.8)],
+            Family::Vnish => vec![step(2_550, 170.0), step(3_520, 236.0)],
+        },
         asleep: false,
         fault: None,
     };
@@ -119,11 +123,11 @@ async fn luxos_answers_every_recorded_command_with_live_values() {
     let summary = ask(address, "summary", "").await;
     let gigahash = summary["SUMMARY"][0]["GHS 5s"].as_f64().unwrap();
     // The configured top step took the place of the recorded profile nearest in hashrate.
-    assert!((200_000.0..240_000.0).contains(&gigahash), "{gigahash}");
+    assert!((115_000.0..125_000.0).contains(&gigahash), "{gigahash}");
     assert_eq!(ask(address, "voltageget", "1").await["VOLTAGE"][0]["Board"], 1);
     assert_eq!(severity(&ask(address, "nonsense", "").await), "E");
     let joined = ask(address, "summary+power", "").await;
-    assert!(joined["power"][0]["POWER"][0]["Watts"].as_u64().unwrap() > 3_400);
+    assert!(joined["power"][0]["POWER"][0]["Watts"].as_u64().unwrap() > 2_700);
     assert!(joined["summary"][0]["SUMMARY"].is_array());
 }
 
@@ -131,7 +135,7 @@ async fn luxos_answers_every_recorded_command_with_live_values() {
 async fn luxos_sleeps_and_wakes_by_the_watts() {
     let bench = bench(Family::Luxos).await;
     let address = bench.asic.address;
-    watts_become(address, 3_400..=3_520).await;
+    watts_become(address, 2_700..=2_794).await;
     let session = log_on(address).await;
     let slept = ask(address, "curtail", &format!("{session},sleep")).await;
     assert_eq!(slept["CURTAIL"][0]["Action"], "sleep mode");
@@ -143,7 +147,7 @@ async fn luxos_sleeps_and_wakes_by_the_watts() {
     assert_eq!(summary["SUMMARY"][0]["GHS 5s"], 0.0);
     let woken = ask(address, "curtail", &format!("{session},wakeup")).await;
     assert_eq!(severity(&woken), "S");
-    watts_become(address, 3_400..=3_520).await;
+    watts_become(address, 2_700..=2_794).await;
     assert_eq!(bench.asic.miner.status().commands, 2);
 }
 
@@ -152,20 +156,53 @@ async fn luxos_changes_profile_only_without_the_thermal_manager() {
     let bench = bench(Family::Luxos).await;
     let address = bench.asic.address;
     let session = log_on(address).await;
-    let refused = ask(address, "profileset", &format!("{session},2550W")).await;
+    let refused = ask(address, "profileset", &format!("{session},1384W")).await;
     assert_eq!(severity(&refused), "E");
     let off = ask(address, "atmset", &format!("{session},enabled=false")).await;
     assert_eq!(severity(&off), "S");
     assert_eq!(ask(address, "atm", "").await["ATM"][0]["Enabled"], false);
-    let set = ask(address, "profileset", &format!("{session},2550W")).await;
+    let set = ask(address, "profileset", &format!("{session},1384W")).await;
     assert_eq!(severity(&set), "S");
-    watts_become(address, 2_500..=2_550).await;
+    watts_become(address, 1_370..=1_384).await;
     let name = set["PROFILE"][0]["Profile"].clone();
+    for bad in ["enabled=perhaps", "max_profile=nowhere", "colour=red", ""] {
+        let answer = ask(address, "atmset", &format!("{session},{bad}")).await;
+        assert_eq!(severity(&answer), "E", "{bad}");
+    }
     assert_eq!(ask(address, "config", "").await["CONFIG"][0]["Profile"], name);
     for bad in ["nowhere", "1W", "-5kW", ""] {
         let answer = ask(address, "profileset", &format!("{session},{bad}")).await;
         assert_eq!(severity(&answer), "E", "{bad}");
     }
+}
+
+#[tokio::test]
+async fn luxos_climbs_back_unless_it_has_a_ceiling() {
+    let bench = bench(Family::Luxos).await;
+    let address = bench.asic.address;
+    let session = log_on(address).await;
+    let order = async |command: &str, rest: &str| {
+        let answer = ask(address, command, &format!("{session},{rest}")).await;
+        assert_eq!(severity(&answer), "S", "{command} {rest}");
+        answer
+    };
+    order("atmset", "enabled=false").await;
+    let set = order("profileset", "1384W").await;
+    let name = set["PROFILE"][0]["Profile"].as_str().unwrap().to_owned();
+    let ceiling = format!("enabled=true,max_profile={name}");
+    order("atmset", &ceiling).await;
+    assert_eq!(ask(address, "atm", "").await["ATM"][0]["MaxProfile"], name.as_str());
+    watts_become(address, 1_370..=1_384).await;
+    // Half an hour of farm time later it is still there.
+    let later = bench.asic.miner.now() + Millis::from_mins(31);
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while bench.asic.miner.now() < later {
+        assert!(Instant::now() < deadline, "the farm's clock stands");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    watts_become(address, 1_370..=1_384).await;
+    order("atmset", "max_profile=").await;
+    watts_become(address, 1_385..=2_794).await;
 }
 
 #[tokio::test]
@@ -214,7 +251,7 @@ async fn luxos_faults_show() {
     miner.set_fault(Some(Fault::DropsOffline)).unwrap();
     assert!(exchange(address, r#"{"command":"summary"}"#).await.is_empty());
     miner.set_fault(None).unwrap();
-    watts_become(address, 3_400..=3_520).await;
+    watts_become(address, 2_700..=2_794).await;
     assert!(miner.set_fault(Some(Fault::WrongPassword)).is_err());
 }
 
@@ -230,7 +267,7 @@ async fn a_restart_is_silent_for_a_while_and_then_over() {
         assert!(Instant::now() < deadline, "still restarting");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    watts_become(address, 3_400..=3_520).await;
+    watts_become(address, 2_700..=2_794).await;
 }
 
 /// A VNish client: base address, HTTP client, token.
@@ -323,7 +360,12 @@ async fn vnish_stops_starts_and_changes_preset_by_the_watts() {
         web.watts_become(3_400..=3_520).await;
     }
     let wanted = |preset: &str| json!({ "miner": { "overclock": { "preset": preset } } });
-    web.post("settings", wanted("2550")).await;
+    let ceiling = json!({ "miner": { "overclock": {
+        "preset": "2550", "preset_switcher": { "top_preset": "2550" }
+    }}});
+    web.post("settings", ceiling).await;
+    let (_, settings) = web.get("settings").await;
+    assert_eq!(settings["miner"]["overclock"]["preset_switcher"]["top_preset"], "2550");
     web.watts_become(2_500..=2_550).await;
     let (_, performance) = web.get("perf-summary").await;
     assert_eq!(performance["current_preset"]["status"], "tuned");

@@ -5,12 +5,15 @@
 //! answers of orders that succeed; the codes and texts of refusals are *modelled*, and so is everything a sleeping
 //! machine says (`CurtailMode` "Sleep", PSU off, zero hashrates).
 //!
-//! As recorded, the thermal manager (ATM) is on at the start, and profiles cannot be set while it is.
+//! As recorded, the thermal manager (ATM) is on at the start. Profiles cannot be set while it is, and while the boards are
+//! cool it climbs back, a profile each quarter of an hour, up to its `max_profile`: a profile set and left without a
+//! ceiling does not stay. (That it restores the default is documented; the pace is its documented `post_ramp_minutes`.)
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use roadbed_protocol::Watts;
+use roadbed_protocol::{Millis, UnixMillis, Watts};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -23,6 +26,8 @@ use crate::clock::FarmClock;
 
 /// Wall time after which an unused session is gone. Sessions are a matter of sockets, so this is not farm time.
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Farm time after a change of profile or power before the thermal manager climbs a profile.
+const POST_RAMP: Millis = Millis::from_mins(15);
 /// Name the recordings carry in every status.
 const DESCRIPTION: &str = "LUXminer 2025.4.8.220305-57b389c7";
 /// Session id another tool is said to hold under [`Fault::SessionHeld`].
@@ -40,8 +45,29 @@ pub struct Luxos {
 struct State {
     session: Option<Session>,
     sessions_made: u64,
-    atm_off: bool,
+    atm: ThermalManager,
     red_led: bool,
+}
+
+#[derive(Debug, Clone)]
+struct ThermalManager {
+    enabled: bool,
+    /// Highest profile it may climb to; empty is none.
+    max_profile: String,
+    min_profile: String,
+    /// When it, or somebody else, last changed profile or power.
+    acted: UnixMillis,
+}
+
+impl Default for ThermalManager {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_profile: "default".to_owned(),
+            min_profile: String::new(),
+            acted: UnixMillis(0),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,16 +78,22 @@ struct Session {
 }
 
 impl Luxos {
-    /// A machine that has run for long. Each configured step takes the place of the recorded profile nearest in hashrate.
+    /// A machine that has run for long. Each configured step takes the place of the recorded profile nearest in
+    /// hashrate that no other step has taken.
     #[must_use]
     pub fn new(config: &AsicConfig, clock: FarmClock) -> Self {
         let mut profiles = embedded(include_str!("../../data/asic/luxos/profiles.json"));
         if let Some(list) = profiles["PROFILES"].as_array_mut() {
+            let mut taken = HashSet::new();
             for step in &config.steps {
                 let distance = |entry: &Value| (number(&entry["Hashrate"]) - step.terahash).abs();
-                if let Some(entry) =
-                    list.iter_mut().min_by(|a, b| distance(a).total_cmp(&distance(b)))
-                {
+                let nearest = list
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(place, _)| !taken.contains(place))
+                    .min_by(|(_, a), (_, b)| distance(a).total_cmp(&distance(b)));
+                if let Some((place, entry)) = nearest {
+                    taken.insert(place);
                     entry["Hashrate"] = json!(step.terahash);
                     entry["Watts"] = json!(step.watts);
                     entry["IsTuned"] = json!(true);
@@ -138,7 +170,10 @@ impl Luxos {
             }
             "curtail" => self.curtail(argument),
             "profileset" => self.set_profile(argument),
-            "atmset" => self.set_thermal_manager(argument),
+            "atmset" => {
+                let assignments: Vec<&str> = std::iter::once(argument).chain(words).collect();
+                self.set_thermal_manager(&assignments)
+            }
             "ledset" => {
                 self.lock().red_led = argument == "red" && words.next() != Some("off");
                 status(333, "S", "LED set")
@@ -177,6 +212,7 @@ impl Luxos {
         };
         let name = steps[place].name.clone();
         self.miner.order(|body, now| body.choose_step(place, now));
+        self.lock().atm.acted = self.miner.now();
         let mut done = status(321, "S", "Profile Set");
         done["PROFILE"] = json!([
             { "Board": 0, "FrequencyStep": 5, "Profile": name, "VoltageStep": 0.05 }
@@ -184,26 +220,64 @@ impl Luxos {
         done
     }
 
-    fn set_thermal_manager(&self, assignment: &str) -> Value {
-        match assignment {
-            "enabled=true" | "enabled=false" => {
-                let off = assignment == "enabled=false";
-                if self.miner.order(|_, _| {}) {
-                    self.lock().atm_off = off;
+    fn set_thermal_manager(&self, assignments: &[&str]) -> Value {
+        let (steps, _) = self.miner.steps();
+        let mut wanted = self.lock().atm.clone();
+        for assignment in assignments {
+            let profile = |name: &str| name.is_empty() || select_profile(&steps, name).is_some();
+            match assignment.split_once('=') {
+                Some(("enabled", "true")) => wanted.enabled = true,
+                Some(("enabled", "false")) => wanted.enabled = false,
+                Some(("max_profile", name)) if profile(name) => {
+                    wanted.max_profile = name.to_owned()
                 }
-                status(340, "S", "ATM configuration updated")
+                Some(("min_profile", name)) if profile(name) => {
+                    wanted.min_profile = name.to_owned()
+                }
+                Some((
+                    "startup_minutes" | "post_ramp_minutes" | "temp_window" | "prevent_oc",
+                    _,
+                )) => {}
+                Some(_) | None => return status(402, "E", "Invalid ATM parameter"),
             }
-            _ => status(402, "E", "Invalid ATM parameter"),
         }
+        if self.miner.order(|_, _| {}) {
+            wanted.acted = self.miner.now();
+            self.lock().atm = wanted;
+        }
+        status(340, "S", "ATM configuration updated")
     }
 
     fn thermal_manager(&self) -> Value {
+        let atm = self.lock().atm.clone();
         let mut answer = status(339, "S", "ATM configuration values");
         answer["ATM"] = json!([{
-            "Enabled": self.atm_enabled(), "MaxProfile": "default", "MinProfile": "", "PostRampMinutes": 15,
-            "StartupMinutes": 15, "TempWindow": 5.0
+            "Enabled": atm.enabled, "MaxProfile": atm.max_profile, "MinProfile": atm.min_profile,
+            "PostRampMinutes": 15, "StartupMinutes": 15, "TempWindow": 5.0
         }]);
         answer
+    }
+
+    /// Lets the thermal manager climb the profiles that are due since it was last let.
+    fn climb(&self) {
+        let now = self.miner.now();
+        let (steps, chosen) = self.miner.steps();
+        let mut state = self.lock();
+        let atm = &mut state.atm;
+        if atm.acted == UnixMillis(0) || !self.miner.is_awake() {
+            atm.acted = now;
+        }
+        let due = now.since(atm.acted).0 / POST_RAMP.0;
+        if !atm.enabled || due == 0 {
+            return;
+        }
+        atm.acted = now;
+        let ceiling = select_profile(&steps, &atm.max_profile).unwrap_or(steps.len() - 1);
+        let place = steps.iter().position(|step| *step == chosen).unwrap_or(0);
+        let reached = place.saturating_add(usize::try_from(due).unwrap_or(usize::MAX));
+        if place < ceiling {
+            self.miner.drift(|body, now| body.choose_step(reached.min(ceiling), now));
+        }
     }
 
     fn log_on(&self) -> Value {
@@ -267,7 +341,7 @@ impl Luxos {
     }
 
     fn atm_enabled(&self) -> bool {
-        !self.lock().atm_off
+        self.lock().atm.enabled
     }
 
     fn red_led(&self) -> bool {
@@ -285,6 +359,7 @@ impl CommandFace for Luxos {
     }
 
     fn answer(&self, command: &str, parameter: &str) -> Value {
+        self.climb();
         let mut answer = if command == "logon" {
             self.log_on()
         } else {

@@ -223,6 +223,12 @@ impl Miner {
         obeys
     }
 
+    /// Lets the firmware change the body by itself: no order, and no fault keeps it.
+    pub fn drift(&self, act: impl FnOnce(&mut Physics, UnixMillis)) {
+        let now = self.now();
+        act(&mut self.lock().body, now);
+    }
+
     /// Its line in the status document.
     #[must_use]
     pub fn status(&self) -> AsicStatus {

@@ -17,7 +17,7 @@ const HEAT_SECONDS: f64 = 90.0;
 const AVERAGE_SECONDS: f64 = 300.0;
 /// Air of the hall, and how far above it the boards sit at the highest step.
 const AMBIENT_CELSIUS: f64 = 24.0;
-const RISE_CELSIUS: f64 = 38.0;
+const RISE_CELSIUS: f64 = 30.0;
 
 /// One power step a miner can run at.
 #[derive(Debug, Clone, PartialEq)]

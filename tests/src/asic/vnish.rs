@@ -3,7 +3,8 @@
 //! `POST /api/v1/unlock {"pw"}` gives a token, which later requests carry as `Authorization`, with or without `Bearer`
 //! (foreign clients send both forms). Most reads need none, but without one the host name is empty and settings are closed.
 //! `POST settings` answers `{"restart_required":false,"reboot_required":false}` whether or not it did anything. Presets
-//! named by watts: those of the config are tuned; choosing an untuned one starts a tuning run that lasts hours.
+//! named by watts: those of the config are tuned; choosing an untuned one starts a tuning run that lasts hours. The preset
+//! switcher is on, as recorded, and keeps the `top_preset` it is given; at this hall's temperatures it never has cause to act.
 //!
 //! *Modelled*: the refusals (401), the states other than the recorded "auto-tuning", and a stopped machine's summary, which
 //! follows the shape of a described machine without chains. On a real one `start` may be needed after `stop`, and `resume`
@@ -58,6 +59,8 @@ struct Door {
     made: u64,
     light: bool,
     tuning_until: Option<UnixMillis>,
+    /// Ceiling of the preset switcher, once somebody has set it.
+    top_preset: Option<String>,
 }
 
 #[derive(Debug)]
@@ -237,7 +240,9 @@ impl Vnish {
         if let Some(preset) = preset {
             patch(&mut answer, "/current_preset", preset.clone());
         }
-        patch(&mut answer, "/preset_switcher/enabled", false);
+        if let Some(top) = self.lock().top_preset.clone() {
+            patch(&mut answer, "/preset_switcher/top_preset", top);
+        }
         answer
     }
 
@@ -245,7 +250,9 @@ impl Vnish {
         let mut answer = embedded(include_str!("../../data/asic/vnish/web/settings.json"));
         let (_, step) = self.miner.steps();
         patch(&mut answer, "/miner/overclock/preset", step.name);
-        patch(&mut answer, "/miner/overclock/preset_switcher/enabled", false);
+        if let Some(top) = self.lock().top_preset.clone() {
+            patch(&mut answer, "/miner/overclock/preset_switcher/top_preset", top);
+        }
         answer
     }
 
@@ -268,6 +275,10 @@ impl Vnish {
             } else {
                 Some(UnixMillis(now.0.saturating_add(TUNING_MS)))
             };
+        }
+        let top = wanted.pointer("/miner/overclock/preset_switcher/top_preset");
+        if obeyed && let Some(top) = top.and_then(Value::as_str) {
+            self.lock().top_preset = Some(top.to_owned());
         }
         let answer = embedded(include_str!("../../data/asic/vnish/privileged/settings.json"));
         Json(answer).into_response()
