@@ -81,6 +81,8 @@ pub struct GpuConfig {
     pub adapter: String,
     /// Where the MLNode and OpenAI faces listen.
     pub listen: SocketAddr,
+    /// Bearer token every request to the faces must carry, if any.
+    pub auth_token: Option<String>,
     /// Which power and heat sensor is read.
     pub sensor: SensorChoice,
     /// The pool it mines for, when it may mine.

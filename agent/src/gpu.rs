@@ -1,1 +1,267 @@
-//! The driver of a GPU rig.
+//! The driver of a GPU rig: this machine's engine, proof side, HTTP faces and miner behind one pair of hands.
+//!
+//! Orders go to one task, which does one thing at a time; a newer order ends the waiting for an older one. Serve and
+//! prove share the loaded engine, so a hand-over between them touches nothing; everything else goes through a stop that
+//! is said only when the model is unloaded and every hash thread is silent.
+//!
+//! ```text
+//! runtime -> orders -> task -> gate (faces) | engine (load, drain, unload) | miner (start, silence)
+//!    ^-- events <------- task <- engine state, proof deliveries
+//! ```
+
+mod artifacts;
+mod task;
+
+use std::net::TcpListener as StdListener;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use roadbed_compute::list_adapters;
+use roadbed_protocol::{HashesPerSecond, JobCounters, Millis, RigProfile, Workload, WorkloadKind};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::FarmClock;
+use crate::config::GpuConfig;
+use crate::driver::{DriverEvents, Observation, RigDriver};
+use crate::engine::catalogue::ModelStore;
+use crate::engine::startup::load_request;
+use crate::engine::{EngineService, WgpuLoader};
+use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use crate::journal::Journal;
+use crate::miner::MinerHandle;
+use crate::proof::{ProofService, ProofSettings};
+use crate::sensors::Sensors;
+
+use artifacts::JournalledArtifacts;
+use task::{Order, Parts, Task};
+
+/// Orders under way to the task; the rig machine gives a handful and waits for what comes of them.
+const ORDERS_MAX: usize = 64;
+/// Deliveries of artifacts under way to the task.
+const DELIVERIES_MAX: usize = 64;
+/// Artifacts are sent this often in farm time, as the network's own nodes do.
+const SEND_EVERY: Millis = Millis::from_secs(5);
+/// But on an accelerated clock no more often than this on the wall.
+const SEND_EVERY_MIN: Duration = Duration::from_millis(500);
+
+/// Why a GPU rig cannot be driven.
+#[derive(Debug, thiserror::Error)]
+pub enum GpuRigError {
+    /// The model is not here.
+    #[error("{0}")]
+    Model(String),
+    /// The faces cannot listen.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The configured address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        reason: String,
+    },
+    /// The sensor asked for is not there.
+    #[error("sensor {0}")]
+    Sensor(#[from] crate::sensors::SensorAbsent),
+    /// The operating system gives no thread.
+    #[error("cannot start the engine thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What the driver and its task both see.
+#[derive(Default)]
+struct Shared {
+    /// What runs, starts or ends.
+    running: Option<Workload>,
+    miner: Option<MinerHandle>,
+    /// Work of miners that have ended.
+    mined: JobCounters,
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The hands of a GPU rig.
+pub struct GpuDriver {
+    orders: mpsc::Sender<Order>,
+    shared: Arc<Mutex<Shared>>,
+    engine: EngineService,
+    proof: ProofService,
+    sensors: Sensors,
+    clock: FarmClock,
+    faces: CancellationToken,
+}
+
+impl GpuDriver {
+    /// Starts engine thread, faces and task on the current tokio runtime; nothing is loaded yet.
+    ///
+    /// # Errors
+    /// [`GpuRigError`].
+    pub fn spawn(
+        config: &GpuConfig,
+        profile: &RigProfile,
+        clock: FarmClock,
+        journal: &Journal,
+        events: DriverEvents,
+    ) -> Result<Self, GpuRigError> {
+        let mut configured = load_request(&config.model, Some(&config.adapter))
+            .map_err(|error| GpuRigError::Model(format!("{error:#}")))?;
+        configured.served_as.clone_from(&config.served_as);
+        let sensors = Sensors::open(config.sensor, profile)?;
+        let listener = listen(config)?;
+        let engine = EngineService::start(WgpuLoader).map_err(GpuRigError::Thread)?;
+        let (delivered, deliveries) = mpsc::channel(DELIVERIES_MAX);
+        let settings = ProofSettings {
+            send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),
+            ..ProofSettings::default()
+        };
+        let artifacts = Arc::new(JournalledArtifacts::new(journal.clone()));
+        let proof = ProofService::new(engine.clone(), artifacts, settings, Some(delivered));
+        let gate = GateControl::new(Gate::Other(WorkloadKind::Idle));
+        let node = Node::new(NodeParts {
+            engine: engine.clone(),
+            proof: proof.clone(),
+            gate: gate.clone(),
+            configured: configured.clone(),
+            store: ModelStore::from_environment().ok(),
+            devices: list_adapters(),
+        });
+        let faces = CancellationToken::new();
+        let settings = FacesSettings { auth_token: config.auth_token.clone() };
+        let serving =
+            tokio::spawn(serve(listener, Faces::new(Arc::new(node), settings), faces.clone()));
+        tracing::info!(address = %config.listen, sensor = sensors.name(), "MLNode and OpenAI faces listen");
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let parts = Parts {
+            engine: engine.clone(),
+            proof: proof.clone(),
+            gate,
+            configured,
+            pool: config.pool.clone(),
+            shared: Arc::clone(&shared),
+        };
+        let (orders, wanted) = mpsc::channel(ORDERS_MAX);
+        tokio::spawn(Task::new(parts, events, serving).run(wanted, deliveries));
+        Ok(Self { orders, shared, engine, proof, sensors, clock, faces })
+    }
+
+    /// A full queue means a stuck task; the rig machine finds out by its own deadline.
+    fn order(&self, order: Order) {
+        if let Err(error) = self.orders.try_send(order) {
+            tracing::error!("an order to the GPU rig is lost: {error}");
+        }
+    }
+}
+
+fn listen(config: &GpuConfig) -> Result<TcpListener, GpuRigError> {
+    let listener = StdListener::bind(config.listen).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    listener
+        .map_err(|error| GpuRigError::Listen { address: config.listen, reason: error.to_string() })
+}
+
+impl RigDriver for GpuDriver {
+    fn probe(&mut self) {
+        self.order(Order::Probe);
+    }
+
+    fn start(&mut self, workload: Workload) {
+        self.order(Order::Start(workload));
+    }
+
+    fn hand_over(&mut self, to: Workload) {
+        self.order(Order::HandOver(to));
+    }
+
+    fn begin_drain(&mut self) {
+        self.order(Order::BeginDrain);
+    }
+
+    fn cancel_drain(&mut self) {
+        self.order(Order::CancelDrain);
+    }
+
+    fn stop(&mut self, _force: bool) {
+        // There is no gentler way that would be worth waiting for: open chats were drained before.
+        self.order(Order::Stop);
+    }
+
+    fn hold_floor(&mut self) {
+        self.order(Order::HoldFloor);
+    }
+
+    fn cut_power(&mut self) {
+        // At once, not when the task comes to it.
+        if let Some(miner) = &lock(&self.shared).miner {
+            miner.stop();
+        }
+        self.engine.stop_work();
+        self.order(Order::HoldFloor);
+    }
+
+    fn observe(&mut self) -> Observation {
+        let (running, hashrate, mined) = {
+            let shared = lock(&self.shared);
+            let stats = shared.miner.as_ref().map(MinerHandle::stats);
+            let counters = stats.as_ref().map(|stats| stats.counters()).unwrap_or_default();
+            let hashrate = stats.map(|stats| stats.hashrate);
+            (shared.running.clone(), hashrate, add_shares(&shared.mined, &counters))
+        };
+        let reading = self.sensors.read(self.clock.now(), running.as_ref());
+        let engine = self.engine.stats();
+        Observation {
+            power: reading.power,
+            hashrate: hashrate.filter(|_| is_mining(running.as_ref())),
+            temperature: reading.temperature,
+            jobs: JobCounters {
+                completions: engine.completions,
+                tokens: engine.tokens,
+                artifacts_computed: engine.artifacts,
+                artifacts_delivered: self.proof.counters().delivered,
+                ..mined
+            },
+            engine: self.engine_name(running.as_ref()),
+        }
+    }
+}
+
+impl GpuDriver {
+    fn engine_name(&self, running: Option<&Workload>) -> String {
+        match running {
+            Some(Workload::Mine { .. }) => "sha256d".into(),
+            Some(Workload::Serve { .. } | Workload::Prove { .. }) => self
+                .engine
+                .model()
+                .map_or_else(|| "wgpu".into(), |info| format!("wgpu on {}", info.adapter.name)),
+            Some(Workload::Idle | Workload::Curtailed) | None => String::new(),
+        }
+    }
+}
+
+impl Drop for GpuDriver {
+    fn drop(&mut self) {
+        self.faces.cancel();
+    }
+}
+
+fn is_mining(running: Option<&Workload>) -> bool {
+    running.is_some_and(|workload| workload.kind() == WorkloadKind::Mine)
+}
+
+fn add_shares(before: &JobCounters, now: &JobCounters) -> JobCounters {
+    JobCounters {
+        shares_submitted: before.shares_submitted + now.shares_submitted,
+        shares_accepted: before.shares_accepted + now.shares_accepted,
+        shares_rejected: before.shares_rejected + now.shares_rejected,
+        shares_stale: before.shares_stale + now.shares_stale,
+        ..JobCounters::default()
+    }
+}
+
+/// A miner that hashes has a rate above nothing.
+fn is_hashing(rate: HashesPerSecond) -> bool {
+    rate > HashesPerSecond::ZERO
+}

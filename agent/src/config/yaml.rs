@@ -339,6 +339,7 @@ impl RigFile {
                 served_as: gpu.served_as,
                 adapter: gpu.adapter.unwrap_or_else(|| "auto".into()),
                 listen: gpu.listen,
+                auth_token: gpu.auth_token,
                 sensor: gpu.sensor.into(),
                 pool: pool.map(|pool| PoolConfig {
                     host: pool.url.host,
@@ -383,6 +384,8 @@ struct GpuFile {
     #[serde(default)]
     adapter: Option<String>,
     listen: std::net::SocketAddr,
+    #[serde(default)]
+    auth_token: Option<String>,
     #[serde(default)]
     sensor: SensorWord,
 }

@@ -30,6 +30,9 @@ const LOOKS_PER_SAMPLE: u32 = 4;
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// And no closer than this: a look copies a few numbers, and an accelerated clock must not spin.
 const LOOK_MIN: Duration = Duration::from_millis(50);
+/// On an accelerated clock no deadline is shorter than this on the wall: loading a model on a software adapter that
+/// shares two cores with a farm takes that long.
+const PATIENCE_MIN: Duration = Duration::from_secs(30);
 
 /// The order whose fulfilment is still to be told.
 struct OpenOrder {
@@ -73,7 +76,8 @@ impl RigTask {
         let now = agent.clock.now();
         let memory = memory::load(&journal, &config.id).await?;
         let jobs_before = memory::load_jobs(&journal, &config.id).await?;
-        let settings = RigSettings::from_profile(&config.profile);
+        let settings = RigSettings::from_profile(&config.profile)
+            .no_faster_than(agent.clock.farm_span(PATIENCE_MIN));
         let interval = agent.clock.wall_duration(agent.telemetry_interval);
         Ok(Self {
             rig: Rig::restore(config.id.clone(), settings, memory, now),

@@ -1,0 +1,284 @@
+//! The task of a GPU rig: one order at a time, the newest one counts.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use roadbed_protocol::{Workload, WorkloadKind};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::{Shared, add_shares, is_hashing, lock};
+use crate::config::PoolConfig;
+use crate::driver::{DriverEvent, DriverEvents};
+use crate::engine::{EngineService, EngineState, LoadRequest};
+use crate::faces::{Gate, GateControl};
+use crate::miner::{Miner, MinerHandle};
+use crate::proof::{ProofEvent, ProofService};
+
+/// Between two looks whether a miner hashes.
+const MINER_POLL: Duration = Duration::from_millis(50);
+/// A pool that lets nobody in for this long is a failed start, with its reason; the miner itself keeps trying.
+const MINER_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// What the runtime wants.
+#[derive(Debug)]
+pub(super) enum Order {
+    Probe,
+    Start(Workload),
+    HandOver(Workload),
+    BeginDrain,
+    CancelDrain,
+    Stop,
+    /// Nothing may run; nobody waits for an answer.
+    HoldFloor,
+}
+
+/// What the task works with.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) engine: EngineService,
+    pub(super) proof: ProofService,
+    pub(super) gate: GateControl,
+    pub(super) configured: LoadRequest,
+    pub(super) pool: Option<PoolConfig>,
+    pub(super) shared: Arc<Mutex<Shared>>,
+}
+
+type Outcome = Pin<Box<dyn Future<Output = Option<DriverEvent>> + Send>>;
+
+/// What is under way.
+enum Doing {
+    Nothing,
+    /// A start or a drain: a newer order ends the waiting for it.
+    Replaceable(Outcome),
+    /// A stop, which is always carried to its end, and whether its end is awaited by the runtime.
+    Stopping {
+        outcome: Outcome,
+        awaited: bool,
+    },
+}
+
+pub(super) struct Task {
+    parts: Parts,
+    events: DriverEvents,
+    engine_state: watch::Receiver<EngineState>,
+    /// The faces; a rig without them cannot serve.
+    serving: JoinHandle<std::io::Result<()>>,
+    doing: Doing,
+    /// A start ordered while a stop was under way.
+    next: Option<Workload>,
+}
+
+impl Task {
+    pub(super) fn new(
+        parts: Parts,
+        events: DriverEvents,
+        serving: JoinHandle<std::io::Result<()>>,
+    ) -> Self {
+        let engine_state = parts.engine.state();
+        Self { parts, events, engine_state, serving, doing: Doing::Nothing, next: None }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        mut deliveries: mpsc::Receiver<ProofEvent>,
+    ) {
+        loop {
+            let event = tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.take(order),
+                    None => return,
+                },
+                outcome = self.doing.outcome() => {
+                    self.doing = Doing::Nothing;
+                    if let Some(workload) = self.next.take() {
+                        self.doing = Doing::Replaceable(Box::pin(self.parts.clone().start(workload)));
+                    }
+                    outcome
+                }
+                Some(delivered) = deliveries.recv() => match delivered {
+                    ProofEvent::Delivered { block_hash, nonces } => {
+                        Some(DriverEvent::ArtifactsDelivered { block_hash, nonces })
+                    }
+                },
+                Ok(()) = self.engine_state.changed() => self.engine_changed(),
+            };
+            if let Some(event) = event
+                && self.events.send(event).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, order: Order) -> Option<DriverEvent> {
+        match order {
+            Order::Probe => {
+                return Some(if self.serving.is_finished() {
+                    DriverEvent::ProbeFailed { reason: "the HTTP faces have ended".into() }
+                } else {
+                    DriverEvent::Probed
+                });
+            }
+            Order::Start(workload) => match self.doing {
+                Doing::Stopping { .. } => self.next = Some(workload),
+                Doing::Nothing | Doing::Replaceable(_) => {
+                    self.doing = Doing::Replaceable(Box::pin(self.parts.clone().start(workload)));
+                }
+            },
+            Order::HandOver(to) => return Some(self.parts.hand_over(to)),
+            Order::BeginDrain => {
+                self.parts.engine.set_accepting(false);
+                let engine = self.parts.engine.clone();
+                self.doing = Doing::Replaceable(Box::pin(async move {
+                    engine.drained().await;
+                    Some(DriverEvent::Drained)
+                }));
+            }
+            Order::CancelDrain => {
+                self.doing = Doing::Nothing;
+                self.parts.engine.set_accepting(true);
+            }
+            Order::Stop => self.stop(WorkloadKind::Idle, Some(DriverEvent::Stopped)),
+            Order::HoldFloor => self.stop(WorkloadKind::Curtailed, None),
+        }
+        None
+    }
+
+    fn stop(&mut self, mode: WorkloadKind, answer: Option<DriverEvent>) {
+        self.next = None;
+        self.parts.gate.set(Gate::Other(mode));
+        let awaits = answer.is_some();
+        self.doing = match std::mem::replace(&mut self.doing, Doing::Nothing) {
+            Doing::Stopping { outcome, awaited } if awaited || !awaits => {
+                Doing::Stopping { outcome, awaited }
+            }
+            // The one under way holds the miner; it is waited for, not begun again.
+            Doing::Stopping { outcome, awaited: _ } => Doing::Stopping {
+                outcome: Box::pin(async move { outcome.await.or(answer) }),
+                awaited: true,
+            },
+            Doing::Replaceable(_) | Doing::Nothing => Doing::Stopping {
+                outcome: Box::pin(self.parts.clone().stop(answer)),
+                awaited: awaits,
+            },
+        };
+    }
+
+    /// A device lost under way, or a load that failed after its start was given up.
+    fn engine_changed(&mut self) -> Option<DriverEvent> {
+        let works = lock(&self.parts.shared)
+            .running
+            .as_ref()
+            .is_some_and(|workload| workload.model().is_some());
+        if !works || !matches!(self.doing, Doing::Nothing) {
+            return None;
+        }
+        match &*self.engine_state.borrow_and_update() {
+            EngineState::Failed { fault, .. } => {
+                Some(DriverEvent::Failed { reason: fault.to_string() })
+            }
+            EngineState::Empty | EngineState::Loading { .. } | EngineState::Ready(_) => None,
+        }
+    }
+}
+
+impl Doing {
+    async fn outcome(&mut self) -> Option<DriverEvent> {
+        match self {
+            Self::Nothing => std::future::pending().await,
+            Self::Replaceable(outcome) | Self::Stopping { outcome, awaited: _ } => outcome.await,
+        }
+    }
+}
+
+impl Parts {
+    async fn start(self, workload: Workload) -> Option<DriverEvent> {
+        let outcome = match &workload {
+            Workload::Idle | Workload::Curtailed => Err(format!("{workload} is nothing to start")),
+            Workload::Mine { .. } => self.start_mining(&workload).await,
+            Workload::Serve { model } | Workload::Prove { model } => {
+                self.start_engine(&workload, model).await
+            }
+        };
+        Some(match outcome {
+            Ok(()) => DriverEvent::Started { workload },
+            Err(reason) => DriverEvent::Failed { reason },
+        })
+    }
+
+    async fn start_mining(&self, workload: &Workload) -> Result<(), String> {
+        let pool = self.pool.as_ref().ok_or("no pool is configured for this rig")?;
+        self.gate.set(Gate::Other(WorkloadKind::Mine));
+        let miner = Miner::start(pool).map_err(|error| error.to_string())?;
+        {
+            let mut shared = lock(&self.shared);
+            shared.running = Some(workload.clone());
+            shared.miner = Some(miner);
+        }
+        let began = Instant::now();
+        loop {
+            let stats = lock(&self.shared).miner.as_ref().map(MinerHandle::stats);
+            let stats = stats.ok_or("the miner was stopped")?;
+            if stats.mining && is_hashing(stats.hashrate) {
+                return Ok(());
+            }
+            if began.elapsed() > MINER_WAIT_MAX && !stats.trouble.is_empty() {
+                return Err(format!("pool {}:{}: {}", pool.host, pool.port, stats.trouble));
+            }
+            tokio::time::sleep(MINER_POLL).await;
+        }
+    }
+
+    async fn start_engine(&self, workload: &Workload, model: &str) -> Result<(), String> {
+        if model != self.configured.served_as {
+            return Err(format!(
+                "model {model} is not configured here; this rig serves {}",
+                self.configured.served_as
+            ));
+        }
+        lock(&self.shared).running = Some(workload.clone());
+        self.gate.set(Gate::Ai { model: model.to_owned() });
+        self.engine.load(self.configured.clone()).await.map_err(|fault| fault.to_string())?;
+        self.engine.set_accepting(true);
+        Ok(())
+    }
+
+    /// Serve and prove use the same loaded engine, and mining has no step here: nothing is touched.
+    fn hand_over(&self, to: Workload) -> DriverEvent {
+        let mut shared = lock(&self.shared);
+        let possible = shared.running.as_ref().is_some_and(|running| running.hands_over_to(&to));
+        if possible {
+            shared.running = Some(to.clone());
+            DriverEvent::HandedOver { workload: to }
+        } else {
+            DriverEvent::Failed { reason: format!("cannot become {to} without a stop") }
+        }
+    }
+
+    /// Ends everything and says so when no hash thread runs and the model is unloaded.
+    async fn stop(self, answer: Option<DriverEvent>) -> Option<DriverEvent> {
+        self.proof.stop();
+        self.engine.stop_work();
+        let miner = lock(&self.shared).miner.take();
+        if let Some(miner) = miner {
+            miner.stop();
+            let silent = miner.silence().await;
+            let mut shared = lock(&self.shared);
+            shared.mined = add_shares(&shared.mined, &miner.stats().counters());
+            drop(shared);
+            if !silent {
+                return Some(DriverEvent::Failed { reason: "hash threads do not end".into() });
+            }
+        }
+        if let Err(fault) = self.engine.unload().await {
+            // An engine that has ended holds nothing either.
+            tracing::warn!(%fault, "the engine has ended");
+        }
+        lock(&self.shared).running = None;
+        answer
+    }
+}
