@@ -7,6 +7,7 @@ pub mod config;
 pub mod console;
 pub mod control;
 pub mod controller;
+pub mod demo;
 pub mod feeds;
 pub mod preview;
 pub mod store;

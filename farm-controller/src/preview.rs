@@ -66,7 +66,7 @@ pub fn input(site: &Site, now: UnixMillis) -> Result<PlanInput, FeedError> {
         rigs,
         feeders: settings.feeders,
         rules: settings.rules,
-        commitments: site.commitments.clone(),
+        commitments: feeds::commitments(site),
         holds: Vec::new(),
         orders: Vec::new(),
     })

@@ -9,11 +9,14 @@ mod plan;
 mod policy;
 mod rigs;
 mod table;
+
 mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+pub use table::Table;
 
 /// A farm controller: prices and promises in, orders for every rig out.
 #[derive(Debug, Parser)]

@@ -67,6 +67,8 @@ pub struct SiteRig {
     pub id: RigId,
     /// What its model draws and does.
     pub profile: RigProfile,
+    /// The file that says so.
+    pub profile_path: PathBuf,
     /// The circuit it hangs on.
     pub feeder: FeederId,
     /// The agent that hosts it.

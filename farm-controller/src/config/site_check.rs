@@ -272,6 +272,7 @@ impl Checker<'_> {
         Ok(Some(SiteRig {
             id: file.id.clone(),
             profile,
+            profile_path: self.source.beside(&file.profile),
             feeder: file.feeder.clone(),
             agent: file.agent.clone(),
             model: file.model.clone(),

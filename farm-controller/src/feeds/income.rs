@@ -1,11 +1,12 @@
 //! What each rig could do and earn, slot by slot, from its profile and the site's income figures.
 //!
-//! A figure that the site file does not give is no option: nothing is invented. Proving earns nothing by the hour; it is
-//! paid by its commitment, and stands here so that the planner knows its power.
+//! A figure that the site file does not give is no option: nothing is invented. Proving earns what its commitments pay,
+//! spread over their windows, so that the ledger accrues it while the rig proves and only then; [`commitments`] gives the
+//! machine the same promises without that income, which would otherwise count twice.
 
-use farm_core::plan::{IncomeSource, WorkOption};
+use farm_core::plan::{Commitment, IncomeSource, WorkOption};
 use roadbed_protocol::{
-    HashesPerSecond, MicrosPerHour, Millis, RigKind, UnixMillis, Watts, Workload,
+    HashesPerSecond, MicrosPerHour, Millis, Money, RigKind, UnixMillis, Workload,
 };
 
 use crate::config::{DayTime, Site, SiteRig, local_minute};
@@ -67,18 +68,45 @@ fn gpu(site: &Site, rig: &SiteRig, now: UnixMillis) -> Vec<WorkOption> {
             hashrate: None,
         });
     }
-    options.push(prove(model, power));
+    options.push(WorkOption {
+        workload: Workload::Prove { model: model.clone() },
+        power,
+        income: accrual(site, rig, now),
+        source: site
+            .commitments
+            .iter()
+            .find(|commitment| commitment.rig == rig.id)
+            .map_or(IncomeSource::Assumption, |commitment| commitment.source),
+        hashrate: None,
+    });
     options
 }
 
-fn prove(model: &str, power: Watts) -> WorkOption {
-    WorkOption {
-        workload: Workload::Prove { model: model.to_owned() },
-        power,
-        income: Vec::new(),
-        source: IncomeSource::Assumption,
-        hashrate: None,
-    }
+/// The site's commitments as the farm machine gets them: their income is in the options of the rigs that promised.
+#[must_use]
+pub fn commitments(site: &Site) -> Vec<Commitment> {
+    let paid_by_the_hour =
+        |commitment: &Commitment| Commitment { income: Money::ZERO, ..commitment.clone() };
+    site.commitments.iter().map(paid_by_the_hour).collect()
+}
+
+/// What the commitments of a rig pay by the hour, slot by slot.
+fn accrual(site: &Site, rig: &SiteRig, now: UnixMillis) -> Vec<MicrosPerHour> {
+    slots(site, now)
+        .map(|at| {
+            let inside = |commitment: &&Commitment| commitment.from <= at && at < commitment.until;
+            let mine = site.commitments.iter().filter(|commitment| commitment.rig == rig.id);
+            mine.filter(inside)
+                .map(|commitment| rate(commitment))
+                .fold(MicrosPerHour::ZERO, |a, b| a + b)
+        })
+        .collect()
+}
+
+fn rate(commitment: &Commitment) -> MicrosPerHour {
+    let span = i128::from(commitment.until.since(commitment.from).0.max(1));
+    let micros = i128::from(commitment.income.0) * i128::from(Millis::from_hours(1).0) / span;
+    MicrosPerHour(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
 fn hash_income(per_ph_hour: MicrosPerHour, rate: HashesPerSecond) -> MicrosPerHour {
@@ -88,16 +116,20 @@ fn hash_income(per_ph_hour: MicrosPerHour, rate: HashesPerSecond) -> MicrosPerHo
 
 /// The rate of each slot of the longest horizon, from the slot that holds `now` on.
 fn by_slot(site: &Site, rates: &[(DayTime, MicrosPerHour)], now: UnixMillis) -> Vec<MicrosPerHour> {
-    let timing = &site.policy.timing;
-    let first = now.floor_to(timing.slot);
-    (0..timing.horizon_slots as u64)
-        .map(|index| {
-            let at = first + Millis(timing.slot.0 * index);
+    slots(site, now)
+        .map(|at| {
             let minute = local_minute(at, site.utc_offset_minutes);
             let rate = rates.iter().rev().find(|(from, _)| from.0 <= minute);
             rate.map_or(MicrosPerHour::ZERO, |(_, rate)| *rate)
         })
         .collect()
+}
+
+/// Starts of the slots of the longest horizon.
+fn slots(site: &Site, now: UnixMillis) -> impl Iterator<Item = UnixMillis> {
+    let timing = site.policy.timing;
+    let first = now.floor_to(timing.slot);
+    (0..timing.horizon_slots as u64).map(move |index| first + Millis(timing.slot.0 * index))
 }
 
 #[cfg(test)]

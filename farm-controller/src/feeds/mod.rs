@@ -19,7 +19,7 @@ use crate::clock::FarmClock;
 use crate::config::{EnergyPrice, Site};
 
 pub use self::csv::{FeedError, PriceColumns, PriceTable, read_prices, read_prices_from};
-pub use income::options;
+pub use income::{commitments, options};
 pub use series::{daily_series, fixed_series};
 
 /// How often a price file is looked at for a new version.
@@ -57,7 +57,7 @@ pub async fn run(
     let slot = site.policy.timing.slot;
     let mut known: Option<(PriceSeries, Option<SystemTime>)> = None;
     let mut told: Vec<Vec<farm_core::plan::WorkOption>> = Vec::new();
-    if events.send(FarmEvent::Commitments(site.commitments.clone())).await.is_err() {
+    if events.send(FarmEvent::Commitments(commitments(&site))).await.is_err() {
         return;
     }
     loop {
