@@ -13,6 +13,8 @@ demo: setup-system release ## set up, build and run the demo farm (DEMO_ARGS="--
 	@target/release/roadbed-agent models pull $(MODEL)
 	@target/release/roadbed demo --model $(MODEL) $(DEMO_ARGS)
 
+# Everything is built as one workspace, always: other selections of packages unify features differently and would build
+# half of the dependencies again.
 test: setup ## set up and run every test
 	$(CARGO) test --workspace --locked
 
@@ -25,7 +27,7 @@ fmt: ## format the sources
 	$(CARGO) fmt --all
 
 sim: ## replay one seed of the farm simulation with its trace: make sim SEED=42
-	ROADBED_SIM_SEED=$(SEED) $(CARGO) test -p farm-tests --locked sim -- --nocapture
+	ROADBED_SIM_SEED=$(SEED) $(CARGO) test --workspace --locked --test farm -- sim --nocapture
 
 setup: setup-system model ## install what is missing and fetch the default model
 
@@ -33,11 +35,11 @@ setup-system: ## install system pieces that are missing (Vulkan driver, C compil
 	@sh packaging/setup.sh
 
 model: setup-system ## fetch the default model once
-	$(CARGO) build --locked -p roadbed-agent
+	$(CARGO) test --workspace --locked --no-run
 	@target/debug/roadbed-agent models pull $(MODEL)
 
 build: ## debug build of everything
 	$(CARGO) build --workspace --locked
 
 release: setup-system ## release build of the three binaries
-	$(CARGO) build --release --locked -p roadbed-agent -p farm-controller -p farm-tests --bins
+	$(CARGO) build --workspace --release --locked --bins
