@@ -218,7 +218,7 @@ async fn a_window_is_driven_judged_and_validated() {
     assert_eq!((honest.n_total, honest.n_mismatch), (8, 0));
     assert!(!honest.fraud_detected);
     let spoiled = round.corrupted_validation.unwrap();
-    assert_eq!((spoiled.n_total, spoiled.n_mismatch), (8, 4));
+    assert_eq!((spoiled.n_total, spoiled.n_mismatch), (8, 6));
     assert!(spoiled.fraud_detected);
     let memory = memory.lock().unwrap();
     assert_eq!(memory.content_types, 0);

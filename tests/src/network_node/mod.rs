@@ -2,7 +2,7 @@
 //!
 //! Between PoC windows it reconciles towards INFERENCE: state, health, models, proof status, and `stop` + `inference/up` when
 //! that is not what it finds. In a window it starts the generation, takes artifacts on a callback, stops it, and lets
-//! the MLNode validate: once its own artifacts (which must pass) and once a set of which half was spoiled. Sequences: the
+//! the MLNode validate: once its own artifacts (which must pass) and once with three of four spoiled. Sequences: the
 //! original's `broker/node_worker_commands.go`, as our research recorded them.
 //!
 //! Departures: the chain is the config's list of windows on the farm's clock, and the reconcile pause is shorter than the
@@ -79,8 +79,9 @@ fn default_reconcile_wall_ms() -> u64 {
     1_500
 }
 
+/// On a software adapter a nonce takes seconds, and each is computed twice.
 fn default_validation_sample() -> usize {
-    8
+    4
 }
 
 impl NetworkNodeConfig {
@@ -393,7 +394,8 @@ impl Driver {
         desk.stage = Stage::Validating(round);
     }
 
-    /// Queues the two validation jobs: the node's own artifacts, and the same with every second one spoiled.
+    /// Queues the two validation jobs: the node's own artifacts, and the same with three of four spoiled,
+    /// which is fraud by the binomial test from four nonces on.
     async fn validate(&mut self, round: usize) {
         let sample: Vec<(u32, desk::Artifact)> = {
             let desk = lock(&self.desk);
@@ -431,7 +433,7 @@ impl Driver {
             .enumerate()
             .map(|(place, (nonce, artifact))| {
                 let mut vector_b64 = artifact.vector_b64.clone();
-                if spoil && place % 2 == 0 {
+                if spoil && place % 4 != 3 {
                     // The opposite direction: 2 away, whatever the model.
                     let opposite: Vec<f64> = artifact.vector.iter().map(|n| -n).collect();
                     vector_b64 = judge::encode(&opposite);
