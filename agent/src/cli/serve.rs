@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::startup::load_request;
 use crate::engine::catalogue::ModelStore;
+use crate::engine::startup::load_request;
 use crate::engine::{EngineService, WgpuLoader};
 use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
 use crate::proof::{MemoryJournal, ProofService, ProofSettings};

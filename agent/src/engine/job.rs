@@ -177,8 +177,14 @@ pub(super) enum Job {
         tokens: mpsc::Sender<StreamToken>,
         done: oneshot::Sender<Result<Answer, EngineFault>>,
     },
-    Score { request: ScoreRequest, done: oneshot::Sender<Result<Scored, EngineFault>> },
-    Tokenize { prompt: Prompt, done: oneshot::Sender<Result<Vec<u32>, EngineFault>> },
+    Score {
+        request: ScoreRequest,
+        done: oneshot::Sender<Result<Scored, EngineFault>>,
+    },
+    Tokenize {
+        prompt: Prompt,
+        done: oneshot::Sender<Result<Vec<u32>, EngineFault>>,
+    },
 }
 
 impl Job {

@@ -18,6 +18,7 @@ pub mod startup;
 mod wgpu;
 mod worker;
 
+pub use self::wgpu::WgpuLoader;
 pub use backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
 pub use fault::EngineFault;
 pub use job::{
@@ -27,4 +28,3 @@ pub use job::{
 pub use pull::{PullError, pull, remove};
 pub use queue::JOBS_QUEUED_MAX;
 pub use service::{EngineService, EngineState, EngineStats};
-pub use self::wgpu::WgpuLoader;

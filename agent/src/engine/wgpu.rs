@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use roadbed_compute::poc::{PocError, Prover, Round};
 use roadbed_compute::gguf::GgufFile;
+use roadbed_compute::poc::{PocError, Prover, Round};
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
-    Engine, EngineError, EngineOptions, Gpu, GenerateRequest, Generation, Message, PositionLogprobs, TokenEvent,
+    Engine, EngineError, EngineOptions, GenerateRequest, Generation, Gpu, Message,
+    PositionLogprobs, TokenEvent,
 };
 
 use super::backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
@@ -20,9 +21,9 @@ impl BackendLoader for WgpuLoader {
     fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
         match open(request) {
             Ok(backend) => Ok(Box::new(backend)),
-            Err(error) => Err(EngineFault::Load {
-                reason: format!("{}: {error}", request.path.display()),
-            }),
+            Err(error) => {
+                Err(EngineFault::Load { reason: format!("{}: {error}", request.path.display()) })
+            }
         }
     }
 }

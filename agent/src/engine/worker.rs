@@ -21,7 +21,8 @@ use super::service::{Counters, EngineState, Shared};
 
 /// Runs until the queue is closed.
 pub(super) fn work(shared: &Arc<Shared>, loader: Box<dyn BackendLoader>) {
-    let mut worker = Worker { shared: Arc::clone(shared), loader, backend: None, token_bytes: None };
+    let mut worker =
+        Worker { shared: Arc::clone(shared), loader, backend: None, token_bytes: None };
     loop {
         match shared.queue.next() {
             Turn::Control(Control::Load { request, done }) => {

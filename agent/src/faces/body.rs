@@ -327,9 +327,8 @@ mod tests {
 
     #[test]
     fn no_body_and_no_object_are_told_apart() {
-        let kind = |body: &[u8]| {
-            read_body(body, |_| Some(())).unwrap_err().details()[0]["type"].clone()
-        };
+        let kind =
+            |body: &[u8]| read_body(body, |_| Some(())).unwrap_err().details()[0]["type"].clone();
         assert_eq!(kind(b" "), "missing");
         assert_eq!(kind(b"[]"), "model_attributes_type");
     }

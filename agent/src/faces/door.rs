@@ -61,8 +61,7 @@ impl Faces {
             .method_not_allowed_fallback(not_allowed)
             .with_state(node);
         // The routes are a fallback, so that the layer sees, and may rewrite, the address before they do.
-        let router =
-            Router::new().fallback_service(routes).layer(from_fn_with_state(door, pass));
+        let router = Router::new().fallback_service(routes).layer(from_fn_with_state(door, pass));
         Self { router }
     }
 }
@@ -71,11 +70,7 @@ impl Faces {
 ///
 /// # Errors
 /// The listener failed.
-pub async fn serve(
-    listener: TcpListener,
-    faces: Faces,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, faces: Faces, stop: CancellationToken) -> io::Result<()> {
     axum::serve(listener, faces.router)
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await

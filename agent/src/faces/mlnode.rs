@@ -114,8 +114,7 @@ async fn up(State(node): Behind, body: WholeBody) -> Response {
         Err(response) => return response,
     };
     // In a task of its own: a client that goes away must not leave a model half loaded and nobody knowing.
-    let task =
-        tokio::spawn(async move { node.up(&request.model, request.context_tokens).await });
+    let task = tokio::spawn(async move { node.up(&request.model, request.context_tokens).await });
     match task.await {
         Ok(Ok(())) => Json(json!({"status": "OK"})).into_response(),
         Ok(Err(fault)) => up_fault(&fault),

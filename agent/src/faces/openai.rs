@@ -62,12 +62,7 @@ async fn text(State(node): Behind, body: WholeBody) -> Response {
     }
 }
 
-async fn complete(
-    node: &Node,
-    info: &ModelInfo,
-    completion: Completion,
-    shape: Shape,
-) -> Response {
+async fn complete(node: &Node, info: &ModelInfo, completion: Completion, shape: Shape) -> Response {
     if let Some(wanted) = completion.model.as_ref().filter(|model| **model != info.served_as) {
         let message =
             format!("the model `{wanted}` does not exist here; served is `{}`", info.served_as);

@@ -31,12 +31,7 @@ pub(super) fn openai_error(
     (status, Json(openai_error_body(status, kind, message, place))).into_response()
 }
 
-fn openai_error_body(
-    status: StatusCode,
-    kind: &str,
-    message: &str,
-    place: Option<&str>,
-) -> Value {
+fn openai_error_body(status: StatusCode, kind: &str, message: &str, place: Option<&str>) -> Value {
     json!({"error": {"message": message, "type": kind, "param": place, "code": status.as_u16()}})
 }
 

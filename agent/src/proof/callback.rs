@@ -47,8 +47,7 @@ impl CallbackUrl {
         if text.len() > URL_LENGTH_MAX {
             return Err(CallbackUrlError::TooLong);
         }
-        let url =
-            Url::parse(text).map_err(|error| CallbackUrlError::NotAUrl(error.to_string()))?;
+        let url = Url::parse(text).map_err(|error| CallbackUrlError::NotAUrl(error.to_string()))?;
         if url.scheme() != "http" || !url.has_host() {
             return Err(CallbackUrlError::NotHttp);
         }

@@ -185,17 +185,26 @@ impl RoundDelivery {
     }
 
     async fn delivered(&self, nonces: Vec<u32>) {
-        self.counters.delivered.fetch_add(nonces.len() as u64, Ordering::Relaxed);
         let (journal, key, marked) =
             (Arc::clone(&self.journal), self.request.key(), nonces.clone());
         let noted =
             tokio::task::spawn_blocking(move || journal.mark_delivered(&key, &marked)).await;
-        match noted {
-            Ok(Ok(())) => {}
+        let nonces = match noted {
+            Ok(Ok(newly)) => newly,
             // They may be sent once more after a restart, which the Network Node allows.
-            Ok(Err(fault)) => tracing::error!(%fault, "delivery was not noted"),
-            Err(error) => tracing::error!(%error, "delivery was not noted"),
+            Ok(Err(fault)) => {
+                tracing::error!(%fault, "delivery was not noted");
+                nonces
+            }
+            Err(error) => {
+                tracing::error!(%error, "delivery was not noted");
+                nonces
+            }
+        };
+        if nonces.is_empty() {
+            return;
         }
+        self.counters.delivered.fetch_add(nonces.len() as u64, Ordering::Relaxed);
         if let Some(events) = &self.events {
             let block_hash = self.request.round.identity.block_hash.clone();
             // Nobody listening is how a shutdown looks from here.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+use crate::journal::{Artifact, Journal, JournalError};
+
 /// Rounds kept: the one under way and a few before it, in case a Network Node comes back to one.
 pub const ROUNDS_KEPT_MAX: usize = 8;
 
@@ -25,6 +27,24 @@ pub struct RoundKey {
     pub k_dim: usize,
     /// Which generator of inputs.
     pub stronger_rng: bool,
+}
+
+impl RoundKey {
+    /// All of it in one text; two keys have the same text only if they are the same.
+    #[must_use]
+    pub fn text(&self) -> String {
+        serde_json::json!([
+            self.block_hash,
+            self.public_key,
+            self.node_id,
+            self.node_count,
+            self.model,
+            self.seq_len,
+            self.k_dim,
+            self.stronger_rng,
+        ])
+        .to_string()
+    }
 }
 
 /// A journalled artifact.
@@ -70,11 +90,47 @@ pub trait ArtifactJournal: Send + Sync + 'static {
         vector_b64: Option<&str>,
     ) -> Result<(), JournalFault>;
 
-    /// Notes that the Network Node has these.
+    /// Notes that the Network Node has these, and gives those that were not noted before: each counts once.
     ///
     /// # Errors
     /// [`JournalFault`].
-    fn mark_delivered(&self, round: &RoundKey, nonces: &[u32]) -> Result<(), JournalFault>;
+    fn mark_delivered(&self, round: &RoundKey, nonces: &[u32]) -> Result<Vec<u32>, JournalFault>;
+}
+
+impl From<JournalError> for JournalFault {
+    fn from(error: JournalError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The agent's own journal, on disk.
+impl ArtifactJournal for Journal {
+    fn recover(&self, round: &RoundKey) -> Result<Recovered, JournalFault> {
+        let stored = self.recover_round(&round.text())?;
+        let artifact = |artifact: Artifact| StoredArtifact {
+            nonce: artifact.nonce,
+            vector_b64: artifact.body,
+        };
+        Ok(Recovered {
+            next_index: stored.next_index,
+            undelivered: stored.undelivered.into_iter().map(artifact).collect(),
+        })
+    }
+
+    fn record(
+        &self,
+        round: &RoundKey,
+        index: u64,
+        nonce: u32,
+        vector_b64: Option<&str>,
+    ) -> Result<(), JournalFault> {
+        self.record_artifact(&round.text(), index, nonce, vector_b64)?;
+        Ok(())
+    }
+
+    fn mark_delivered(&self, round: &RoundKey, nonces: &[u32]) -> Result<Vec<u32>, JournalFault> {
+        Ok(Self::mark_delivered(self, &round.text(), nonces)?)
+    }
 }
 
 #[derive(Default)]
@@ -136,15 +192,18 @@ impl ArtifactJournal for MemoryJournal {
         Ok(())
     }
 
-    fn mark_delivered(&self, round: &RoundKey, nonces: &[u32]) -> Result<(), JournalFault> {
-        self.with(round, |rows| {
+    fn mark_delivered(&self, round: &RoundKey, nonces: &[u32]) -> Result<Vec<u32>, JournalFault> {
+        Ok(self.with(round, |rows| {
+            let mut newly = Vec::new();
             for nonce in nonces {
-                if let Some((_, delivered)) = rows.artifacts.get_mut(nonce) {
-                    *delivered = true;
+                if let Some((_, delivered)) = rows.artifacts.get_mut(nonce)
+                    && !std::mem::replace(delivered, true)
+                {
+                    newly.push(*nonce);
                 }
             }
-        });
-        Ok(())
+            newly
+        }))
     }
 }
 
@@ -174,7 +233,8 @@ mod tests {
         journal.record(&round, 1, 2, None).unwrap();
         journal.record(&round, 2, 4, Some("v4")).unwrap();
         journal.record(&round, 0, 0, Some("again")).unwrap();
-        journal.mark_delivered(&round, &[0, 99]).unwrap();
+        assert_eq!(journal.mark_delivered(&round, &[0, 99]).unwrap(), [0]);
+        assert_eq!(journal.mark_delivered(&round, &[0]).unwrap(), [0u32; 0]);
         let undelivered = vec![StoredArtifact { nonce: 4, vector_b64: "v4".into() }];
         assert_eq!(journal.recover(&round).unwrap(), Recovered { next_index: 3, undelivered });
         assert_eq!(journal.recover(&key("b")).unwrap(), Recovered::default());

@@ -17,7 +17,9 @@ mod validation;
 
 pub use callback::{CallbackUrl, CallbackUrlError};
 pub use delivery::BUFFERED_MAX;
-pub use journal::{ArtifactJournal, JournalFault, MemoryJournal, Recovered, RoundKey, StoredArtifact};
+pub use journal::{
+    ArtifactJournal, JournalFault, MemoryJournal, Recovered, RoundKey, StoredArtifact,
+};
 pub use request::{JobRequest, NodeShare, ProofRefusal, RoundRequest};
 pub use round::RoundView;
 pub use service::{ProofCounters, ProofEvent, ProofService, ProofSettings};

@@ -70,7 +70,9 @@ pub enum ProofRefusal {
     #[error("Already generating")]
     AlreadyGenerating,
     /// Another model, or a longer sequence than it takes.
-    #[error("the request is for {requested} at seq_len {seq_len}; deployed is {deployed} with room for {context}")]
+    #[error(
+        "the request is for {requested} at seq_len {seq_len}; deployed is {deployed} with room for {context}"
+    )]
     Mismatch {
         /// The model asked for.
         requested: String,

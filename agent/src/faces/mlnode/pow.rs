@@ -188,10 +188,9 @@ fn unserved_reply(unserved: &Unserved) -> Response {
             StatusCode::NOT_IMPLEMENTED,
             "the DECODE scheme is not supported: its codebook is not on this node",
         ),
-        Unserved::OtherNonces => detail(
-            StatusCode::BAD_REQUEST,
-            "validation.artifacts nonces must match nonces field",
-        ),
+        Unserved::OtherNonces => {
+            detail(StatusCode::BAD_REQUEST, "validation.artifacts nonces must match nonces field")
+        }
     }
 }
 

@@ -88,8 +88,8 @@ fn read_request(fields: &Fields<'_>) -> Option<Result<RoundRequest, Unserved>> {
     if k_dim == 0 {
         params.complain("k_dim", "greater_than", "Input should be greater than 0");
     }
-    let decodes = params.optional("decode").unwrap_or(false)
-        || params.value("scheme").is_some_and(is_decode);
+    let decodes =
+        params.optional("decode").unwrap_or(false) || params.value("scheme").is_some_and(is_decode);
     for name in params.unknown(&PARAMS_KNOWN) {
         tracing::warn!(name, "a field of params is not known here and passed over");
     }
@@ -246,12 +246,8 @@ mod tests {
         body["node_count"] = json!(0);
         body["url"] = json!("http://n/a/../b");
         let details = read_init(body.to_string().as_bytes()).unwrap_err().details();
-        let places: Vec<String> = details
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|detail| detail["loc"].to_string())
-            .collect();
+        let places: Vec<String> =
+            details.as_array().unwrap().iter().map(|detail| detail["loc"].to_string()).collect();
         assert_eq!(
             places,
             [r#"["body","node_count"]"#, r#"["body","url"]"#, r#"["body","params","seq_len"]"#]

@@ -200,8 +200,7 @@ fn read_content(message: &Fields<'_>) -> Option<String> {
                 }
                 part.required::<String>("text")
             };
-            let parts: Vec<Option<String>> =
-                message.objects("content")?.iter().map(part).collect();
+            let parts: Vec<Option<String>> = message.objects("content")?.iter().map(part).collect();
             parts.into_iter().collect()
         }
         Some(_) => message.required("content"),
@@ -307,12 +306,18 @@ mod tests {
     fn what_we_cannot_do_is_said() {
         assert_eq!(refused(json!({"n": 2})), "n");
         assert_eq!(refused(json!({"tools": [{}]})), "tools");
-        assert_eq!(refused(json!({"response_format": {"type": "json_object"}})), "response_format.type");
+        assert_eq!(
+            refused(json!({"response_format": {"type": "json_object"}})),
+            "response_format.type"
+        );
         assert_eq!(refused(json!({"temperature": 3})), "temperature");
         assert_eq!(refused(json!({"frequency_penalty": 0.5})), "frequency_penalty");
         assert_eq!(refused(json!({"stop": [""]})), "stop");
         assert_eq!(refused(json!({"max_tokens": 0})), "max_completion_tokens");
-        assert_eq!(refused(json!({"messages": [{"role": "user", "content": 1}]})), "messages.0.content");
+        assert_eq!(
+            refused(json!({"messages": [{"role": "user", "content": 1}]})),
+            "messages.0.content"
+        );
         let image = json!([{"type": "image_url", "image_url": {}}]);
         let messages = json!([{"role": "user", "content": image}]);
         assert_eq!(refused(json!({"messages": messages})), "messages.0.content.0.type");

@@ -1,0 +1,344 @@
+//! Proof rounds and validations as a Network Node sees them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roadbed_agent::journal::Journal;
+use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofSettings};
+use roadbed_compute::poc::artifact::encode;
+use roadbed_compute::poc::{Identity, Round};
+use serde_json::{Value, json};
+
+use super::callback::Callback;
+use super::stand_in::vector;
+use super::{MODEL, Rig, RigParts, quick, rig, until};
+
+const PATH: &str = "/v2/poc-batches/MiniMaxAI%252FMiniMax-M2.7//x%2fy";
+
+fn init(callback: &Callback) -> Value {
+    json!({
+        "block_hash": "A1B2", "block_height": 6_353_400, "public_key": "02ab", "node_id": 1,
+        "node_count": 3, "params": {"model": MODEL, "seq_len": 64}, "url": callback.url(PATH),
+    })
+}
+
+fn round() -> Round {
+    let identity = Identity { block_hash: "A1B2".into(), public_key: "02ab".into() };
+    Round { identity, seq_len: 64, k_dim: 12, stronger_rng: false }
+}
+
+fn vector_b64(nonce: u32) -> String {
+    encode(&vector(&round(), nonce)).unwrap()
+}
+
+async fn start(rig: &Rig, body: Value) {
+    let (status, answer) = rig.post("/api/v1/inference/pow/init/generate", body).await;
+    let expected = json!({
+        "status": "OK", "backends": 1, "n_groups": 1,
+        "results": [{"port": 5001, "status": "OK"}], "errors": null,
+    });
+    assert_eq!((status, answer), (200, expected));
+}
+
+async fn stop(rig: &Rig) {
+    assert_eq!(rig.post("/api/v1/inference/pow/stop", json!({})).await.0, 200);
+}
+
+#[tokio::test]
+async fn artifacts_are_delivered_as_the_contract_says() {
+    let callback = Callback::start([]).await;
+    let rig = rig().await;
+    start(&rig, init(&callback)).await;
+    let (_, status) = rig.get("/api/v1/inference/pow/status").await;
+    assert_eq!(status["status"], "GENERATING");
+    assert_eq!(
+        status["backends"][0]["config"],
+        json!({
+            "block_hash": "A1B2", "block_height": 6_353_400, "public_key": "02ab", "node_id": 1,
+            "node_count": 3, "group_id": 0, "n_groups": 1, "seq_len": 64, "k_dim": 12,
+        })
+    );
+    assert!(status["backends"][0]["stats"]["nonces_per_second"].is_number());
+    assert_eq!(rig.get("/api/v1/state").await.1["poc_status"], "GENERATING");
+    let again = rig.post("/api/v1/inference/pow/init/generate", init(&callback)).await;
+    assert_eq!(again, (409, json!({"detail": "Already generating"})));
+
+    until("two deliveries", || (callback.taken().len() >= 2).then_some(())).await;
+    stop(&rig).await;
+    assert_eq!(rig.get("/api/v1/inference/pow/status").await.1["status"], "IDLE");
+    let first = &callback.taken()[0];
+    // Byte for byte as it was given, slashes and double encoding included.
+    assert_eq!(first.path, format!("{PATH}/generated"));
+    let mut body = first.body.clone();
+    let artifacts = body["artifacts"].take();
+    assert_eq!(
+        body,
+        json!({
+            "public_key": "02ab", "block_hash": "A1B2", "block_height": 6_353_400, "node_id": 1,
+            "artifacts": null, "encoding": {"dtype": "f16", "k_dim": 12, "endian": "le"},
+        })
+    );
+    assert_eq!(artifacts[0], json!({"nonce": 1, "vector_b64": vector_b64(1)}));
+    assert_eq!(artifacts[1], json!({"nonce": 4, "vector_b64": vector_b64(4)}));
+    let nonces = callback.nonces();
+    assert!(nonces.iter().enumerate().all(|(x, &nonce)| nonce == 1 + 3 * x as u64), "{nonces:?}");
+}
+
+#[tokio::test]
+async fn a_nan_is_left_out() {
+    let callback = Callback::start([]).await;
+    let rig = rig().await;
+    *rig.script.nan_nonce.lock().unwrap() = Some(4);
+    start(&rig, init(&callback)).await;
+    until("nonces", || (callback.nonces().len() >= 4).then_some(())).await;
+    assert_eq!(callback.nonces()[..3], [1, 7, 10]);
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_not_taken_is_repeated_unchanged() {
+    let callback = Callback::start([503, 400]).await;
+    let rig = rig().await;
+    start(&rig, init(&callback)).await;
+    until("a delivery", || callback.taken().first().cloned()).await;
+    stop(&rig).await;
+    let all = callback.deliveries();
+    assert_eq!((all[0].status, all[1].status, all[2].status), (503, 400, 200));
+    assert_eq!(all[0].bytes, all[1].bytes);
+    assert_eq!(all[0].bytes, all[2].bytes);
+    assert_eq!(rig.proof.counters().failed_posts, 2);
+    let nonces = callback.nonces();
+    assert_eq!(nonces.iter().collect::<BTreeSet<_>>().len(), nonces.len(), "none twice");
+}
+
+#[tokio::test]
+async fn a_stop_ends_generation_and_delivery() {
+    let callback = Callback::start([]).await;
+    callback.answer_always(503);
+    let rig = rig().await;
+    start(&rig, init(&callback)).await;
+    until("a refused delivery", || callback.deliveries().first().cloned()).await;
+    stop(&rig).await;
+    stop(&rig).await;
+    callback.answer_always(200);
+    // A chat goes through the same engine thread: after two of them no nonce can be under way.
+    for _ in 0..2 {
+        let chat = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1});
+        assert_eq!(rig.post("/v1/chat/completions", chat).await.0, 200);
+    }
+    let (proved, sent) = (rig.script.proved.lock().unwrap().len(), callback.deliveries().len());
+    // Longer than the first repetition would take.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(rig.script.proved.lock().unwrap().len(), proved);
+    assert_eq!(callback.deliveries().len(), sent);
+}
+
+async fn resumes(journal: impl Fn() -> Arc<dyn ArtifactJournal>) {
+    let callback = Callback::start([]).await;
+    callback.answer_always(503);
+    let before = Rig::start(RigParts { journal: journal(), ..RigParts::default() }).await;
+    start(&before, init(&callback)).await;
+    until("nonces", || (before.script.proved.lock().unwrap().len() > 6).then_some(())).await;
+    // The agent dies: nothing is said to anybody.
+    before.engine.clone().shut_down().await;
+    before.proof.stop();
+    let proved = before.script.proved.lock().unwrap().clone();
+    drop(before);
+
+    callback.answer_always(200);
+    let after = Rig::start(RigParts { journal: journal(), ..RigParts::default() }).await;
+    start(&after, init(&callback)).await;
+    until("everything and more", || (callback.nonces().len() > proved.len() + 4).then_some(()))
+        .await;
+    stop(&after).await;
+    let again = after.script.proved.lock().unwrap().clone();
+    // At most the step that was under way when the agent died.
+    let repeated: Vec<_> = again.iter().filter(|nonce| proved.contains(nonce)).collect();
+    assert!(repeated.len() <= 2, "{repeated:?}");
+    let nonces = callback.nonces();
+    assert_eq!(nonces.iter().collect::<BTreeSet<_>>().len(), nonces.len(), "none twice");
+    let expected: Vec<u64> = (0..nonces.len() as u64).map(|x| 1 + 3 * x).collect();
+    assert_eq!(nonces, expected, "none left out");
+
+    // Another block is another round.
+    let mut other = init(&callback);
+    other["block_hash"] = json!("C3");
+    start(&after, other).await;
+    until("the other round", || {
+        let taken = callback.taken();
+        taken.iter().find(|delivery| delivery.body["block_hash"] == "C3").map(|d| d.nonces())
+    })
+    .await
+    .first()
+    .map(|nonce| assert_eq!(*nonce, 1));
+}
+
+#[tokio::test]
+async fn a_round_goes_on_after_a_crash() {
+    let journal: Arc<dyn ArtifactJournal> = Arc::new(MemoryJournal::default());
+    resumes(move || Arc::clone(&journal)).await;
+}
+
+#[tokio::test]
+async fn a_round_goes_on_after_a_crash_from_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = roadbed_protocol::AgentId::new("gpu-box").unwrap();
+    let journal = Journal::open(folder.path(), &agent).unwrap();
+    resumes(move || Arc::new(journal.clone())).await;
+}
+
+#[tokio::test]
+async fn a_round_that_lost_its_engine_is_told_and_can_begin_again() {
+    let callback = Callback::start([]).await;
+    let rig = rig().await;
+    start(&rig, init(&callback)).await;
+    until("nonces", || (callback.nonces().len() > 2).then_some(())).await;
+    rig.script.lose_device.store(true, std::sync::atomic::Ordering::SeqCst);
+    until("the loss", || (!rig.proof.is_generating()).then_some(())).await;
+    assert_eq!(rig.get("/api/v1/inference/pow/status").await.1["status"], "NO_BACKENDS");
+    rig.script.lose_device.store(false, std::sync::atomic::Ordering::SeqCst);
+    rig.engine.load(super::load_request()).await.unwrap();
+    assert_eq!(rig.get("/api/v1/inference/pow/status").await.1["status"], "IDLE");
+    let delivered = callback.nonces().len();
+    start(&rig, init(&callback)).await;
+    until("more nonces", || (callback.nonces().len() > delivered + 4).then_some(())).await;
+    let nonces = callback.nonces();
+    let expected: BTreeSet<u64> = (0..nonces.len() as u64).map(|x| 1 + 3 * x).collect();
+    assert_eq!(nonces.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+fn job(callback: Option<&Callback>, wrong: &[u32]) -> Value {
+    let nonces: Vec<u32> = (0..8).collect();
+    let artifacts: Vec<Value> = nonces
+        .iter()
+        .map(|&nonce| {
+            let of = if wrong.contains(&nonce) { nonce + 100 } else { nonce };
+            json!({"nonce": nonce, "vector_b64": vector_b64(of)})
+        })
+        .collect();
+    json!({
+        "block_hash": "A1B2", "block_height": 9, "public_key": "02ab", "node_id": 7,
+        "node_count": 9, "params": {"model": MODEL, "seq_len": 64}, "nonces": nonces,
+        "validation": {"artifacts": artifacts}, "wait": callback.is_none(),
+        "stat_test": {"dist_threshold": 0.4, "p_mismatch": 0.1, "p_value_threshold": 0.05},
+        "url": callback.map(|callback| callback.url(PATH)),
+    })
+}
+
+const GENERATE: &str = "/api/v1/inference/pow/generate";
+
+#[tokio::test]
+async fn others_are_judged() {
+    let rig = rig().await;
+    let (status, honest) = rig.post(GENERATE, job(None, &[])).await;
+    assert_eq!(status, 200);
+    assert_eq!((&honest["status"], &honest["n_total"]), (&json!("completed"), &json!(8)));
+    assert_eq!((&honest["n_mismatch"], &honest["p_value"]), (&json!(0), &json!(1.0)));
+    assert_eq!(honest["fraud_detected"], false);
+    let (_, fraud) = rig.post(GENERATE, job(None, &[1, 2, 3, 5])).await;
+    assert_eq!(fraud["mismatch_nonces"], json!([1, 2, 3, 5]));
+    assert_eq!(fraud["fraud_detected"], true);
+    // p_value_threshold is passed over: two of eight are unlikely at 0.05 of nothing, not at 0.01.
+    let (_, doubt) = rig.post(GENERATE, job(None, &[1, 2, 3])).await;
+    let p = doubt["p_value"].as_f64().unwrap();
+    assert!((0.01..0.05).contains(&p), "{p}");
+    assert_eq!(doubt["fraud_detected"], false);
+}
+
+#[tokio::test]
+async fn a_job_without_artifacts_gives_ours() {
+    let rig = rig().await;
+    let mut body = job(None, &[]);
+    body["validation"] = Value::Null;
+    body["nonces"] = json!([5, 5, 2]);
+    let (_, answer) = rig.post(GENERATE, body).await;
+    assert_eq!(
+        answer["artifacts"],
+        json!([{"nonce": 5, "vector_b64": vector_b64(5)}, {"nonce": 2, "vector_b64": vector_b64(2)}])
+    );
+    assert_eq!(answer["encoding"], json!({"dtype": "f16", "k_dim": 12, "endian": "le"}));
+}
+
+#[tokio::test]
+async fn a_queued_job_is_polled_and_reported_once() {
+    let callback = Callback::start([503]).await;
+    let rig = rig().await;
+    rig.script.nonces.shut();
+    let (status, queued) = rig.post(GENERATE, job(Some(&callback), &[3])).await;
+    assert_eq!((status, &queued["status"]), (200, &json!("queued")));
+    assert_eq!(queued["queued_count"], 8);
+    let id = queued["request_id"].as_str().unwrap().to_owned();
+    assert!(id.starts_with("5001:"));
+    assert_eq!(rig.get("/api/v1/state").await.1["poc_status"], "VALIDATING");
+    let path = format!("{GENERATE}/{id}");
+    let (_, view) = rig.get(&path).await;
+    assert!(["queued", "running"].contains(&view["status"].as_str().unwrap()), "{view}");
+    rig.script.nonces.open();
+    let report = until("the report", || callback.taken().first().cloned()).await;
+    let (_, view) = rig.get(&path).await;
+    assert_eq!((&view["status"], &view["request_id"]), (&json!("completed"), &json!(id)));
+    assert_eq!(report.path, format!("{PATH}/validated"));
+    let p_value = report.body["p_value"].clone();
+    assert_eq!(
+        report.body,
+        json!({
+            "request_id": id.strip_prefix("5001:").unwrap(), "block_hash": "A1B2",
+            "block_height": 9, "public_key": "02ab", "node_id": 7, "n_total": 8, "n_mismatch": 1,
+            "mismatch_nonces": [3], "p_value": p_value, "fraud_detected": false,
+        })
+    );
+    assert_eq!(callback.deliveries().len(), 2);
+    assert_eq!(rig.get("/api/v1/state").await.1["poc_status"], "IDLE");
+}
+
+#[tokio::test]
+async fn a_fault_of_ours_is_never_an_accusation() {
+    let callback = Callback::start([]).await;
+    let rig = rig().await;
+    rig.script.nonces.shut();
+    let (_, queued) = rig.post(GENERATE, job(Some(&callback), &[0, 1, 2, 3, 4, 5, 6, 7])).await;
+    rig.script.lose_device.store(true, std::sync::atomic::Ordering::SeqCst);
+    rig.script.nonces.open();
+    let path = format!("{GENERATE}/{}", queued["request_id"].as_str().unwrap());
+    let deadline = std::time::Instant::now() + super::DEADLINE;
+    let view = loop {
+        let (_, view) = rig.get(&path).await;
+        if view["status"] == "failed" {
+            break view;
+        }
+        assert!(std::time::Instant::now() < deadline, "{view}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(view["error"].as_str().unwrap().contains("told so"), "{view}");
+    assert!(view.get("fraud_detected").is_none());
+    assert_eq!(callback.deliveries().len(), 0);
+}
+
+#[tokio::test]
+async fn jobs_wait_for_a_round_and_a_stop_clears_them() {
+    let callback = Callback::start([]).await;
+    let long = ProofSettings { job_wait_max: super::DEADLINE, ..quick() };
+    let rig = Rig::start(RigParts { settings: long, ..RigParts::default() }).await;
+    start(&rig, init(&callback)).await;
+    let (_, queued) = rig.post(GENERATE, job(Some(&callback), &[])).await;
+    until("nonces", || (rig.proof.round()?.processed > 4).then_some(())).await;
+    let path = format!("{GENERATE}/{}", queued["request_id"].as_str().unwrap());
+    assert_eq!(rig.get(&path).await.1["status"], "queued");
+    stop(&rig).await;
+    until("an empty queue", || (!rig.proof.is_validating()).then_some(())).await;
+    assert_eq!(rig.get(&path).await.1["status"], "cancelled");
+    assert_eq!(rig.proof.nonces_queued(), 0);
+    // A stop is no ban.
+    assert_eq!(rig.post(GENERATE, job(None, &[])).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_job_that_waits_too_long_fails() {
+    let callback = Callback::start([]).await;
+    let rig = rig().await;
+    start(&rig, init(&callback)).await;
+    let (status, answer) = rig.post(GENERATE, job(None, &[])).await;
+    assert_eq!(status, 502);
+    let reason = answer["detail"]["errors"][0]["error"].as_str().unwrap();
+    assert!(reason.contains("a round was under way"), "{reason}");
+}
