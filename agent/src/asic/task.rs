@@ -66,7 +66,7 @@ pub struct Task<F> {
     must_answer_probe: bool,
     written: Option<Written>,
     activity: Activity,
-    read_at: Option<UnixMillis>,
+    latest: Option<(UnixMillis, Reading)>,
     looks: u32,
     jobs: JobCounters,
     shares_before: Option<ShareTotals>,
@@ -108,7 +108,7 @@ impl<F: Firmware> Task<F> {
             must_answer_probe: false,
             written: None,
             activity: Activity::Unknown,
-            read_at: None,
+            latest: None,
             looks: 0,
             jobs: JobCounters::default(),
             shares_before: None,
@@ -214,22 +214,35 @@ impl<F: Firmware> Task<F> {
     async fn apply(&mut self) -> Result<Option<MiningBand>, FirmwareError> {
         let Some((order, _)) = &self.order else { return Ok(None) };
         let (goal, again) = (order.goal(), order.attempts() > 0);
-        let reading = self.look(Depth::Full).await.map_err(not_ready)?;
-        let asleep = self.expect.shows_sleep(&reading).is_ok();
         match goal {
             Goal::Sleep => {
-                // A miner found asleep is left as it is. One that we woke may only look asleep.
+                self.identify().await?;
+                // No look first: the write is what counts, and a slow miner answers slowly. One that
+                // was seen asleep a moment ago is left alone, unless we woke it since: then it may
+                // only look asleep.
                 let ours = self.written == Some(Written::Wake) || again;
-                if ours || !asleep || self.activity != Activity::Sleeping {
+                if ours || !self.was_seen_asleep() {
                     self.written = Some(Written::Sleep);
                     self.firmware.sleep().await?;
                 }
                 Ok(None)
             }
             Goal::Mine { cap, normal } => {
+                let reading = self.look(Depth::Full).await.map_err(not_ready)?;
+                let asleep = self.expect.shows_sleep(&reading).is_ok();
                 self.apply_mining(cap, normal, asleep, again).await.map(Some)
             }
         }
+    }
+
+    fn was_seen_asleep(&self) -> bool {
+        let fresh = self.latest.as_ref().filter(|(at, _)| !self.is_stale(*at));
+        self.activity == Activity::Sleeping
+            && fresh.is_some_and(|(_, reading)| self.expect.shows_sleep(reading).is_ok())
+    }
+
+    fn is_stale(&self, at: UnixMillis) -> bool {
+        self.clock.now().since(at) > STALE.max(self.clock.farm_span(PATIENCE_WALL_MIN))
     }
 
     /// Sets the step first, so that a sleeping miner never wakes to more power than it may draw.
@@ -305,7 +318,7 @@ impl<F: Firmware> Task<F> {
     fn publish(&mut self, now: UnixMillis, reading: &Result<Reading, FirmwareError>) {
         match reading {
             Ok(reading) => {
-                self.read_at = Some(now);
+                self.latest = Some((now, reading.clone()));
                 self.complaint.clear();
                 self.count(reading.shares);
                 let engine = self.identity.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -327,8 +340,7 @@ impl<F: Firmware> Task<F> {
                     // It may come back as another firmware.
                     self.looks = 0;
                 }
-                let stale = STALE.max(self.clock.farm_span(PATIENCE_WALL_MIN));
-                if self.read_at.is_none_or(|at| now.since(at) > stale) {
+                if self.latest.as_ref().is_none_or(|(at, _)| self.is_stale(*at)) {
                     self.seen.send_modify(|seen| {
                         seen.power = None;
                         seen.hashrate = None::<HashesPerSecond>;

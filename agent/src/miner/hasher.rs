@@ -16,8 +16,8 @@ use super::session::{Find, Work};
 
 /// Version variants of a header before the extranonce moves on: four bits are within every mask.
 const VERSIONS: u32 = 16;
-/// Chunks between two updates of the hash counter: about half a second, so the rate is live.
-const CHUNKS_PER_UPDATE: u64 = 32;
+/// Chunks between two updates of the hash counter: tens of milliseconds, so the rate is live.
+const CHUNKS_PER_UPDATE: u64 = 4;
 
 /// What all threads share.
 pub struct Board {

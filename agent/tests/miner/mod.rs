@@ -63,7 +63,7 @@ async fn shares_are_work_and_are_booked_by_their_answers() {
         seen.push(share.key());
         talk.answer(&share, answer).await;
     }
-    let stats = until(&miner, |stats| stats.shares.accepted == 2).await;
+    let stats = until(&miner, |stats| stats.shares.accepted == 2 && stats.hashrate.0 > 0).await;
     assert_eq!(
         (
             stats.shares.stale,
@@ -74,7 +74,7 @@ async fn shares_are_work_and_are_booked_by_their_answers() {
         (1, 1, 1, 1)
     );
     assert!((stats.shares.accepted_difficulty - 2.0 * EASY).abs() < 1e-12);
-    assert!(stats.mining && stats.hashes > 0 && stats.hashrate.0 > 0, "{stats:?}");
+    assert!(stats.mining && stats.hashes > 0, "{stats:?}");
     assert_eq!(stats.counters().shares_rejected, 4);
 }
 
@@ -153,8 +153,11 @@ async fn pause_and_stop_silence_the_threads() {
     assert_eq!(before.hashrate.0, 0);
     miner.resume();
     until(&miner, |stats| stats.hashes > before.hashes + 100_000).await;
+    let told = Instant::now();
     miner.stop();
     assert!(miner.silence().await);
+    // Shown, not asserted: wall time is the machine's business.
+    println!("silent {:?} after the stop", told.elapsed());
     let stopped = until(&miner, |stats| !stats.connected).await;
     let again = miner.stats().hashes;
     assert_eq!(stopped.hashes, again, "silence is silence");
