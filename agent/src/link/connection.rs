@@ -13,6 +13,7 @@ use rumqttc::v5::mqttbytes::v5::{Filter, Packet, Publish, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::gate::{Delivery, GateCounts, OrderGate, Verdict};
 use super::state::LinkState;
@@ -105,7 +106,8 @@ impl Link {
     ) {
         let (packets_in, mut packets) = mpsc::channel(PACKETS_MAX);
         let ended = CancellationToken::new();
-        let poller = tokio::spawn(poll(self.settings.clone(), packets_in, ended.clone()));
+        let poller = poll(self.settings.clone(), packets_in, ended.clone());
+        let poller = AbortOnDropHandle::new(tokio::spawn(poller));
         let mut newest = self.journal.newest();
         loop {
             let wake = self.wake_in();

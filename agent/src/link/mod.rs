@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 
 use roadbed_protocol::{Ack, AgentId, Assignment, FarmId, RigId, StateReport, TrustedKeys};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::FarmClock;
 use crate::config::BrokerAddress;
@@ -118,7 +118,8 @@ impl LinkHandle {
     }
 }
 
-/// Starts the link on the current tokio runtime. It ends when `closing` is cancelled, after saying goodbye.
+/// Starts the link on the current tokio runtime. It ends when `closing` is cancelled, after saying goodbye, and at once
+/// when the handle is dropped.
 ///
 /// # Errors
 /// [`crate::journal::JournalError`] when the replay counters cannot be read: without them an old order could be obeyed
@@ -128,12 +129,12 @@ pub async fn start(
     journal: Journal,
     inboxes: BTreeMap<RigId, mpsc::Sender<RigOrder>>,
     closing: CancellationToken,
-) -> Result<(LinkHandle, JoinHandle<()>), crate::journal::JournalError> {
+) -> Result<(LinkHandle, AbortOnDropHandle<()>), crate::journal::JournalError> {
     let guard = connection::load_guard(&journal).await?;
     let (from_rigs, reports) = mpsc::channel(FROM_RIGS_MAX);
     let up = watch::Sender::new(false);
     let counts = watch::Sender::new(GateCounts::default());
     let handle = LinkHandle { from_rigs, up: up.subscribe(), counts: counts.subscribe() };
     let link = connection::Link::new(settings, journal, guard, inboxes, up, counts);
-    Ok((handle, tokio::spawn(link.run(reports, closing))))
+    Ok((handle, AbortOnDropHandle::new(tokio::spawn(link.run(reports, closing)))))
 }
