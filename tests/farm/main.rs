@@ -10,4 +10,6 @@ mod mining_pool;
 #[cfg(test)]
 mod network_node;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod stand_ins;

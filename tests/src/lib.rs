@@ -10,5 +10,6 @@ pub mod config;
 pub mod customer;
 pub mod network_node;
 pub mod pool;
+pub mod sim;
 pub mod standins;
 pub mod status;

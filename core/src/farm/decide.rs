@@ -2,9 +2,9 @@
 
 use roadbed_protocol::UnixMillis;
 
-use super::{Farm, FarmEffect};
+use super::{Farm, FarmEffect, usable};
 use crate::guard;
-use crate::plan::{self, Availability, PlanInput};
+use crate::plan::{self, Availability, CurtailOrder, Feeder, PlanInput};
 
 impl Farm {
     pub(super) fn decide(&mut self, effects: &mut Vec<FarmEffect>) {
@@ -27,7 +27,8 @@ impl Farm {
         effects.push(FarmEffect::CommitPlan { plan, notes, sheds: guarded.sheds });
     }
 
-    /// The question the planner is asked now, with what the forecast has to say.
+    /// The question the planner is asked now, with what the forecast has to say. Its limits are the usable part of the
+    /// true ones.
     #[must_use]
     pub fn plan_input(&self) -> (PlanInput, Vec<plan::Note>) {
         let timing = &self.settings.timing;
@@ -39,12 +40,20 @@ impl Farm {
             .iter()
             .map(|view| view.input(self.now, timing.report_stale, timing.fault_alert_attempts))
             .collect();
+        let mut rules = rules.clone();
+        for window in &mut rules.curtail_windows {
+            window.limit = usable(window.limit);
+        }
+        let feeders = self.settings.feeders.iter();
+        let orders = self.orders.iter().filter(|order| order.until > self.now);
         let input = PlanInput {
             now: self.now,
             slots,
             rigs,
-            feeders: self.settings.feeders.clone(),
-            rules: rules.clone(),
+            feeders: feeders
+                .map(|feeder| Feeder { limit: usable(feeder.limit), ..feeder.clone() })
+                .collect(),
+            rules,
             commitments: self
                 .commitments
                 .iter()
@@ -52,7 +61,9 @@ impl Farm {
                 .cloned()
                 .collect(),
             holds: self.holds.clone(),
-            orders: self.orders.iter().filter(|order| order.until > self.now).cloned().collect(),
+            orders: orders
+                .map(|order| CurtailOrder { limit: usable(order.limit), ..order.clone() })
+                .collect(),
         };
         (input, notes)
     }

@@ -6,7 +6,7 @@
 use roadbed_protocol::{Assignment, Cause, Millis, UnixMillis, Watts, Workload};
 
 use super::view::power_of;
-use super::{Farm, FarmEffect, RigView};
+use super::{Farm, FarmEffect, RigView, usable};
 use crate::plan::Choice;
 
 impl Farm {
@@ -96,6 +96,7 @@ impl Farm {
                 // Orders do not reach these; wires do.
                 Cause::PocWindow | Cause::OperatorHold => self.settings.feeders[*feeder].limit,
             };
+            let limit = usable(limit);
             if rise > Watts::ZERO && load + rise > limit {
                 return Err(format!(
                     "{} needs {rise} more, but {} counts {load} of {limit}",

@@ -112,7 +112,8 @@ impl Farm {
         let at = view.heard_at().unwrap_or(report.at).max(report.at).min(now);
         view.report = Some((at, report));
         view.confirm();
-        view.learn();
+        let learned = view.learn();
+        self.replan |= learned && !self.overloads.is_empty();
     }
 
     fn telemetry(&mut self, batch: &TelemetryBatch, effects: &mut Vec<FarmEffect>) {
@@ -132,9 +133,10 @@ impl Farm {
             report.hashrate = sample.hashrate;
             report.temperature = sample.temperature;
             report.jobs = sample.jobs;
-            if sample.state == report.state && sample.workload == report.workload {
-                view.learn();
-            }
+            report.state = sample.state;
+            report.workload = sample.workload.clone();
+            let learned = view.learn();
+            self.replan |= learned && !self.overloads.is_empty();
         }
     }
 
@@ -198,6 +200,13 @@ impl Farm {
                 effects.push(FarmEffect::Sync { rig: view.member.spec.id.clone() });
             }
             view.online = online;
+        }
+        // What it holds back it could not send; its rows get their full time again.
+        let now = self.now;
+        for ((owner, _), journal) in &mut self.journals {
+            if owner == agent {
+                journal.gap_since = journal.gap_since.map(|_| now);
+            }
         }
         let text = format!("agent {agent} {}", if online { "connected" } else { "lost" });
         self.log(None, text, effects);

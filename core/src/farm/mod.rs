@@ -26,7 +26,7 @@ use crate::forecast::PriceSeries;
 use crate::plan::{Availability, Commitment, CurtailOrder, Hold, Plan};
 
 pub use event::{Alert, FarmEffect, FarmEvent, FarmMemory};
-pub use settings::{FarmSettings, FarmTiming, RigMember};
+pub use settings::{FarmSettings, FarmTiming, LIMIT_PERCENT_USED, RigMember, usable};
 pub use view::RigView;
 
 /// The machine of the farm: events in, effects out.

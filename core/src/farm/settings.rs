@@ -1,9 +1,19 @@
 //! What the farm machine must know of its site: rigs, circuits, rules and its own timing.
 
-use roadbed_protocol::{AgentId, FarmId, Millis, UnixMillis, Workload};
+use roadbed_protocol::{AgentId, FarmId, Millis, UnixMillis, Watts, Workload};
 
 use crate::plan::{Feeder, RigSpec};
 use crate::policy::PolicyRules;
+
+/// Share of every limit that is planned with, in percent. The rest is for what a profile, a meter and a firmware get wrong
+/// before anything was measured: a rig that takes 2 % more than its model and then falls silent must not count on luck.
+pub const LIMIT_PERCENT_USED: u64 = 97;
+
+/// The part of a limit that may be planned with.
+#[must_use]
+pub fn usable(limit: Watts) -> Watts {
+    Watts(limit.0 / 100 * LIMIT_PERCENT_USED + limit.0 % 100 * LIMIT_PERCENT_USED / 100)
+}
 
 /// The site and its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -112,7 +112,8 @@ impl RigView {
         RigInput {
             availability: self.availability(now, stale, attempts_max),
             current: self.current(),
-            since: self.assigned_at,
+            // A rig that was never told anything has no dwell to keep.
+            since: if self.assigned.is_some() { self.assigned_at } else { UnixMillis(i64::MIN) },
             spec,
         }
     }
@@ -144,15 +145,17 @@ impl RigView {
         report.power.map_or(self.member.spec.floor, |power| power.watts)
     }
 
-    /// Remembers what a workload really takes, when that is more than planned.
-    pub(super) fn learn(&mut self) {
-        let Some((_, report)) = &self.report else { return };
-        let (Some(workload), Some(power)) = (&report.workload, report.power) else { return };
+    /// Remembers what a workload really takes, when that is more than planned; true when it is more than ever.
+    pub(super) fn learn(&mut self) -> bool {
+        let Some((_, report)) = &self.report else { return false };
+        let (Some(workload), Some(power)) = (&report.workload, report.power) else { return false };
         let planned = power_of(&self.member.spec, workload);
         match report.state {
             RigState::Running if power.watts > planned => {
                 let most = self.observed.entry(key(workload)).or_default();
+                let is_more = power.watts > *most;
                 *most = power.watts.max(*most);
+                is_more
             }
             RigState::Booting
             | RigState::Idle
@@ -162,7 +165,7 @@ impl RigView {
             | RigState::Stopping
             | RigState::Curtailed
             | RigState::Faulted
-            | RigState::Tripped => {}
+            | RigState::Tripped => false,
         }
     }
 }

@@ -102,9 +102,11 @@ impl Farm {
     fn watch_journals(&mut self, effects: &mut Vec<FarmEffect>) {
         let (now, patience) = (self.now, self.settings.timing.journal_gap);
         let mut lost = Vec::new();
+        let views = &self.views;
         for ((agent, journal), known) in &mut self.journals {
+            let online = views.iter().any(|view| view.online && view.member.agent == *agent);
             let over = known.gap_since.is_some_and(|since| now.since(since) >= patience);
-            if !over {
+            if !(over && online) {
                 continue;
             }
             let rows = known.cursor.skip_gap();
