@@ -176,14 +176,33 @@ pub static ATTENTION_SCORES: Kernel = Kernel {
     tolerance: SUM_TOLERANCE,
 };
 
-pub static ATTENTION_VALUES: Kernel = Kernel {
-    name: "attention_values",
-    source: crate::wgsl!("lib/step.wgsl", "lib/attention_shape.wgsl", "attention_values.wgsl"),
-    entry: "main",
-    bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
-    constants: GROUP,
-    tolerance: SUM_TOLERANCE,
-};
+static ATTENTION_VALUES: [Kernel; 2] = [
+    Kernel {
+        name: "attention_values_lane",
+        source: crate::wgsl!(
+            "lib/step.wgsl",
+            "lib/attention_shape.wgsl",
+            "attention_values_lane.wgsl"
+        ),
+        entry: "main",
+        bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
+        constants: GROUP,
+        tolerance: SUM_TOLERANCE,
+    },
+    Kernel {
+        name: "attention_values_tree",
+        source: crate::wgsl!(
+            "lib/step.wgsl",
+            "lib/attention_shape.wgsl",
+            "attention_values_tree.wgsl"
+        ),
+        entry: "main",
+        bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
+        // A head of 512 floats, the largest there may be, is 128 vectors.
+        constants: &[("WORKGROUP", 256.0)],
+        tolerance: SUM_TOLERANCE,
+    },
+];
 
 pub static SILU_MUL: Kernel = Kernel {
     name: "silu_mul",
@@ -252,13 +271,20 @@ pub fn softmax(method: Method) -> &'static Kernel {
     of_method(&SOFTMAX, method)
 }
 
+/// Weighted sum of the values.
+#[must_use]
+pub fn attention_values(method: Method) -> &'static Kernel {
+    of_method(&ATTENTION_VALUES, method)
+}
+
 /// Every row of this file.
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
     WEIGHT_KERNELS
         .iter()
         .flat_map(|k| [&k.embed, &k.matvec_lane, &k.matvec_tree, &k.matmul_lane, &k.matmul_tile])
         .chain(RMS_NORM.iter().chain(&REFLECT).chain(&SOFTMAX))
-        .chain([&ROPE, &ATTENTION_SCORES, &ATTENTION_VALUES, &SILU_MUL])
+        .chain(&ATTENTION_VALUES)
+        .chain([&ROPE, &ATTENTION_SCORES, &SILU_MUL])
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::config::LlamaConfig;
 use super::error::EngineError;
-use super::forward::{Forward, Input, LOGIT_ROWS_MAX, Output};
+use super::forward::{Forward, Input, Output};
 use super::params::Step;
+use super::plan::LOGIT_ROWS_MAX;
 use super::proof::{ProofEmbeddings, ProofInputs};
 use super::request::{Message, PositionLogprobs, TOP_LOGPROBS_MAX};
 use super::sampling::LogSoftmax;

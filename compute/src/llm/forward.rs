@@ -11,20 +11,17 @@
 
 use std::sync::Arc;
 
-use crate::gpu::{Gpu, GpuError, Readback};
+use crate::gpu::{Gpu, GpuError};
 use crate::kernels::llm::{self, Method};
 
 use super::config::LlamaConfig;
 use super::error::EngineError;
 use super::matrix::Product;
-use super::op::{Grid, Op, Variant};
-use super::params::{AttentionShape, NormShape, RowShape, Step};
-use super::weights::{LayerWeights, Weights};
+use super::op::{Op, Variant};
+use super::params::{RowShape, Step};
+use super::plan::{Buffers, LOGIT_ROWS_MAX, Plan, fitting_chunk, row_lines};
+use super::weights::Weights;
 
-/// Rows whose logits fit the logits buffer at once.
-pub(super) const LOGIT_ROWS_MAX: usize = 16;
-/// Most bytes for attention scores; long contexts get smaller chunks instead.
-const SCORES_BYTES_MAX: u64 = 256 << 20;
 /// Work per submission on a GPU: 40 GFLOP is about 40 ms on the slowest cards we meet (1 TFLOP/s in
 /// our kernels), far below every driver's watchdog. A CPU driver has none and takes whole chunks.
 const SUBMIT_FLOP_MAX: f64 = 40e9;
@@ -45,22 +42,6 @@ pub(super) enum Output {
     Hidden,
     /// Logits of the selected rows.
     Logits,
-}
-
-struct Buffers {
-    step: wgpu::Buffer,
-    ids: wgpu::Buffer,
-    x: wgpu::Buffer,
-    normed: wgpu::Buffer,
-    qkv: wgpu::Buffer,
-    q: wgpu::Buffer,
-    scores: wgpu::Buffer,
-    attended: wgpu::Buffer,
-    gate_up: wgpu::Buffer,
-    ffn: wgpu::Buffer,
-    logits: wgpu::Buffer,
-    caches: Vec<(wgpu::Buffer, wgpu::Buffer)>,
-    readback: Readback,
 }
 
 /// A model ready to run.
@@ -260,209 +241,5 @@ impl Forward {
         let data =
             self.gpu.run_and_read(encoder, source, 0, bytes, &self.buffers.readback, WHAT)?;
         Ok(bytemuck::pod_collect_to_vec(&data))
-    }
-}
-
-/// The chunk, reduced until the attention scores fit one binding and every dispatch its grid.
-fn fitting_chunk(
-    gpu: &Gpu,
-    config: &LlamaConfig,
-    context: usize,
-    wanted: usize,
-) -> Result<usize, GpuError> {
-    let limits = gpu.limits();
-    let scores_max =
-        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(SCORES_BYTES_MAX);
-    let row = (config.heads * context * 4) as u64;
-    let by_scores = usize::try_from(scores_max / row).unwrap_or(usize::MAX);
-    let by_grid = limits.max_compute_workgroups_per_dimension as usize / config.heads;
-    let chunk = wanted.min(by_scores).min(by_grid).min(context);
-    if chunk == 0 {
-        return Err(GpuError::Limit {
-            what: "the attention scores of one token (choose a shorter context)".to_owned(),
-            needed_bytes: row,
-            limit_bytes: scores_max,
-            limit: "max_storage_buffer_binding_size",
-        });
-    }
-    Ok(chunk)
-}
-
-impl Buffers {
-    fn new(
-        gpu: &Gpu,
-        config: &LlamaConfig,
-        context: usize,
-        chunk: usize,
-    ) -> Result<Self, GpuError> {
-        let floats = |what: &str, count: usize| gpu.storage(what, count as u64 * 4);
-        let rows = |what: &str, width: usize| floats(what, chunk * width);
-        let cache = context * config.kv_heads * config.head;
-        let logits = LOGIT_ROWS_MAX * config.vocabulary;
-        let largest = logits.max(chunk * config.hidden) as u64 * 4;
-        Ok(Self {
-            step: gpu.uniform("step", &Step::default())?,
-            ids: rows("token ids", 1)?,
-            x: rows("residual stream", config.hidden)?,
-            normed: rows("normed rows", config.hidden)?,
-            qkv: rows("queries, keys, values", config.qkv_width())?,
-            q: rows("queries", config.heads * config.head)?,
-            scores: rows("attention scores", config.heads * context)?,
-            attended: rows("attention", config.heads * config.head)?,
-            gate_up: rows("gate and up", 2 * config.ffn)?,
-            ffn: rows("feed-forward", config.ffn)?,
-            logits: floats("logits", logits)?,
-            caches: (0..config.layers)
-                .map(|_| Ok((floats("keys", cache)?, floats("values", cache)?)))
-                .collect::<Result<_, GpuError>>()?,
-            readback: gpu.readback("read-back", largest)?,
-        })
-    }
-
-    fn bytes(&self) -> u64 {
-        let caches: u64 = self.caches.iter().map(|(k, v)| k.size() + v.size()).sum();
-        [
-            &self.x,
-            &self.normed,
-            &self.qkv,
-            &self.q,
-            &self.scores,
-            &self.attended,
-            &self.gate_up,
-            &self.ffn,
-            &self.logits,
-        ]
-        .iter()
-        .map(|b| b.size())
-        .sum::<u64>()
-            + caches
-    }
-}
-
-/// A grid for kernels built on `lib/reduce_*.wgsl`.
-fn row_lines(method: Method, lines_per_row: u32, selecting: bool) -> Grid {
-    Grid::Lines {
-        lines_per_row,
-        // reduce_lane.wgsl: eight rows to a workgroup; reduce_tree.wgsl: one.
-        lines_per_group: match method {
-            Method::Lane => 8,
-            Method::Group => 1,
-        },
-        selecting,
-    }
-}
-
-/// Makes the dispatches of a layer.
-struct Plan<'a> {
-    gpu: &'a Gpu,
-    config: &'a LlamaConfig,
-    method: Method,
-    buffers: &'a Buffers,
-}
-
-impl Plan<'_> {
-    fn layer(
-        &self,
-        weights: &LayerWeights,
-        cache: &(wgpu::Buffer, wgpu::Buffer),
-        angles: &wgpu::Buffer,
-    ) -> Result<Vec<Op>, GpuError> {
-        let b = self.buffers;
-        let product =
-            |x, out, accumulate| Product { step: &b.step, x, out, accumulate, selecting: false };
-        let (gpu, method) = (self.gpu, self.method);
-        let mut ops = vec![self.norm(&weights.attention_norm, false)?];
-        ops.extend(weights.qkv.product(gpu, method, product(&b.normed, &b.qkv, false))?);
-        ops.extend(self.attention(cache, angles)?);
-        let onto_x = product(&b.attended, &b.x, true);
-        ops.extend(weights.attention_output.product(gpu, method, onto_x)?);
-        ops.push(self.norm(&weights.ffn_norm, false)?);
-        ops.extend(weights.gate_up.product(gpu, method, product(&b.normed, &b.gate_up, false))?);
-        ops.push(self.gate()?);
-        ops.extend(weights.down.product(gpu, method, product(&b.ffn, &b.x, true))?);
-        Ok(ops)
-    }
-
-    /// Norm of the residual stream, of all rows or of the step's selection.
-    fn norm(&self, weight: &wgpu::Buffer, selecting: bool) -> Result<Op, GpuError> {
-        let shape = NormShape {
-            columns: self.config.hidden as u32,
-            selecting: u32::from(selecting),
-            epsilon: self.config.epsilon,
-            padding: 0,
-        };
-        let shape = self.gpu.uniform("norm", &shape)?;
-        let b = self.buffers;
-        self.single(
-            llm::rms_norm(self.method),
-            &[&b.step, &shape, &b.x, weight, &b.normed],
-            row_lines(self.method, 1, selecting),
-        )
-    }
-
-    fn gate(&self) -> Result<Op, GpuError> {
-        let shape = RowShape { columns: self.config.ffn as u32, ..RowShape::default() };
-        let shape = self.gpu.uniform("gate", &shape)?;
-        let b = self.buffers;
-        let across = (self.config.ffn as u32 / 4).div_ceil(64);
-        self.single(
-            &llm::SILU_MUL,
-            &[&b.step, &shape, &b.gate_up, &b.ffn],
-            Grid::Elements { across },
-        )
-    }
-
-    fn attention(
-        &self,
-        (keys, values): &(wgpu::Buffer, wgpu::Buffer),
-        angles: &wgpu::Buffer,
-    ) -> Result<[Op; 4], GpuError> {
-        let c = self.config;
-        let shape = AttentionShape {
-            heads: c.heads as u32,
-            kv_heads: c.kv_heads as u32,
-            head: c.head as u32,
-            rope: c.rope as u32,
-            half_split: 0,
-            score_scale: 1.0 / (c.head as f32).sqrt(),
-            padding: [0; 2],
-        };
-        let shape = self.gpu.uniform("attention", &shape)?;
-        let b = self.buffers;
-        let pairs = (c.qkv_width() / 2) as u32;
-        let vectors = (c.heads * c.head / 4) as u32;
-        let heads = c.heads as u32;
-        Ok([
-            self.single(
-                &llm::ROPE,
-                &[&b.step, &shape, &b.qkv, angles, &b.q, keys, values],
-                Grid::Elements { across: pairs.div_ceil(64) },
-            )?,
-            self.single(
-                &llm::ATTENTION_SCORES,
-                &[&b.step, &shape, &b.q, keys, &b.scores],
-                Grid::Scores { heads },
-            )?,
-            self.single(
-                llm::softmax(self.method),
-                &[&b.step, &shape, &b.scores],
-                row_lines(self.method, heads, false),
-            )?,
-            self.single(
-                &llm::ATTENTION_VALUES,
-                &[&b.step, &shape, &b.scores, values, &b.attended],
-                Grid::Elements { across: vectors.div_ceil(64) },
-            )?,
-        ])
-    }
-
-    fn single(
-        &self,
-        kernel: &'static crate::kernels::Kernel,
-        buffers: &[&wgpu::Buffer],
-        grid: Grid,
-    ) -> Result<Op, GpuError> {
-        let pipeline = self.gpu.pipeline(kernel, &[])?;
-        Ok(Op::Single(Variant { bind_group: self.gpu.bind(&pipeline, buffers)?, pipeline, grid }))
     }
 }

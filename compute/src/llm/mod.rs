@@ -15,6 +15,7 @@ mod matrix;
 mod op;
 pub mod packing;
 pub mod params;
+mod plan;
 mod proof;
 mod request;
 mod sampling;

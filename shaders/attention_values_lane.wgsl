@@ -1,8 +1,8 @@
 // out[r, h] = sum_p weights[r, h, p] * v[p, h'], over the positions the row may see.
 //
 // Shapes: weights [rows, heads, kv_length], v_cache [slots, kv_heads, head], out [rows, heads, head].
-// One invocation computes four neighbouring floats: x counts them over the heads of a row, y counts
-// rows.
+// One invocation computes four neighbouring floats alone, for CPU adapters: x counts them over the
+// heads of a row, y counts rows.
 // CPU twin: compute/src/reference/ops.rs, attention.
 override WORKGROUP: u32 = 64u;
 
