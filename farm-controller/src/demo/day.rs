@@ -14,7 +14,7 @@ const DAY_MINUTES: f64 = 1_440.0;
 const MINUTES_MIN: f64 = 1.0;
 const MINUTES_MAX: f64 = 1_440.0;
 /// Share of a window in which artifacts are generated, in percent; the rest is for validation.
-const GENERATION_PERCENT: u64 = 60;
+const GENERATION_PERCENT: u64 = 45;
 
 /// The day of a demo.
 #[derive(Debug, Clone, PartialEq)]
