@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod asic;
 #[cfg(test)]
+mod golden_plans;
+#[cfg(test)]
 mod mining_pool;
 #[cfg(test)]
 mod network_node;

@@ -22,9 +22,32 @@ fn two_hundred_farms_survive_everything() {
         return;
     }
     let count = std::env::var("ROADBED_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
+    let total = run_all(count.unwrap_or(SEEDS));
+    println!("{total:?}");
+    // A simulation in which nothing happens proves nothing.
+    assert!(total.faults > 1_000 && total.switches > 1_000 && total.artifacts > 1_000, "{total:?}");
+}
+
+/// Runs seeds 0 to `count` on every core; the first failure, by seed, ends the test.
+fn run_all(count: u64) -> Summary {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let share = |first: u64| (first..count).step_by(threads as usize);
+    let results: Vec<Result<Summary, Failure>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|first| {
+                scope.spawn(move || {
+                    share(first).map(|seed| run(Options::of(seed))).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let failures = results.iter().filter_map(|result| result.as_ref().err());
+    if let Some(first) = failures.min_by_key(|failure| failure.seed) {
+        fail(first);
+    }
     let mut total = Summary::default();
-    for seed in 0..count.unwrap_or(SEEDS) {
-        let summary = run(Options::of(seed)).unwrap_or_else(|failure| fail(&failure));
+    for summary in results.into_iter().flatten() {
         total.steps += summary.steps;
         total.plans += summary.plans;
         total.generations += summary.generations;
@@ -35,9 +58,7 @@ fn two_hundred_farms_survive_everything() {
         total.breaches += summary.breaches;
         total.over_millis += summary.over_millis;
     }
-    println!("{total:?}");
-    // A simulation in which nothing happens proves nothing.
-    assert!(total.faults > 1_000 && total.switches > 1_000 && total.artifacts > 1_000, "{total:?}");
+    total
 }
 
 #[test]

@@ -43,9 +43,13 @@ pub(super) struct Lane<'a> {
     pub incomes: Vec<Vec<MicrosPerHour>>,
     /// By slot and item: kept from running by a price limit of the policy.
     pub barred: Vec<Vec<bool>>,
-    lengths: Vec<Millis>,
+    /// By slot and item: margin over the slot, and cost of a start in it, reluctance included.
+    worths: Vec<Vec<i128>>,
+    start_costs: Vec<Vec<i128>>,
+    hand_over_cost: i128,
+    /// From item to item: passed on without a stop.
+    hands_over: Vec<Vec<bool>>,
     starts: Vec<UnixMillis>,
-    hysteresis_percent: u32,
     pub min_dwell: Millis,
 }
 
@@ -94,8 +98,31 @@ impl<'a> Lane<'a> {
                 },
             });
         }
+        let reluctant = |cost: Money| {
+            i128::from(cost.0.max(0)) * (100 + i128::from(input.rules.hysteresis_percent)) / 100
+        };
+        let by_item = |rates: &[Vec<MicrosPerHour>],
+                       worth: &dyn Fn(MicrosPerHour, Millis) -> i128| {
+            let slots = rates.iter().zip(&input.slots);
+            let one = |rates: &Vec<MicrosPerHour>, length| {
+                rates.iter().map(|rate| worth(*rate, length)).collect()
+            };
+            slots.map(|(rates, slot)| one(rates, slot.length)).collect::<Vec<Vec<i128>>>()
+        };
+        let worths = by_item(&margins, &|rate, length| i128::from(rate.over(length).0));
+        let start_costs = by_item(&incomes, &|rate, _| {
+            reluctant(rig.spec.switch_cost + rate.over(rig.spec.switch_time))
+        });
+        let hands_over = items
+            .iter()
+            .map(|from| items.iter().map(|to| from.workload.hands_over_to(&to.workload)).collect())
+            .collect();
         Self {
             rig,
+            worths,
+            start_costs,
+            hand_over_cost: reluctant(rig.spec.hand_over_cost),
+            hands_over,
             items,
             start,
             gates,
@@ -103,9 +130,7 @@ impl<'a> Lane<'a> {
             margins,
             incomes,
             barred,
-            lengths: input.slots.iter().map(|slot| slot.length).collect(),
             starts: input.slots.iter().map(|slot| slot.start).collect(),
-            hysteresis_percent: input.rules.hysteresis_percent,
             min_dwell: rig.spec.min_dwell.max(input.rules.min_dwell),
         }
     }
@@ -132,7 +157,7 @@ impl<'a> Lane<'a> {
 
     /// Margin of an item over a whole slot.
     pub(super) fn money(&self, slot: usize, item: usize) -> i128 {
-        i128::from(self.margins[slot][item].over(self.lengths[slot]).0)
+        self.worths[slot][item]
     }
 
     /// True when the item may run in the slot; the floor always may, unless someone's will says otherwise.
@@ -186,27 +211,21 @@ impl<'a> Lane<'a> {
         let Some(before) = from.map(|from| &self.items[from]) else {
             return if to == 0 { next.power } else { self.rig.spec.nameplate };
         };
-        let restarts = before.workload != next.workload
-            && before.workload.is_active()
-            && next.workload.is_active()
-            && !before.workload.hands_over_to(&next.workload);
+        let restarts = from != Some(to)
+            && from != Some(0)
+            && to != 0
+            && !from.is_some_and(|from| self.hands_over[from][to]);
         if restarts { before.power.max(next.power) } else { next.power }
     }
 
     /// What it costs to change from one item to another in the slot, with the policy's reluctance.
     pub(super) fn switch_cost(&self, slot: usize, from: Option<usize>, to: usize) -> i128 {
-        let spec = &self.rig.spec;
-        let next = &self.items[to].workload;
-        if from == Some(to) || !next.is_active() {
-            return 0;
+        match from {
+            _ if to == 0 => 0,
+            Some(from) if from == to => 0,
+            Some(from) if self.hands_over[from][to] => self.hand_over_cost,
+            Some(_) | None => self.start_costs[slot][to],
         }
-        let hands_over = from.is_some_and(|from| self.items[from].workload.hands_over_to(next));
-        let cost: Money = if hands_over {
-            spec.hand_over_cost
-        } else {
-            spec.switch_cost + self.incomes[slot][to].over(spec.switch_time)
-        };
-        i128::from(cost.0.max(0)) * (100 + i128::from(self.hysteresis_percent)) / 100
     }
 
     /// Slots the lane must stay in what it does now.

@@ -12,9 +12,11 @@ use super::limits::Reach;
 use super::route::{self, Route};
 use super::shed::{Fleet, value};
 
-/// Above this many rivals pairs are not tried: their number is the square, and what rounding one rig loses matters
-/// less the more rigs there are.
-const PAIRS_MAX: usize = 16;
+/// Above this many rivals none is held low for the sake of the others: the effort is the square of their number, and what
+/// rounding one rig loses matters less the more rigs there are.
+const SWAPS_MAX: usize = 16;
+/// Up to this many also pairs among them and a second order of the others: the effort grows with their cube.
+const PAIRS_MAX: usize = 4;
 /// Passes over all moves; the second rarely finds anything.
 const PASSES: usize = 2;
 
@@ -28,16 +30,17 @@ impl Fleet<'_> {
             return;
         }
         let mut loads: Loads = (0..self.limits.caps.len()).map(|slot| self.loads(slot)).collect();
-        for order in self.orders(rivals) {
-            self.replan(&order, None, &mut loads);
+        let orders = self.orders(rivals);
+        for order in &orders {
+            self.replan(order, None, &mut loads);
         }
         for _ in 0..PASSES {
             let mut gained = false;
             for rig in rivals {
                 gained |= self.replan(&[*rig], None, &mut loads);
             }
-            if rivals.len() <= PAIRS_MAX {
-                gained |= self.swap(rivals, &mut loads);
+            if rivals.len() <= SWAPS_MAX {
+                gained |= self.swap(rivals, &orders, &mut loads);
             }
             if !gained {
                 return;
@@ -69,18 +72,22 @@ impl Fleet<'_> {
     }
 
     /// Re-plans all the others after one that takes at most so much, for every one and every power it knows.
-    fn swap(&mut self, rivals: &[usize], loads: &mut Loads) -> bool {
+    fn swap(&mut self, rivals: &[usize], orders: &[Vec<usize>; 2], loads: &mut Loads) -> bool {
         let mut gained = false;
         for first in rivals {
             let powers: BTreeSet<Watts> =
                 self.lanes[*first].items.iter().map(|item| item.power).collect();
             for power in powers {
-                for second in rivals.iter().filter(|second| *second != first) {
+                let pairs = rivals.iter().filter(|_| rivals.len() <= PAIRS_MAX);
+                for second in pairs.filter(|second| *second != first) {
                     gained |= self.replan(&[*first, *second], Some(power), loads);
                 }
-                let others = rivals.iter().filter(|other| *other != first);
-                let all: Vec<usize> = std::iter::once(first).chain(others).copied().collect();
-                gained |= self.replan(&all, Some(power), loads);
+                let tried = if rivals.len() <= PAIRS_MAX { 2 } else { 1 };
+                for order in orders.iter().take(tried) {
+                    let others = order.iter().filter(|other| *other != first);
+                    let all: Vec<usize> = std::iter::once(first).chain(others).copied().collect();
+                    gained |= self.replan(&all, Some(power), loads);
+                }
             }
         }
         gained
