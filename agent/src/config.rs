@@ -3,6 +3,7 @@
 //! YAML is read in [`yaml`] and nowhere else; a value of [`AgentConfig`] has every file it names already read and every
 //! rule checked, so nothing further in needs to doubt it.
 
+mod scalar;
 mod yaml;
 
 use std::net::SocketAddr;
@@ -147,3 +148,6 @@ impl AsicDriverKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

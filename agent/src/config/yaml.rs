@@ -11,6 +11,7 @@ use roadbed_protocol::{
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::scalar::{Bounded, Parsed, Rate};
 use super::{
     AgentConfig, AsicConfig, AsicDriverKind, BrokerAddress, GpuConfig, PoolConfig, RIGS_MAX,
     RigConfig, RigHardware, SensorChoice,
@@ -20,7 +21,7 @@ use crate::clock::FarmClock;
 /// Largest config or profile file read: a hall of 256 rigs is about 40 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Hash threads one rig may be given; above it the figure is a typing error.
-const THREADS_MAX: usize = 1_024;
+const THREADS_MAX: u64 = 512;
 /// Telemetry interval when the file gives none.
 const TELEMETRY_SECONDS_DEFAULT: u64 = 10;
 
@@ -73,7 +74,12 @@ pub fn load(path: &Path) -> Result<AgentConfig, ConfigError> {
     let base = path.parent().unwrap_or(Path::new("."));
     let clock = match file.clock {
         None => FarmClock::real(),
-        Some(clock) => clock.0,
+        Some(clock) => FarmClock::accelerated(
+            clock.rate.0,
+            UnixMillis(clock.farm_origin_ms),
+            UnixMillis(clock.wall_origin_ms),
+        )
+        .map_err(|error| rule("clock.rate", error.to_string()))?,
     };
     let mut trusted_keys = TrustedKeys::default();
     if file.trusted_keys.is_empty() {
@@ -85,7 +91,7 @@ pub fn load(path: &Path) -> Result<AgentConfig, ConfigError> {
     }
     for trusted in &file.trusted_keys {
         trusted_keys
-            .insert(trusted.kid.clone(), &trusted.key.0)
+            .insert(trusted.kid.clone(), &trusted.key.0.0)
             .map_err(|error| rule("trusted_keys", error.to_string()))?;
     }
     if file.rigs.is_empty() || file.rigs.len() > RIGS_MAX {
@@ -96,8 +102,8 @@ pub fn load(path: &Path) -> Result<AgentConfig, ConfigError> {
     }
     let mut rigs: Vec<RigConfig> = Vec::with_capacity(file.rigs.len());
     for entry in file.rigs {
-        if rigs.iter().any(|known| known.id == entry.id) {
-            return Err(rule("rigs", format!("{} is listed twice", entry.id)));
+        if rigs.iter().any(|known| known.id == entry.id.0) {
+            return Err(rule("rigs", format!("{} is listed twice", entry.id.0)));
         }
         rigs.push(entry.resolve(base).map_err(|error| match error {
             ResolveError::File(error) => error,
@@ -114,8 +120,8 @@ pub fn load(path: &Path) -> Result<AgentConfig, ConfigError> {
     let key_path = base.join(&file.key_file);
     let secret = read_key(&key_path)?;
     Ok(AgentConfig {
-        agent: file.agent,
-        farm: file.farm,
+        agent: file.agent.0,
+        farm: file.farm.0,
         data_dir: base.join(file.data_dir),
         secret,
         broker: file.broker.address.0,
@@ -201,8 +207,8 @@ fn parse_hex_32(text: &str) -> Option<[u8; 32]> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AgentFile {
-    agent: AgentId,
-    farm: FarmId,
+    agent: Parsed<AgentId>,
+    farm: Parsed<FarmId>,
     data_dir: PathBuf,
     key_file: PathBuf,
     broker: BrokerFile,
@@ -217,24 +223,22 @@ struct AgentFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BrokerFile {
-    address: HostPort,
+    address: Parsed<BrokerAddress>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TrustedKeyFile {
     kid: String,
-    key: HexKey,
+    key: Parsed<HexKey>,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
 struct HexKey([u8; 32]);
 
-impl TryFrom<String> for HexKey {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        parse_hex_32(&text).map(Self).ok_or_else(|| {
+impl FromStr for HexKey {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_hex_32(text).map(Self).ok_or_else(|| {
             format!(
                 "expected 64 hex digits of an ed25519 public key, got {} characters",
                 text.len()
@@ -244,32 +248,15 @@ impl TryFrom<String> for HexKey {
 }
 
 #[derive(Deserialize)]
-#[serde(try_from = "ClockFields")]
-struct ClockFile(FarmClock);
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ClockFields {
-    rate: f64,
+struct ClockFile {
+    rate: Rate,
     farm_origin_ms: i64,
     wall_origin_ms: i64,
 }
 
-impl TryFrom<ClockFields> for ClockFile {
-    type Error = crate::clock::ClockRateError;
-    fn try_from(fields: ClockFields) -> Result<Self, Self::Error> {
-        FarmClock::accelerated(
-            fields.rate,
-            UnixMillis(fields.farm_origin_ms),
-            UnixMillis(fields.wall_origin_ms),
-        )
-        .map(Self)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "u64")]
-struct TelemetrySeconds(u64);
+/// Farm time between two samples: at most a day.
+type TelemetrySeconds = Bounded<1, 86_400>;
 
 impl Default for TelemetrySeconds {
     fn default() -> Self {
@@ -277,27 +264,12 @@ impl Default for TelemetrySeconds {
     }
 }
 
-impl TryFrom<u64> for TelemetrySeconds {
-    type Error = String;
-    fn try_from(seconds: u64) -> Result<Self, String> {
-        if (1..=86_400).contains(&seconds) {
-            Ok(Self(seconds))
-        } else {
-            Err(format!("{seconds} is not usable; expected 1 to 86400 seconds of farm time"))
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct HostPort(BrokerAddress);
-
-impl TryFrom<String> for HostPort {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let (host, port) = split_host_port(&text)
+impl FromStr for BrokerAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, port) = split_host_port(text)
             .ok_or_else(|| format!("{text:?} is no address; expected host:port"))?;
-        Ok(Self(BrokerAddress { host, port }))
+        Ok(Self { host, port })
     }
 }
 
@@ -311,7 +283,7 @@ fn split_host_port(text: &str) -> Option<(String, u16)> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RigFile {
-    id: RigId,
+    id: Parsed<RigId>,
     profile: PathBuf,
     #[serde(default)]
     gpu: Option<GpuFile>,
@@ -330,7 +302,7 @@ impl RigFile {
     fn resolve(self, base: &Path) -> Result<RigConfig, ResolveError> {
         let profile = load_profile(&base.join(&self.profile)).map_err(ResolveError::File)?;
         let rule = |leaf: &str, problem: &str| ResolveError::Rule {
-            field: format!("rigs[{}].{leaf}", self.id),
+            field: format!("rigs[{}].{leaf}", self.id.0),
             problem: problem.into(),
         };
         let hardware = match (self.gpu, self.asic, self.pool) {
@@ -342,11 +314,11 @@ impl RigFile {
                 auth_token: gpu.auth_token,
                 sensor: gpu.sensor.into(),
                 pool: pool.map(|pool| PoolConfig {
-                    host: pool.url.host,
-                    port: pool.url.port,
+                    host: pool.url.0.host,
+                    port: pool.url.0.port,
                     user: pool.user,
                     password: pool.password,
-                    threads: pool.threads.0,
+                    threads: usize::try_from(pool.threads.0).unwrap_or(1),
                 }),
             }),
             (None, Some(asic), None) => RigHardware::Asic(AsicConfig {
@@ -372,7 +344,7 @@ impl RigFile {
         if !fits {
             return Err(rule("profile", "is of the other kind of rig (asic or gpu)"));
         }
-        Ok(RigConfig { id: self.id, profile, hardware })
+        Ok(RigConfig { id: self.id.0, profile, hardware })
     }
 }
 
@@ -414,7 +386,7 @@ impl From<SensorWord> for SensorChoice {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PoolFile {
-    url: PoolUrl,
+    url: Parsed<PoolUrl>,
     user: String,
     #[serde(default)]
     password: String,
@@ -422,16 +394,14 @@ struct PoolFile {
     threads: Threads,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
 struct PoolUrl {
     host: String,
     port: u16,
 }
 
-impl TryFrom<String> for PoolUrl {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
+impl FromStr for PoolUrl {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no pool address; expected stratum+tcp://host:port");
         let rest = text.strip_prefix("stratum+tcp://").ok_or_else(wrong)?;
         let (host, port) = split_host_port(rest.trim_end_matches('/')).ok_or_else(wrong)?;
@@ -439,24 +409,12 @@ impl TryFrom<String> for PoolUrl {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "usize")]
-struct Threads(usize);
+/// Hash threads of one rig.
+type Threads = Bounded<1, THREADS_MAX>;
 
 impl Default for Threads {
     fn default() -> Self {
         Self(1)
-    }
-}
-
-impl TryFrom<usize> for Threads {
-    type Error = String;
-    fn try_from(threads: usize) -> Result<Self, String> {
-        if (1..=THREADS_MAX).contains(&threads) {
-            Ok(Self(threads))
-        } else {
-            Err(format!("{threads} threads; expected 1 to {THREADS_MAX}"))
-        }
     }
 }
 

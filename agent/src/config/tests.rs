@@ -1,0 +1,164 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+const PROFILE: &str = "
+model: Antminer
+kind: asic
+firmware: LuxOS
+source: test
+status: planning values
+floor_watts: 18
+nameplate_watts: 3300
+mining: [{watts: 2794, hashes_per_second: 121800000000000}]
+start_seconds: 300
+stop_seconds: 60
+temperature_trip: 95000
+temperature_safe: 80000
+";
+
+const AGENT: &str = "agent: hall-box
+farm: demo
+data_dir: data
+key_file: agent.key
+broker: {address: \"127.0.0.1:18830\"}
+trusted_keys: [{kid: controller, key: KEY}]
+clock: {rate: 288.0, farm_origin_ms: 0, wall_origin_ms: 0}
+rigs:
+  - id: asic-1
+    profile: asic.yaml
+    asic: {driver: luxos, address: \"127.0.0.11:4028\"}
+";
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        folder.write("asic.yaml", PROFILE);
+        folder.write("agent.key", &"07".repeat(32));
+        folder.close_key();
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn close_key(&self) {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(self.path("agent.key"), mode).unwrap();
+        }
+    }
+
+    fn load(&self, text: &str) -> Result<AgentConfig, ConfigError> {
+        let key = roadbed_protocol::login::public_key(&[7; 32]);
+        let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.write("agent.yaml", &text.replace("KEY", &key));
+        load(&self.path("agent.yaml"))
+    }
+
+    fn refusal(&self, text: &str) -> String {
+        self.load(text).map(|_| ()).unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn a_good_config_is_read_with_all_it_names() {
+    let folder = Folder::new();
+    let config = folder.load(AGENT).unwrap();
+    assert_eq!(config.agent.as_str(), "hall-box");
+    assert_eq!(config.secret, [7; 32]);
+    assert_eq!(config.broker, BrokerAddress { host: "127.0.0.1".into(), port: 18_830 });
+    assert_eq!(config.data_dir, folder.path("data"));
+    assert_eq!(config.clock.rate(), 288.0);
+    assert_eq!(config.rigs[0].profile.model, "Antminer");
+    assert!(matches!(
+        &config.rigs[0].hardware,
+        RigHardware::Asic(AsicConfig { driver: AsicDriverKind::Luxos, .. })
+    ));
+}
+
+#[test]
+fn a_gpu_rig_with_a_pool_is_read() {
+    let folder = Folder::new();
+    let gpu = PROFILE.replace("kind: asic", "kind: gpu\nai_watts: 110");
+    folder.write("gpu.yaml", &gpu);
+    let text = AGENT.replace(
+        "    profile: asic.yaml\n    asic: {driver: luxos, address: \"127.0.0.11:4028\"}",
+        "    profile: gpu.yaml
+    gpu: {model: m, served_as: org/m, adapter: auto, listen: \"127.0.0.1:18080\", sensor: simulated}
+    pool: {url: \"stratum+tcp://pool.example:3333\", user: u, password: x, threads: 2}",
+    );
+    let config = folder.load(&text).unwrap();
+    let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
+    assert_eq!((gpu.sensor, gpu.served_as.as_str()), (SensorChoice::Simulated, "org/m"));
+    let pool = gpu.pool.as_ref().unwrap();
+    assert_eq!((pool.host.as_str(), pool.port, pool.threads), ("pool.example", 3_333, 2));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    let folder = Folder::new();
+    for (from, to, words) in [
+        ("farm: demo", "farm: De mo", &["agent.yaml:2:", "farm", "a-z, 0-9"][..]),
+        ("rate: 288.0", "rate: -1", &["agent.yaml:7:", "clock", "above 0"]),
+        ("127.0.0.1:18830", "nowhere", &["agent.yaml:5:", "address", "host:port"]),
+        ("driver: luxos", "driver: luxor", &["agent.yaml:11:", "driver", "`luxos` or `vnish`"]),
+        ("key: KEY", "key: abc", &["agent.yaml:6:", "key", "64 hex digits"]),
+        ("data_dir: data", "datadir: data", &["agent.yaml:3:", "datadir"]),
+        ("asic.yaml", "none.yaml", &["none.yaml", "cannot be read"]),
+        ("asic: {", "gpu: {", &["agent.yaml:11:", "gpu"]),
+        ("[{kid: controller, key: KEY}]", "[]", &["trusted_keys", "at least the controller's"]),
+    ] {
+        let text = AGENT.replace(from, to);
+        assert_ne!(text, AGENT, "{from}");
+        let refusal = folder.refusal(&text);
+        for word in words {
+            assert!(refusal.contains(word), "{to}: {refusal}");
+        }
+    }
+    let twice = format!("{AGENT}{}", &AGENT[AGENT.find("  - id").unwrap()..]);
+    assert!(folder.refusal(&twice).contains("asic-1 is listed twice"));
+}
+
+#[test]
+fn a_profile_must_fit_its_rig_and_its_own_rules() {
+    let folder = Folder::new();
+    folder.write("asic.yaml", &PROFILE.replace("floor_watts: 18", "floor_watts: 9999"));
+    let refusal = folder.refusal(AGENT);
+    assert!(refusal.contains("asic.yaml: floor_watts"), "{refusal}");
+    folder.write("asic.yaml", &PROFILE.replace("kind: asic", "kind: gpu\nai_watts: 100"));
+    let refusal = folder.refusal(AGENT);
+    assert!(refusal.contains("rigs[asic-1].profile"), "{refusal}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    fs::set_permissions(folder.path("agent.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(folder.refusal(AGENT).contains("chmod 600"));
+    folder.write("agent.key", "short");
+    folder.close_key();
+    assert!(folder.refusal(AGENT).contains("64 hex digits"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn noise_is_an_error_and_never_a_panic(cut in 0_usize..AGENT.len(), noise in "[ -~\n]{0,30}") {
+        let folder = Folder::new();
+        let text = format!("{}{noise}{}", &AGENT[..cut], &AGENT[cut..]);
+        // Either outcome is fine; that there is one is the claim.
+        drop(folder.load(&text));
+    }
+}
