@@ -186,6 +186,6 @@ impl Body {
 /// A recorded answer.
 pub fn recorded(path: &str) -> Value {
     let path = format!("{}/../tests/data/asic/{path}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let text = std::fs::read(path).unwrap();
     serde_json::from_slice(&text).unwrap()
 }
