@@ -78,7 +78,9 @@ fn ready(fleet: &Fleet<'_>, rig: usize, slot: usize, input: &PlanInput) -> Choic
             Cause::Curtailment,
             format!("{why}: {} instead of {}", item.workload, lane.items[wanted].workload),
         ),
-        (Gate::Only { cause, why, .. }, None) => (*cause, willed(lane, slot, at, *cause, why)),
+        (Gate::Only { cause, why, .. }, None) => {
+            (*cause, willed(lane, slot, at, *cause, why, input))
+        }
         (Gate::Stay, None) => (Cause::Plan, format!("no price is known: stays {}", item.workload)),
         (Gate::Free, None) => (Cause::Plan, economic(lane, slot, at, before, input)),
     };
@@ -106,8 +108,20 @@ fn shown(lane: &Lane<'_>, slot: usize, workload: Workload, input: &PlanInput) ->
     held.map_or(workload, |hold| hold.workload.clone())
 }
 
-fn willed(lane: &Lane<'_>, slot: usize, at: usize, cause: Cause, why: &str) -> String {
+fn willed(
+    lane: &Lane<'_>,
+    slot: usize,
+    at: usize,
+    cause: Cause,
+    why: &str,
+    input: &PlanInput,
+) -> String {
+    let priced = input.slots[slot].quality != PriceQuality::Missing;
     match cause {
+        // Without a price a margin would be a guess.
+        Cause::PocWindow if !priced => {
+            format!("{why}: {}, no price is known", lane.items[at].workload)
+        }
         Cause::PocWindow => {
             let margin = lane.margins[slot][at];
             let lost = next_best(lane, slot, at)

@@ -135,8 +135,8 @@ impl Fleet<'_> {
 
     /// Plans one rig, at the floor in `loads` so far, under the headroom there is.
     fn place(&mut self, rig: usize, most: Option<Watts>, loads: &mut Loads) -> bool {
-        for slot in 0..loads.len() {
-            let room = self.headroom(rig, slot, &loads[slot]);
+        for (slot, loads) in loads.iter().enumerate() {
+            let room = self.headroom(rig, slot, loads);
             // What somebody wills is not held low for the sake of a better sum.
             let most = most.filter(|_| self.lanes[rig].shield(slot) == Reach::Flexible);
             self.lanes[rig].ceilings[slot] =
