@@ -21,7 +21,7 @@ use std::time::Duration;
 use farm_core::farm::{Alert, FarmEffect, FarmEvent};
 use farm_core::ledger::Ledger;
 use farm_core::{Farm, FarmSettings};
-use roadbed_protocol::{Assignment, Command, EnvelopeError, Signer, UnixMillis};
+use roadbed_protocol::{AgentId, Assignment, Command, Millis, RigId, Signer, UnixMillis};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use keep::{KeepError, Keeper, Kept, Record};
 pub use orders::Orders;
 
-use crate::broker::{BrokerEngine, BrokerEvent, Message};
+use crate::broker::{BrokerEngine, BrokerEvent};
 use crate::clock::FarmClock;
 use crate::view::{Action, FarmView, LogLine, Severity};
 use snapshot::{Memory, Nameplates, snapshot};
@@ -55,6 +55,8 @@ pub struct ControlParts {
     pub signer: Signer,
     /// What was kept before.
     pub kept: Kept,
+    /// What the farm must know before the first rig speaks: prices, options, commitments.
+    pub first: Vec<FarmEvent>,
     /// Where to keep.
     pub keeper: Arc<dyn Keeper>,
     /// The broker.
@@ -92,10 +94,12 @@ struct Control {
     broker: Arc<dyn BrokerEngine>,
 }
 
-/// Something that leaves the process once the batch is kept.
+/// Something that leaves the process once the batch is kept. Signed only then: counters must rise in the order of
+/// departure, or a rig would take the later of two orders for a replay.
 enum Departure {
     Assign(Assignment),
-    Command(Result<Message, EnvelopeError>),
+    ToRig(RigId, Command),
+    ToAgent(AgentId, Command),
 }
 
 /// Runs until `cancel` fires. Then what was decided is kept and the last view is out.
@@ -121,7 +125,9 @@ pub async fn run(parts: ControlParts, cancel: CancellationToken) -> Result<(), C
         broker: parts.broker,
     };
     control.reserve_counters().await?;
-    control.step(vec![FarmEvent::Restored(parts.kept.memory)], Vec::new()).await?;
+    let mut first = parts.first;
+    first.insert(0, FarmEvent::Restored(parts.kept.memory));
+    control.step(first, Vec::new()).await?;
     let mut view_due = Instant::now();
     let mut view_wanted = true;
     let mut feeds_open = true;
@@ -176,7 +182,7 @@ impl Control {
     fn tick_at(&self) -> Instant {
         // Without a wish of the machine, look again in a minute of farm time: cheap, and heals a lost wish.
         let now = self.clock.now();
-        let wake = self.farm.wake_at().unwrap_or(now + roadbed_protocol::Millis::from_mins(1));
+        let wake = self.farm.wake_at().unwrap_or(now + Millis::from_mins(1));
         Instant::now() + self.clock.wall_span(wake.since(now))
     }
 
@@ -233,7 +239,7 @@ impl Control {
                 let text = format!("{operator} asks to open the safety latch");
                 self.write(now, Severity::Warning, Some(rig.clone()), text);
                 let command = Command::ResetTrip { rig: rig.clone(), operator };
-                departures.push(Departure::Command(self.orders.command_rig(now, &rig, &command)));
+                departures.push(Departure::ToRig(rig, command));
             }
         }
     }
@@ -273,7 +279,7 @@ impl Control {
             }
             FarmEffect::Sync { rig } => {
                 let command = Command::Sync { rig: rig.clone() };
-                departures.push(Departure::Command(self.orders.command_rig(now, &rig, &command)));
+                departures.push(Departure::ToRig(rig, command));
             }
             FarmEffect::JournalStored { agent, journal, seq } => {
                 records.push(Record::Journal {
@@ -282,8 +288,7 @@ impl Control {
                     seq,
                 });
                 let command = Command::JournalAck { agent: agent.clone(), journal, seq };
-                let message = self.orders.command_agent(now, &agent, &command);
-                departures.push(Departure::Command(message));
+                departures.push(Departure::ToAgent(agent, command));
             }
             FarmEffect::Book(entry) => {
                 self.ledger.apply(&entry);
@@ -306,8 +311,9 @@ impl Control {
                 }
                 self.orders.assign(now, &assignment)
             }
-            Departure::Command(message) if kept => message,
-            Departure::Command(_) => return,
+            Departure::ToRig(..) | Departure::ToAgent(..) if !kept => return,
+            Departure::ToRig(rig, command) => self.orders.command_rig(now, &rig, &command),
+            Departure::ToAgent(agent, command) => self.orders.command_agent(now, &agent, &command),
         };
         match message {
             Ok(message) => self.broker.publish(message).await,
@@ -324,13 +330,7 @@ impl Control {
         Ok(())
     }
 
-    fn write(
-        &mut self,
-        at: UnixMillis,
-        severity: Severity,
-        rig: Option<roadbed_protocol::RigId>,
-        text: String,
-    ) {
+    fn write(&mut self, at: UnixMillis, severity: Severity, rig: Option<RigId>, text: String) {
         self.memory.write(LogLine { at, severity, rig, text });
     }
 
