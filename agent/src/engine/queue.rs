@@ -107,15 +107,15 @@ impl EngineQueue {
         Ok(())
     }
 
-    /// Hands in a proof; gives it back if there are too many or the engine has ended.
-    pub(super) fn push_proof(&self, proof: QueuedProof) -> Result<(), QueuedProof> {
+    /// Hands in a proof; false if there are too many or the engine has ended.
+    pub(super) fn push_proof(&self, proof: QueuedProof) -> bool {
         let mut waiting = self.lock();
         if waiting.closed || waiting.proofs.len() >= PROOFS_QUEUED_MAX {
-            return Err(proof);
+            return false;
         }
         waiting.proofs.push_back(proof);
         self.wake.notify_one();
-        Ok(())
+        true
     }
 
     /// Puts a proof with more nonces back at the front.

@@ -12,7 +12,7 @@ use super::job::{
     Control, Job, Prompt, Proof, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
     TOKENS_BUFFERED_MAX, TextRequest,
 };
-use super::queue::{EngineQueue, OpenJob, QueuedJob, QueuedProof};
+use super::queue::{EngineQueue, OpenJob, PROOFS_QUEUED_MAX, QueuedJob, QueuedProof};
 use super::worker;
 
 /// A customer is never asked to wait longer than this before he tries again.
@@ -228,13 +228,10 @@ impl EngineService {
         let (done, answer) = oneshot::channel();
         let epoch = self.shared.epoch.load(Ordering::Acquire);
         let queued = QueuedProof { proof: Proof { order, done }, epoch };
-        match self.shared.queue.push_proof(queued) {
-            Ok(()) => Ok(answer),
-            Err(_back) => Err(EngineFault::QueueFull {
-                queued: super::queue::PROOFS_QUEUED_MAX,
-                retry_seconds: RETRY_SECONDS_MAX,
-            }),
+        if self.shared.queue.push_proof(queued) {
+            return Ok(answer);
         }
+        Err(EngineFault::QueueFull { queued: PROOFS_QUEUED_MAX, retry_seconds: RETRY_SECONDS_MAX })
     }
 
     /// Whether the engine can work, as it changes.

@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::body::read_body;
+use super::body::{BodyFault, read_body};
 use super::door::WholeBody;
 use super::node::{Node, NodeState, UpFault, UpStatus};
 use super::reply::{detail, unprocessable};
@@ -76,15 +76,14 @@ struct UpRequest {
     context_tokens: Option<usize>,
 }
 
-fn read_up(body: &[u8]) -> Result<UpRequest, Response> {
-    let read = read_body(body, |fields| {
+fn read_up(body: &[u8]) -> Result<UpRequest, BodyFault> {
+    read_body(body, |fields| {
         let model = fields.required("model");
         // Precision is that of the model file; the field must be there all the same.
         let _dtype: Option<String> = fields.required("dtype");
         let args: Vec<String> = fields.list("additional_args").unwrap_or_default();
         Some(UpRequest { model: model?, context_tokens: context_tokens(&args) })
-    });
-    read.map_err(|fault| unprocessable(&fault))
+    })
 }
 
 /// `--max-model-len N` of the engine arguments; the others are of another engine and passed over.
@@ -111,7 +110,7 @@ fn context_tokens(args: &[String]) -> Option<usize> {
 async fn up(State(node): Behind, body: WholeBody) -> Response {
     let request = match read_up(&body) {
         Ok(request) => request,
-        Err(response) => return response,
+        Err(fault) => return unprocessable(&fault),
     };
     // In a task of its own: a client that goes away must not leave a model half loaded and nobody knowing.
     let task = tokio::spawn(async move { node.up(&request.model, request.context_tokens).await });
@@ -125,7 +124,7 @@ async fn up(State(node): Behind, body: WholeBody) -> Response {
 async fn up_async(State(node): Behind, body: WholeBody) -> Response {
     let request = match read_up(&body) {
         Ok(request) => request,
-        Err(response) => return response,
+        Err(fault) => return unprocessable(&fault),
     };
     if let Err(fault) = node.check_up(&request.model) {
         return up_fault(&fault);

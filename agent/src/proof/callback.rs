@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
@@ -76,11 +77,18 @@ impl CallbackUrl {
     }
 }
 
+/// The client all deliveries share. The Network Node is on the private side of the farm: no proxy of the environment
+/// stands between, and an answer that points elsewhere is no delivery.
+pub(super) fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    client.build().unwrap_or_default()
+}
+
 /// Posts one JSON document; a status below 400 is success, as the network's own nodes count it.
 ///
 /// # Errors
 /// One line that says what went wrong.
-pub(super) async fn post(http: &reqwest::Client, url: &str, body: Vec<u8>) -> Result<(), String> {
+pub(super) async fn post(http: &reqwest::Client, url: &str, body: Bytes) -> Result<(), String> {
     let answer = http
         .post(url)
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))

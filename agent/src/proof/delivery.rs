@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +129,8 @@ pub(super) async fn deliver(
     counters: &DeliveryCounters,
     cancel: &CancellationToken,
 ) -> bool {
+    // Shared, not copied, by the tries.
+    let body = Bytes::from(body);
     let mut wait = RETRY_FIRST;
     loop {
         let posted = tokio::select! {

@@ -9,6 +9,7 @@ use roadbed_compute::poc::Artifact;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::callback::client;
 use super::delivery::{DeliveryCounters, RoundDelivery, deliver, generated_body};
 use super::journal::{ArtifactJournal, JournalFault, Recovered, StoredArtifact};
 use super::request::{JobRequest, ProofRefusal, RoundRequest};
@@ -94,7 +95,7 @@ impl ProofService {
         let inner = Inner {
             engine,
             journal,
-            http: reqwest::Client::new(),
+            http: client(),
             settings,
             events,
             round: Mutex::default(),

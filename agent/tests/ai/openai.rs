@@ -222,12 +222,16 @@ async fn without_a_model_the_answer_is_the_networks_own() {
 async fn a_full_queue_says_when_to_come_again() {
     let rig = rig().await;
     rig.script.tokens.shut();
-    let mut waiting = vec![];
-    for _ in 0..=JOBS_QUEUED_MAX {
+    let ask = || {
         let url = format!("http://{}/v1/chat/completions", rig.address);
         let request = rig.http.post(url).body(chat(json!({"max_tokens": 1})).to_string());
-        waiting.push(tokio::spawn(request.send()));
-    }
+        tokio::spawn(request.send())
+    };
+    let mut waiting = vec![ask()];
+    // One is out of the queue and in the engine; then the queue takes exactly its limit.
+    let at_work = || rig.script.tokens.was_waited_at().then_some(());
+    until("the first to be at work", at_work).await;
+    waiting.extend((0..JOBS_QUEUED_MAX).map(|_| ask()));
     until("all to be open", || (rig.engine.open_jobs() > JOBS_QUEUED_MAX).then_some(())).await;
     let body = Some(chat(json!({})).to_string());
     let response = rig.send(Method::POST, "/v1/chat/completions", body).await;

@@ -164,13 +164,12 @@ async fn resumes(journal: impl Fn() -> Arc<dyn ArtifactJournal>) {
     let mut other = init(&callback);
     other["block_hash"] = json!("C3");
     start(&after, other).await;
-    until("the other round", || {
+    let nonces = until("the other round", || {
         let taken = callback.taken();
         taken.iter().find(|delivery| delivery.body["block_hash"] == "C3").map(|d| d.nonces())
     })
-    .await
-    .first()
-    .map(|nonce| assert_eq!(*nonce, 1));
+    .await;
+    assert_eq!(nonces[0], 1);
 }
 
 #[tokio::test]

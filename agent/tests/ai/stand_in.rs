@@ -23,6 +23,7 @@ pub const CONTEXT: usize = 256;
 #[derive(Default)]
 pub struct Hold {
     shut: Mutex<bool>,
+    waited_at: AtomicBool,
     opened: Condvar,
 }
 
@@ -36,9 +37,15 @@ impl Hold {
         self.opened.notify_all();
     }
 
+    /// True once the engine thread has stood before the shut door.
+    pub fn was_waited_at(&self) -> bool {
+        self.waited_at.load(Ordering::SeqCst)
+    }
+
     fn pass(&self) {
         let mut shut = self.shut.lock().unwrap();
         while *shut {
+            self.waited_at.store(true, Ordering::SeqCst);
             shut = self.opened.wait(shut).unwrap();
         }
     }

@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use sysinfo::Disks;
 
-use super::super::body::read_body;
+use super::super::body::{BodyFault, read_body};
 use super::super::door::WholeBody;
 use super::super::node::Node;
 use super::super::reply::{detail, unprocessable};
@@ -54,13 +54,12 @@ struct ModelName {
 }
 
 impl ModelName {
-    fn read(body: &[u8]) -> Result<Self, Response> {
+    fn read(body: &[u8]) -> Result<Self, BodyFault> {
         read_body(body, |fields| {
             let repo = fields.required("hf_repo");
             let commit = fields.optional("hf_commit");
             Some(Self { repo: repo?, commit })
         })
-        .map_err(|fault| unprocessable(&fault))
     }
 
     fn view(&self) -> Value {
@@ -68,17 +67,16 @@ impl ModelName {
     }
 }
 
-fn store(node: &Node) -> Result<&ModelStore, Response> {
-    node.store.as_ref().ok_or_else(|| {
-        detail(StatusCode::SERVICE_UNAVAILABLE, "this node has no directory for models")
-    })
+fn no_store() -> Response {
+    detail(StatusCode::SERVICE_UNAVAILABLE, "this node has no directory for models")
 }
 
 async fn status(State(node): Behind, body: WholeBody) -> Response {
-    let (name, store) = match ModelName::read(&body).and_then(|name| Ok((name, store(&node)?))) {
-        Ok(both) => both,
-        Err(response) => return response,
+    let name = match ModelName::read(&body) {
+        Ok(name) => name,
+        Err(fault) => return unprocessable(&fault),
     };
+    let Some(store) = &node.store else { return no_store() };
     let mut word = "NOT_FOUND";
     let (mut progress, mut error) = (Value::Null, Value::Null);
     if let Some(entry) = entry(&name.repo) {
@@ -103,10 +101,11 @@ async fn status(State(node): Behind, body: WholeBody) -> Response {
 }
 
 async fn download(State(node): Behind, body: WholeBody) -> Response {
-    let (name, store) = match ModelName::read(&body).and_then(|name| Ok((name, store(&node)?))) {
-        Ok(both) => both,
-        Err(response) => return response,
+    let name = match ModelName::read(&body) {
+        Ok(name) => name,
+        Err(fault) => return unprocessable(&fault),
     };
+    let Some(store) = &node.store else { return no_store() };
     let Some(entry) = entry(&name.repo) else {
         let known: Vec<&str> = CATALOGUE.iter().map(|entry| entry.served_as).collect();
         let message = format!("{} cannot be fetched here; known: {}", name.repo, known.join(", "));
@@ -155,10 +154,11 @@ fn fetch(store: &ModelStore, entry: &'static CatalogueEntry, downloads: &Downloa
 }
 
 async fn forget(State(node): Behind, body: WholeBody) -> Response {
-    let (name, store) = match ModelName::read(&body).and_then(|name| Ok((name, store(&node)?))) {
-        Ok(both) => both,
-        Err(response) => return response,
+    let name = match ModelName::read(&body) {
+        Ok(name) => name,
+        Err(fault) => return unprocessable(&fault),
     };
+    let Some(store) = &node.store else { return no_store() };
     let Some(entry) = entry(&name.repo) else {
         return detail(StatusCode::NOT_FOUND, format!("{} is not known", name.repo));
     };
@@ -173,10 +173,7 @@ async fn forget(State(node): Behind, body: WholeBody) -> Response {
 }
 
 async fn list(State(node): Behind) -> Response {
-    let store = match store(&node) {
-        Ok(store) => store,
-        Err(response) => return response,
-    };
+    let Some(store) = &node.store else { return no_store() };
     let models: Vec<Value> = CATALOGUE
         .iter()
         .filter(|entry| store.holds(entry))
@@ -189,10 +186,7 @@ async fn list(State(node): Behind) -> Response {
 }
 
 async fn space(State(node): Behind) -> Response {
-    let store = match store(&node) {
-        Ok(store) => store,
-        Err(response) => return response,
-    };
+    let Some(store) = &node.store else { return no_store() };
     let gigabytes = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
     let held: u64 =
         CATALOGUE.iter().filter(|entry| store.holds(entry)).map(|entry| entry.bytes).sum();

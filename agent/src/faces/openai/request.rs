@@ -3,7 +3,7 @@
 
 use roadbed_compute::llm::{STOP_STRINGS_MAX, TOP_LOGPROBS_MAX};
 use roadbed_compute::{Message, Sampling};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::body::Fields;
 use crate::engine::{Prompt, ScoreRequest, TextRequest};
@@ -32,8 +32,9 @@ pub(super) struct Completion {
 /// The body of `/v1/chat/completions`.
 pub(super) fn read_chat(fields: &Fields<'_>) -> Option<Completion> {
     let prompt = read_messages(fields).map(Prompt::Chat);
-    for (name, only) in [("tools", "[]"), ("functions", "[]"), ("logit_bias", "{}")] {
-        if fields.value(name).is_some_and(|value| value.to_string() != only) {
+    for (name, none) in [("tools", json!([])), ("functions", json!([])), ("logit_bias", json!({}))]
+    {
+        if fields.value(name).is_some_and(|value| *value != none) {
             fields.complain(name, "not_supported", "not supported by this engine");
         }
     }
@@ -265,11 +266,9 @@ fn read_score(fields: &Fields<'_>, prompt: &Prompt, top: Option<usize>) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
     use super::super::super::body::{BodyFault, read_body};
     use super::*;
+    use proptest::prelude::*;
 
     fn chat(more: Value) -> Result<Completion, BodyFault> {
         let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
