@@ -12,7 +12,7 @@
 mod artifacts;
 mod task;
 
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub enum GpuRigError {
     #[error("cannot listen on {address}: {reason}")]
     Listen {
         /// The configured address.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// What the system said.
         reason: String,
     },
@@ -90,6 +90,7 @@ pub struct GpuDriver {
     proof: ProofService,
     sensors: Sensors,
     clock: FarmClock,
+    address: SocketAddr,
     faces: CancellationToken,
 }
 
@@ -109,7 +110,7 @@ impl GpuDriver {
             .map_err(|error| GpuRigError::Model(format!("{error:#}")))?;
         configured.served_as.clone_from(&config.served_as);
         let sensors = Sensors::open(config.sensor, profile)?;
-        let listener = listen(config)?;
+        let (listener, address) = listen(config)?;
         let engine = EngineService::start(WgpuLoader).map_err(GpuRigError::Thread)?;
         let (delivered, deliveries) = mpsc::channel(DELIVERIES_MAX);
         let settings = ProofSettings {
@@ -131,7 +132,7 @@ impl GpuDriver {
         let settings = FacesSettings { auth_token: config.auth_token.clone() };
         let serving =
             tokio::spawn(serve(listener, Faces::new(Arc::new(node), settings), faces.clone()));
-        tracing::info!(address = %config.listen, sensor = sensors.name(), "MLNode and OpenAI faces listen");
+        tracing::info!(%address, sensor = sensors.name(), "MLNode and OpenAI faces listen");
         let shared = Arc::new(Mutex::new(Shared::default()));
         let parts = Parts {
             engine: engine.clone(),
@@ -143,7 +144,13 @@ impl GpuDriver {
         };
         let (orders, wanted) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(Task::new(parts, events, serving).run(wanted, deliveries));
-        Ok(Self { orders, shared, engine, proof, sensors, clock, faces })
+        Ok(Self { orders, shared, engine, proof, sensors, clock, address, faces })
+    }
+
+    /// Where the faces listen; the port the system chose when the config names none.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A full queue means a stuck task; the rig machine finds out by its own deadline.
@@ -154,10 +161,11 @@ impl GpuDriver {
     }
 }
 
-fn listen(config: &GpuConfig) -> Result<TcpListener, GpuRigError> {
+fn listen(config: &GpuConfig) -> Result<(TcpListener, SocketAddr), GpuRigError> {
     let listener = StdListener::bind(config.listen).and_then(|listener| {
         listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
+        let address = listener.local_addr()?;
+        Ok((TcpListener::from_std(listener)?, address))
     });
     listener
         .map_err(|error| GpuRigError::Listen { address: config.listen, reason: error.to_string() })

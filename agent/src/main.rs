@@ -1,5 +1,6 @@
 //! `roadbed-agent`: parse the command line, start logging, call one `run`.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
             EnvFilter::try_from_env("ROADBED_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -94,6 +94,10 @@ impl Task {
                 },
                 outcome = self.doing.outcome() => {
                     self.doing = Doing::Nothing;
+                    if matches!(outcome, Some(DriverEvent::Failed { .. })) {
+                        // The engine's own word for the same failure is not told again.
+                        self.engine_state.mark_unchanged();
+                    }
                     if let Some(workload) = self.next.take() {
                         self.doing = Doing::Replaceable(Box::pin(self.parts.clone().start(workload)));
                     }

@@ -201,8 +201,9 @@ impl Link {
         self.store_guard().await;
         match verdict {
             Verdict::ForRig(rig, order) => {
-                let inbox = self.inboxes.get(&rig);
-                if let Some(Err(error)) = inbox.map(|inbox| inbox.try_send(order)) {
+                if let Some(inbox) = self.inboxes.get(&rig)
+                    && let Err(error) = inbox.try_send(order)
+                {
                     tracing::error!(%rig, "order dropped, the controller repeats it: {error}");
                 }
             }
@@ -236,7 +237,7 @@ impl Link {
 
     fn take_report(&mut self, report: FromRig) {
         match report {
-            FromRig::State(report) => match serde_json::to_vec(&report) {
+            FromRig::State(report) => match serde_json::to_vec(report.as_ref()) {
                 Ok(body) => self.state.set_state(report.rig, body),
                 Err(error) => tracing::error!("a state report cannot be written: {error}"),
             },

@@ -76,7 +76,7 @@ pub enum RigOrder {
 
 /// What rigs say to the controller.
 enum FromRig {
-    State(StateReport),
+    State(Box<StateReport>),
     Ack(Ack),
 }
 
@@ -91,7 +91,7 @@ pub struct LinkHandle {
 impl LinkHandle {
     /// Publishes a state; a newer one of the same rig replaces one that waits.
     pub fn state(&self, report: StateReport) {
-        self.say(FromRig::State(report));
+        self.say(FromRig::State(Box::new(report)));
     }
 
     /// Publishes an answer to an order.

@@ -4,7 +4,7 @@
 //! work. What a pool can do to a conversation is done to it: lines cut in two, connections cut in the
 //! middle of a line, jobs between a share and its answer, difficulties that jump.
 
-mod pool;
+pub(crate) mod pool;
 mod vectors;
 
 use roadbed_agent::config::PoolConfig;

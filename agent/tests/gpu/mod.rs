@@ -1,0 +1,199 @@
+//! The driver of a GPU rig: the real engine, miner and faces behind it, on whatever adapter this machine has.
+
+use std::time::Duration;
+
+use roadbed_agent::clock::FarmClock;
+use roadbed_agent::config::{GpuConfig, PoolConfig, SensorChoice};
+use roadbed_agent::driver::{DRIVER_EVENTS_MAX, DriverEvent, RigDriver};
+use roadbed_agent::gpu::GpuDriver;
+use roadbed_agent::journal::Journal;
+use roadbed_protocol::{
+    AgentId, HashesPerSecond, MilliCelsius, MiningStep, PowerSource, RigKind, RigProfile, Watts,
+    Workload,
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::miner::pool::Pool;
+
+/// Longest wait for anything: loading on a software adapter while others build.
+const PATIENCE: Duration = Duration::from_secs(180);
+const MODEL: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
+const MINE: Workload = Workload::Mine { power_target: None };
+
+struct Bench {
+    driver: GpuDriver,
+    events: mpsc::Receiver<DriverEvent>,
+    http: reqwest::Client,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// `model` of `None` is a file that is no model.
+    fn start(model: Option<&str>, pool: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken.gguf");
+        std::fs::write(&broken, b"GGUF but not really").unwrap();
+        let config = GpuConfig {
+            model: model.map_or_else(|| broken.to_string_lossy().into_owned(), Into::into),
+            served_as: MODEL.into(),
+            adapter: "auto".into(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            auth_token: None,
+            sensor: SensorChoice::Simulated,
+            pool: Some(PoolConfig {
+                host: "127.0.0.1".into(),
+                port: pool,
+                user: "farm.rig".into(),
+                password: "x".into(),
+                threads: 1,
+            }),
+        };
+        let profile = RigProfile {
+            model: "test".into(),
+            kind: RigKind::Gpu,
+            firmware: "none".into(),
+            source: "test".into(),
+            status: "test".into(),
+            floor_watts: Watts(40),
+            nameplate_watts: Watts(150),
+            mining: vec![MiningStep {
+                watts: Watts(90),
+                hashes_per_second: HashesPerSecond(1_000_000),
+            }],
+            ai_watts: Some(Watts(110)),
+            start_seconds: 60,
+            stop_seconds: 20,
+            temperature_trip: MilliCelsius(95_000),
+            temperature_safe: MilliCelsius(80_000),
+        };
+        let journal = Journal::open(folder.path(), &AgentId::new("box").unwrap()).unwrap();
+        let (sender, events) = mpsc::channel(DRIVER_EVENTS_MAX);
+        let clock = FarmClock::real();
+        let driver = GpuDriver::spawn(&config, &profile, clock, &journal, sender).unwrap();
+        Self { driver, events, http: reqwest::Client::new(), folder }
+    }
+
+    async fn event(&mut self) -> DriverEvent {
+        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").unwrap()
+    }
+
+    async fn failure(&mut self) -> String {
+        match self.event().await {
+            DriverEvent::Failed { reason } => reason,
+            other => panic!("{other:?} is no failure"),
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.driver.address())
+    }
+
+    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        let sent = self.http.post(self.url(path)).body(body.to_string()).send().await.unwrap();
+        let status = sent.status().as_u16();
+        (status, serde_json::from_slice(&sent.bytes().await.unwrap()).unwrap_or(Value::Null))
+    }
+
+    async fn chat(&self) -> (u16, Value) {
+        let question = json!({"role": "user", "content": "Say yes."});
+        let body =
+            json!({"model": MODEL, "messages": [question], "temperature": 0, "max_tokens": 2});
+        self.post("/v1/chat/completions", body).await
+    }
+
+    async fn state(&self) -> String {
+        let reply = self.http.get(self.url("/api/v1/state")).send().await.unwrap();
+        let state: Value = serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap();
+        state["state"].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mining_is_said_when_it_hashes_and_ended_when_it_is_silent() {
+    let pool = Pool::listen().await;
+    let mut bench = Bench::start(None, pool.port());
+    bench.driver.probe();
+    assert_eq!(bench.event().await, DriverEvent::Probed);
+    bench.driver.start(MINE);
+    let mut talk = pool.accept().await;
+    talk.let_in(1e-5, "a").await;
+    let share = talk.share().await;
+    assert_eq!(bench.event().await, DriverEvent::Started { workload: MINE });
+    talk.answer(&share, json!({"result": true, "error": null})).await;
+    let seen = bench.driver.observe();
+    assert!(seen.hashrate.unwrap() > HashesPerSecond::ZERO);
+    assert_eq!(seen.power.unwrap().source, PowerSource::Profile);
+
+    // Whoever asks the MLNode face meanwhile is told what the rig does.
+    let (status, answer) =
+        bench.post("/api/v1/inference/up", json!({"model": MODEL, "dtype": "float16"})).await;
+    let said = answer["detail"].as_str().unwrap().to_owned();
+    assert!(status == 409 && said.contains("in MINE mode"), "{status} {said}");
+    assert_eq!(bench.state().await, "STOPPED");
+
+    let accepted = async {
+        while bench.driver.observe().jobs.shares_accepted == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, accepted).await.expect("the share is booked");
+    bench.driver.stop(false);
+    bench.driver.stop(true);
+    assert_eq!(bench.event().await, DriverEvent::Stopped, "once for both orders");
+    let seen = bench.driver.observe();
+    assert_eq!(seen.hashrate, None);
+    assert!(seen.jobs.shares_accepted >= 1, "work is not forgotten with the miner");
+    assert!(bench.events.try_recv().is_err(), "nothing more was said");
+    bench.folder.close().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_loaded_is_a_failure_with_its_reason() {
+    let mut bench = Bench::start(None, 1);
+    bench.driver.start(Workload::Serve { model: "other/model".into() });
+    assert!(bench.failure().await.contains("this rig serves"));
+    bench.driver.start(Workload::Serve { model: MODEL.into() });
+    let reason = bench.failure().await;
+    assert!(reason.contains("broken.gguf"), "{reason}");
+    bench.driver.stop(true);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+    let (status, _) = bench.chat().await;
+    assert!(status >= 400, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serving_hands_over_to_proving_drains_and_unloads() {
+    // `make test` fetches the model; the message of a missing one says what to run.
+    let mut bench = Bench::start(Some("smollm2-135m"), 1);
+    let serve = Workload::Serve { model: MODEL.into() };
+    let prove = Workload::Prove { model: MODEL.into() };
+    bench.driver.start(serve.clone());
+    assert_eq!(bench.event().await, DriverEvent::Started { workload: serve.clone() });
+    assert_eq!(bench.state().await, "INFERENCE");
+    assert_eq!(bench.chat().await.0, 200);
+    assert!(bench.driver.observe().jobs.completions >= 1);
+
+    bench.driver.hand_over(prove.clone());
+    assert_eq!(bench.event().await, DriverEvent::HandedOver { workload: prove });
+    assert_eq!(bench.state().await, "INFERENCE", "the loaded engine stays up");
+    bench.driver.hand_over(MINE);
+    assert!(bench.failure().await.contains("without a stop"));
+
+    bench.driver.begin_drain();
+    assert_eq!(bench.event().await, DriverEvent::Drained);
+    let (status, _) = bench.chat().await;
+    assert!(status >= 400, "a draining rig takes no chat: {status}");
+    bench.driver.cancel_drain();
+    let taken = async {
+        while bench.chat().await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, taken).await.expect("chats are taken again");
+
+    bench.driver.stop(false);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+    assert_eq!(bench.state().await, "STOPPED");
+}
