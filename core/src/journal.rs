@@ -40,7 +40,7 @@ impl Cursor {
     /// The first row missing and the first one present after it, if there is a gap.
     #[must_use]
     pub fn gap(&self) -> Option<(u64, u64)> {
-        self.ahead.first().map(|first| (self.contiguous + 1, *first))
+        self.ahead.first().map(|first| (self.contiguous.saturating_add(1), *first))
     }
 
     /// Judges the row `seq` and, if it is new, marks it as taken.
@@ -48,7 +48,7 @@ impl Cursor {
         if seq <= self.contiguous || self.ahead.contains(&seq) {
             return Verdict::Duplicate;
         }
-        if seq != self.contiguous + 1 && self.ahead.len() >= AHEAD_MAX {
+        if seq != self.contiguous.saturating_add(1) && self.ahead.len() >= AHEAD_MAX {
             return Verdict::TooFar;
         }
         self.ahead.insert(seq);

@@ -134,7 +134,7 @@ impl Farm {
         let view = &mut self.views[rig];
         let before = view.current().map_or("rest".to_owned(), |workload| workload.to_string());
         let counted = view.count(now, timing.report_stale);
-        view.generation += 1;
+        view.generation = view.generation.saturating_add(1);
         let assignment = Assignment {
             farm,
             rig: view.member.spec.id.clone(),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a fixture that fails should fail its test")]
 
+mod farm_properties;
 mod plan_fixture;
 mod plan_properties;
 mod rig_behaviour;

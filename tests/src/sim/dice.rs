@@ -16,12 +16,12 @@ impl Dice {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let mut dice = Self { state: seed ^ name.rotate_left(17) ^ (index as u64).rotate_left(41) };
-        dice.next();
+        dice.roll();
         dice
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,12 +31,12 @@ impl Dice {
 
     /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high.saturating_sub(low) + 1)
+        low + self.roll() % (high.saturating_sub(low) + 1)
     }
 
     /// True `per_mille` times in a thousand.
     pub fn chance(&mut self, per_mille: u64) -> bool {
-        self.next() % 1_000 < per_mille
+        self.roll() % 1_000 < per_mille
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn streams_are_their_own_and_repeat() {
-        let roll = |kind, index| Dice::new(7, kind, index).next();
+        let roll = |kind, index| Dice::new(7, kind, index).roll();
         assert_eq!(roll("crash", 1), roll("crash", 1));
         assert_ne!(roll("crash", 1), roll("crash", 2));
         assert_ne!(roll("crash", 1), roll("hang", 1));

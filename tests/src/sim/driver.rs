@@ -145,7 +145,7 @@ impl World {
             status,
             reason,
         };
-        self.to_farm(rig.agent, FarmEvent::Acked(ack));
+        self.send_to_farm(rig.agent, FarmEvent::Acked(ack));
     }
 
     pub(super) fn send_report(&mut self, index: usize) {
@@ -155,7 +155,7 @@ impl World {
             return;
         }
         let report = self.agents[agent].report(&self.rigs[index], now);
-        self.to_farm(agent, FarmEvent::Report(report));
+        self.send_to_farm(agent, FarmEvent::Report(report));
     }
 
     pub(super) fn sample(&mut self, index: usize) {
@@ -180,7 +180,7 @@ impl World {
 
     fn send_row(&mut self, index: usize, row: Row) {
         let agent = self.rigs[index].agent;
-        self.to_farm(agent, as_event(row));
+        self.send_to_farm(agent, as_event(row));
     }
 
     /// Sends the oldest rows again.
@@ -191,7 +191,7 @@ impl World {
         let rows: Vec<Row> =
             self.agents[agent].outbox.values().take(super::agent::RESEND_ROWS).cloned().collect();
         for row in rows {
-            self.to_farm(agent, as_event(row));
+            self.send_to_farm(agent, as_event(row));
         }
     }
 }

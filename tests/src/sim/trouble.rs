@@ -15,15 +15,15 @@ const OPERATOR: Millis = Millis::from_mins(6);
 impl World {
     pub(super) fn begin_trouble(&mut self) {
         for rig in 0..self.rigs.len() {
-            for kind in 0..RIG_FAULTS.len() {
-                let span = self.roll(RIG_FAULTS[kind].1, rig, RIG_FAULTS[kind].2);
+            for (kind, (_, name, mean)) in RIG_FAULTS.iter().enumerate() {
+                let span = self.roll(name, rig, *mean);
                 self.schedule.after(span, Happening::RigFault(rig, kind));
             }
             self.schedule.after(OPERATOR, Happening::Operator(rig));
         }
         for agent in 0..self.agents.len() {
-            for kind in 0..AGENT_FAULTS.len() {
-                let span = self.roll(AGENT_FAULTS[kind].1, agent, AGENT_FAULTS[kind].2);
+            for (kind, (_, name, mean)) in AGENT_FAULTS.iter().enumerate() {
+                let span = self.roll(name, agent, *mean);
                 self.schedule.after(span, Happening::AgentFault(agent, kind));
             }
         }
@@ -124,7 +124,7 @@ impl World {
             return;
         }
         let (agent, online) = (self.agents[index].id.clone(), true);
-        self.to_farm(index, FarmEvent::Presence { agent, online });
+        self.send_to_farm(index, FarmEvent::Presence { agent, online });
         self.link(index, RigEvent::LinkUp);
         self.resend(index);
     }

@@ -9,7 +9,7 @@ use super::world::{Happening, World};
 
 impl World {
     /// Sends something from an agent to the controller.
-    pub(super) fn to_farm(&mut self, agent: usize, event: FarmEvent) {
+    pub(super) fn send_to_farm(&mut self, agent: usize, event: FarmEvent) {
         let (now, weather) = (self.schedule.now(), self.weather());
         for delay in self.networks[agent].carry(now, weather) {
             self.schedule.after(delay, Happening::ToFarm(event.clone()));
@@ -17,7 +17,7 @@ impl World {
     }
 
     /// Sends something from the controller to a rig's agent.
-    fn to_agent(&mut self, agent: usize, happening: Happening) {
+    fn send_to_agent(&mut self, agent: usize, happening: Happening) {
         let (now, weather) = (self.schedule.now(), self.weather());
         for delay in self.networks[agent].carry(now, weather) {
             self.schedule.after(delay, happening.clone());
@@ -61,20 +61,20 @@ impl World {
                 let rig = self.rigs.iter().position(|rig| *rig.machine.id() == assignment.rig);
                 if let Some(rig) = rig {
                     let event = RigEvent::Assigned(assignment);
-                    self.to_agent(self.rigs[rig].agent, Happening::ToRig(rig, event));
+                    self.send_to_agent(self.rigs[rig].agent, Happening::ToRig(rig, event));
                 }
             }
             FarmEffect::Sync { rig } => {
                 let rig = self.rigs.iter().position(|known| *known.machine.id() == rig);
                 if let Some(rig) = rig {
-                    self.to_agent(self.rigs[rig].agent, Happening::Sync(rig));
+                    self.send_to_agent(self.rigs[rig].agent, Happening::Sync(rig));
                 }
             }
             FarmEffect::JournalStored { agent, journal, seq } => {
                 self.store.journals.insert((agent.clone(), journal), seq);
                 let known = self.agents.iter().position(|known| known.id == agent);
                 if let Some(known) = known {
-                    self.to_agent(known, Happening::Stored(known, seq));
+                    self.send_to_agent(known, Happening::Stored(known, seq));
                 }
             }
             FarmEffect::Book(entry) => {

@@ -229,7 +229,7 @@ impl World {
         }
         for agent in 0..self.agents.len() {
             let (id, online) = (self.agents[agent].id.clone(), true);
-            self.to_farm(agent, FarmEvent::Presence { agent: id, online });
+            self.send_to_farm(agent, FarmEvent::Presence { agent: id, online });
             self.schedule.after(RESEND, Happening::Resend(agent));
         }
         self.schedule.after(Millis::ZERO, Happening::Feed);
