@@ -16,7 +16,7 @@ use crate::broker::{
 use crate::config::{ConfigError, Site, read_or_create_secret};
 use crate::control::snapshot::Nameplates;
 use crate::control::{self, ControlError, ControlParts, INPUTS_WAITING_MAX, socket};
-use crate::feeds;
+use crate::feeds::Feeds;
 use crate::store::{Store, StoreError};
 use crate::view::{Action, FarmView};
 
@@ -87,6 +87,7 @@ impl Controller {
         let (views_in, views) = watch::channel(FarmView::default());
         let signer = Signer::new(KEY_ID, &secret, kept.signer_counter);
         let public_key = signer.public_key();
+        let mut feeds = Feeds::new(site.clone(), site.clock);
         let parts = ControlParts {
             settings: site.settings(),
             names: nameplates(site),
@@ -99,9 +100,10 @@ impl Controller {
             feeds: feed_waiting,
             actions: actions_waiting,
             views: views_in,
+            first: feeds.first(),
         };
         let control = tokio::spawn(control::run(parts, cancel.clone()));
-        let feeds = tokio::spawn(feeds::run(site.clone(), site.clock, feed_events, cancel.clone()));
+        let feeds = tokio::spawn(feeds.run(feed_events, cancel.clone()));
         let socket = tokio::spawn({
             let (path, views) = (site.socket_path(), views.clone());
             let (actions, cancel) = (actions.clone(), cancel.clone());

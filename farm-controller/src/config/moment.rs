@@ -4,20 +4,20 @@ use std::fmt;
 use std::str::FromStr;
 
 use roadbed_protocol::{Millis, UnixMillis};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use super::decimal::from_text;
 
 const MINUTE_MILLIS: i64 = 60_000;
 /// Minutes in a day.
 pub const DAY_MINUTES: u16 = 1_440;
 
 /// A moment written as `2021-10-25T13:00:00-05:00`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub UnixMillis);
 
 /// A minute of the site's own day, written as `06:30`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DayTime(pub u16);
 
 /// Why a text is no time.
@@ -85,17 +85,15 @@ impl FromStr for Moment {
     }
 }
 
-impl TryFrom<String> for DayTime {
-    type Error = MomentError;
-    fn try_from(text: String) -> Result<Self, MomentError> {
-        text.parse()
+impl<'de> Deserialize<'de> for DayTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer, "a time of day")
     }
 }
 
-impl TryFrom<String> for Moment {
-    type Error = MomentError;
-    fn try_from(text: String) -> Result<Self, MomentError> {
-        text.parse()
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer, "date, time and offset")
     }
 }
 

@@ -30,10 +30,10 @@ const SHIPPED: [(&str, &str); 6] = [
 const SEQ_LEN: u32 = 64;
 /// Artifacts sent to validation: each is a forward pass, and a software adapter does about one in two seconds.
 const VALIDATION_SAMPLE: u32 = 4;
-/// Difficulty of a share: about four million hashes, a second of one processor core.
-const SHARE_DIFFICULTY: &str = "0.001";
+/// Difficulty of a share: about two million hashes, a fraction of a second of one processor core.
+const SHARE_DIFFICULTY: &str = "0.0005";
 /// Wall milliseconds between the customer's questions.
-const CUSTOMER_PAUSE_MS: u32 = 3_000;
+const CUSTOMER_PAUSE_MS: u32 = 5_000;
 /// Tokens of the longest answer.
 const ANSWER_TOKENS_MAX: u32 = 24;
 /// Wall seconds between two telemetry samples of a rig.

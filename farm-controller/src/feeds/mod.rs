@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use farm_core::FarmEvent;
 use farm_core::forecast::PriceSeries;
+use farm_core::plan::WorkOption;
 use roadbed_protocol::UnixMillis;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -47,57 +48,79 @@ pub fn prices(site: &Site, now: UnixMillis) -> Result<PriceSeries, FeedError> {
     }
 }
 
-/// Speaks to the control loop until `cancel` fires: prices when they change, incomes at every slot.
-pub async fn run(
+/// The events of a site, news by news.
+pub struct Feeds {
     site: Site,
     clock: FarmClock,
-    events: mpsc::Sender<FarmEvent>,
-    cancel: CancellationToken,
-) {
-    let slot = site.policy.timing.slot;
-    let mut known: Option<(PriceSeries, Option<SystemTime>)> = None;
-    let mut told: Vec<Vec<farm_core::plan::WorkOption>> = Vec::new();
-    if events.send(FarmEvent::Commitments(commitments(&site))).await.is_err() {
-        return;
+    known: Option<(PriceSeries, Option<SystemTime>)>,
+    told: Vec<Vec<WorkOption>>,
+}
+
+impl Feeds {
+    /// Feeds that have told nothing yet.
+    #[must_use]
+    pub fn new(site: Site, clock: FarmClock) -> Self {
+        Self { site, clock, known: None, told: Vec::new() }
     }
-    loop {
-        let now = clock.now();
+
+    /// What a farm must know before its first rig connects: promises, incomes, prices.
+    pub fn first(&mut self) -> Vec<FarmEvent> {
+        let mut events = vec![FarmEvent::Commitments(commitments(&self.site))];
+        events.extend(self.news());
+        events
+    }
+
+    /// What has changed since the last call. Incomes come before prices.
+    pub fn news(&mut self) -> Vec<FarmEvent> {
+        let now = self.clock.now();
+        let current: Vec<_> =
+            self.site.rigs.iter().map(|rig| options(&self.site, rig, now)).collect();
         let mut news = Vec::new();
-        let modified = modified(&site);
-        let is_new = known.as_ref().is_none_or(|(_, at)| *at != modified);
-        if is_new || !matches!(site.tariff.energy, EnergyPrice::Feed { .. }) {
-            match prices(&site, now) {
-                Ok(series) => {
-                    if known.as_ref().is_none_or(|(former, _)| *former != series) {
-                        news.push(FarmEvent::Prices(series.clone()));
-                    }
-                    known = Some((series, modified));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the price feed fails; the last series stands")
-                }
-            }
-        }
-        let current: Vec<_> = site.rigs.iter().map(|rig| options(&site, rig, now)).collect();
-        for (index, rig) in site.rigs.iter().enumerate() {
-            if told.get(index) != current.get(index) {
+        for (index, rig) in self.site.rigs.iter().enumerate() {
+            if self.told.get(index) != current.get(index) {
                 let options = current.get(index).cloned().unwrap_or_default();
                 news.push(FarmEvent::Options { rig: rig.id.clone(), options });
             }
         }
-        told = current;
-        // Incomes first: a price makes the farm plan, and it should plan with what work earns.
-        news.reverse();
-        for event in news {
-            if events.send(event).await.is_err() {
-                return;
+        self.told = current;
+        news.extend(self.new_prices(now).map(FarmEvent::Prices));
+        news
+    }
+
+    fn new_prices(&mut self, now: UnixMillis) -> Option<PriceSeries> {
+        let modified = modified(&self.site);
+        let is_same = self.known.as_ref().is_some_and(|(_, at)| *at == modified);
+        if is_same && matches!(self.site.tariff.energy, EnergyPrice::Feed { .. }) {
+            return None;
+        }
+        match prices(&self.site, now) {
+            Ok(series) => {
+                let is_new = self.known.as_ref().is_none_or(|(former, _)| *former != series);
+                self.known = Some((series.clone(), modified));
+                is_new.then_some(series)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the price feed fails; the last series stands");
+                None
             }
         }
-        let next_slot = now.floor_to(slot) + slot;
-        let pause = clock.wall_span(next_slot.since(clock.now())).min(FILE_PAUSE);
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = tokio::time::sleep(pause + Duration::from_millis(1)) => {}
+    }
+
+    /// Speaks to the control loop until `cancel` fires: prices when they change, incomes at every slot.
+    pub async fn run(mut self, events: mpsc::Sender<FarmEvent>, cancel: CancellationToken) {
+        let slot = self.site.policy.timing.slot;
+        loop {
+            let next_slot = self.clock.now().floor_to(slot) + slot;
+            let pause = self.clock.wall_span(next_slot.since(self.clock.now())).min(FILE_PAUSE);
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(pause + Duration::from_millis(1)) => {}
+            }
+            for event in self.news() {
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }
