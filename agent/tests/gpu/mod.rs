@@ -80,10 +80,13 @@ impl Bench {
     }
 
     async fn failure(&mut self) -> String {
-        match self.event().await {
-            DriverEvent::Failed { reason } => reason,
-            other => panic!("{other:?} is no failure"),
-        }
+        let event = self.event().await;
+        let reason = match &event {
+            DriverEvent::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        assert!(reason.is_some(), "{event:?} is no failure");
+        reason.unwrap_or_default()
     }
 
     fn url(&self, path: &str) -> String {
