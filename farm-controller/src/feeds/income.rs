@@ -96,9 +96,7 @@ fn accrual(site: &Site, rig: &SiteRig, now: UnixMillis) -> Vec<MicrosPerHour> {
         .map(|at| {
             let inside = |commitment: &&Commitment| commitment.from <= at && at < commitment.until;
             let mine = site.commitments.iter().filter(|commitment| commitment.rig == rig.id);
-            mine.filter(inside)
-                .map(|commitment| rate(commitment))
-                .fold(MicrosPerHour::ZERO, |a, b| a + b)
+            mine.filter(inside).map(rate).fold(MicrosPerHour::ZERO, |a, b| a + b)
         })
         .collect()
 }
