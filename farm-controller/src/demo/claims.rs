@@ -45,13 +45,14 @@ pub(super) fn judge(
         name: "nothing was lost",
         held: judgements.lost() == 0,
         evidence: format!(
-            "shares {} of {}, answers {} of {}, artifacts {} of {} known to the controller",
-            judgements.booked.shares_accepted,
+            "of {} shares, {} answers and {} artifacts the others hold, the controller knows {}, {} and {}; \
+             work went on while they were asked",
             judgements.pool.accepted,
-            judgements.booked.completions,
             judgements.customer.answered,
+            judgements.artifacts(),
+            judgements.booked.shares_accepted,
+            judgements.booked.completions,
             judgements.booked.artifacts_delivered,
-            judgements.artifacts()
         ),
     });
     let silent: Vec<&str> = site
@@ -100,14 +101,14 @@ fn chats(judgements: &Judgements) -> Claim {
 
 fn proofs(day: &Day, judgements: &Judgements) -> Vec<Claim> {
     let rounds = &judgements.network_node.rounds;
-    let far = |round: &&Round| round.judged > 0 && round.distance_max <= DISTANCE_MAX;
-    let near = rounds.iter().filter(far).count();
+    let near = |round: &&Round| round.artifacts > 0 && round.distance_max <= DISTANCE_MAX;
+    let near = rounds.iter().filter(near).count();
     let worst = rounds.iter().map(|round| round.distance_max).fold(0.0, f64::max);
     let judged: u64 = rounds.iter().map(|round| round.judged).sum();
     let artifacts: u64 = rounds.iter().map(|round| round.artifacts).sum();
     let delivered = Claim {
         name: "artifacts were delivered and match the golden vectors",
-        held: near >= day.windows.len() && near == rounds.len(),
+        held: near >= day.windows.len() && near == rounds.len() && judged > 0,
         evidence: format!(
             "{artifacts} artifacts in {} of {} windows, {judged} judged, largest L2 distance {worst:.6} (allowed {DISTANCE_MAX})",
             rounds.len(),
