@@ -262,15 +262,16 @@ impl<F: Firmware> Task<F> {
                 tracing::info!(rig = %self.rig, "wakes a miner that somebody else put to sleep: it is assigned");
             }
             match (&step, normal) {
-                // Some versions take a step only while they run.
-                (Ok(_) | Err(FirmwareError::Refused { .. }), _)
-                | (Err(FirmwareError::Unsupported { .. }), true) => {
+                // Some versions take a step only while they run. Waking one on trust is right only for its normal
+                // power: with a lower cap it would draw more than it may until it takes the step.
+                (Ok(_), _)
+                | (Err(FirmwareError::Refused { .. } | FirmwareError::Unsupported { .. }), true) => {
                     self.written = Some(Written::Wake);
                     self.wake_up(asleep).await?;
                 }
                 (Err(_), _) => {}
             }
-            if matches!(step, Err(FirmwareError::Refused { .. })) {
+            if normal && matches!(step, Err(FirmwareError::Refused { .. })) {
                 step = self.firmware.set_step(limit, false).await;
             }
         }
