@@ -16,7 +16,12 @@ fn two_hundred_farms_survive_everything() {
     if let Ok(text) = std::env::var("ROADBED_SIM_SEED") {
         let seed = text.parse().expect("ROADBED_SIM_SEED is a number");
         match run(Options { trace: true, ..Options::of(seed) }) {
-            Ok(summary) => println!("{summary:?}"),
+            Ok(mut summary) => {
+                for line in std::mem::take(&mut summary.trace) {
+                    println!("{line}");
+                }
+                println!("{summary:?}");
+            }
             Err(failure) => fail(&failure),
         }
         return;

@@ -1,10 +1,11 @@
 //! Planning: when something the plan was made of has changed, or its first slot is over.
 
-use roadbed_protocol::UnixMillis;
+use roadbed_protocol::{Millis, UnixMillis};
 
 use super::{Farm, FarmEffect, usable};
 use crate::guard;
 use crate::plan::{self, Availability, CurtailOrder, Feeder, PlanInput};
+use crate::policy::MINUTES_PER_DAY;
 
 impl Farm {
     pub(super) fn decide(&mut self, effects: &mut Vec<FarmEffect>) {
@@ -28,7 +29,7 @@ impl Farm {
     }
 
     /// The question the planner is asked now, with what the forecast has to say. Its limits are the usable part of the
-    /// true ones.
+    /// true ones, and orders and windows begin early enough to be met.
     #[must_use]
     pub fn plan_input(&self) -> (PlanInput, Vec<plan::Note>) {
         let timing = &self.settings.timing;
@@ -41,8 +42,10 @@ impl Farm {
             .map(|view| view.input(self.now, timing.report_stale, timing.fault_alert_attempts))
             .collect();
         let mut rules = rules.clone();
+        let lead = timing.shed_lead();
         for window in &mut rules.curtail_windows {
             window.limit = usable(window.limit);
+            window.from_minute = earlier(window.from_minute, lead);
         }
         let feeders = self.settings.feeders.iter();
         let orders = self.orders.iter().filter(|order| order.until > self.now);
@@ -62,7 +65,11 @@ impl Farm {
                 .collect(),
             holds: self.holds.clone(),
             orders: orders
-                .map(|order| CurtailOrder { limit: usable(order.limit), ..order.clone() })
+                .map(|order| CurtailOrder {
+                    limit: usable(order.limit),
+                    from: order.from - lead,
+                    ..order.clone()
+                })
                 .collect(),
         };
         (input, notes)
@@ -70,12 +77,22 @@ impl Farm {
 
     /// Moments inside a slot at which a plan must be able to change.
     fn cuts(&self) -> Vec<UnixMillis> {
-        let orders = self.orders.iter().flat_map(|order| [order.from, order.until]);
+        let lead = self.settings.timing.shed_lead();
+        let orders = self.orders.iter().flat_map(|order| [order.from - lead, order.until]);
         let promises = self
             .commitments
             .iter()
             .flat_map(|commitment| [commitment.from - commitment.load_lead, commitment.until]);
-        let mut cuts: Vec<_> = orders.chain(promises).filter(|cut| *cut > self.now).collect();
+        let midnight = self.now.floor_to(DAY);
+        let minute = |day: u64, minute: u16| {
+            midnight + Millis(DAY.0 * day) + Millis::from_mins(u64::from(minute))
+        };
+        let windows = self.settings.rules.curtail_windows.iter().flat_map(|window| {
+            let from = earlier(window.from_minute, lead);
+            (0..2).flat_map(move |day| [minute(day, from), minute(day, window.until_minute)])
+        });
+        let mut cuts: Vec<_> =
+            orders.chain(promises).chain(windows).filter(|cut| *cut > self.now).collect();
         cuts.sort_unstable();
         cuts
     }
@@ -89,6 +106,14 @@ impl Farm {
             })
             .collect()
     }
+}
+
+const DAY: Millis = Millis::from_hours(24);
+
+/// The minute of the day `lead` before another, in whole minutes.
+fn earlier(minute: u16, lead: Millis) -> u16 {
+    let lead = u16::try_from(lead.0.div_ceil(60_000) % u64::from(MINUTES_PER_DAY)).unwrap_or(0);
+    (minute + MINUTES_PER_DAY - lead) % MINUTES_PER_DAY
 }
 
 /// True when a rig came or went; its power and words do not matter.

@@ -92,7 +92,9 @@ impl Farm {
         for feeder in &self.chains[rig] {
             let load = self.load(*feeder);
             let limit = match choice.cause {
-                Cause::Plan | Cause::Curtailment => self.limit_at(*feeder, self.now),
+                Cause::Plan | Cause::Curtailment => self
+                    .limit_at(*feeder, self.now)
+                    .min(self.limit_at(*feeder, self.now + timing.shed_lead())),
                 // Orders do not reach these; wires do.
                 Cause::PocWindow | Cause::OperatorHold => self.settings.feeders[*feeder].limit,
             };

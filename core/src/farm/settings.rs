@@ -86,6 +86,13 @@ impl Default for FarmTiming {
 }
 
 impl FarmTiming {
+    /// How long before an order or a window begins its power must be on the way down: a shed takes a drain, a stop and
+    /// the report that shows it, and all reports that are not late come within this.
+    #[must_use]
+    pub fn shed_lead(&self) -> Millis {
+        Millis(self.report_stale.0 / 2)
+    }
+
     /// Start of the slot after the one that holds `now`.
     #[must_use]
     pub fn next_slot(&self, now: UnixMillis) -> UnixMillis {

@@ -22,6 +22,17 @@ pub enum Row {
     Event(RigEventReport),
 }
 
+impl Row {
+    /// When it was written.
+    #[must_use]
+    pub fn at(&self) -> UnixMillis {
+        match self {
+            Self::Samples(batch) => batch.samples.last().map_or(UnixMillis(0), |last| last.at),
+            Self::Event(event) => event.at,
+        }
+    }
+}
+
 /// An agent with what survives its crash and what does not.
 #[derive(Debug)]
 pub struct Agent {

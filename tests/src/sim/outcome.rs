@@ -27,6 +27,8 @@ pub struct Summary {
     pub breaches: u64,
     /// Milliseconds feeders spent above their limit, each time within the grace.
     pub over_millis: u64,
+    /// The events, when a trace was asked for.
+    pub trace: Vec<String>,
 }
 
 /// A broken rule, and how to see it again.
