@@ -14,12 +14,13 @@ mod judgements;
 mod summary;
 mod workdir;
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use roadbed_protocol::UnixMillis;
+use roadbed_protocol::{RigKind, UnixMillis};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +88,7 @@ pub async fn run(settings: DemoSettings) -> anyhow::Result<Summary> {
     let site = Site::load(&files.site)?;
     let mut controller = Controller::start(&site).await?;
     let mut children = Children::default();
+    let engines = tokio::spawn(engines(controller.views()));
     let started = start_children(&mut children, &files, &work);
     let ending = match started {
         Ok(()) => live(&settings, &site, &day, &mut controller, &mut children).await,
@@ -96,9 +98,9 @@ pub async fn run(settings: DemoSettings) -> anyhow::Result<Summary> {
         Ending::Passed => Some(settle(&files, &controller, &mut children).await),
         Ending::Interrupted | Ending::Failed(_) => None,
     };
-    let last_view = controller.views().borrow().clone();
     children.stop().await;
     controller.stop().await?;
+    let engines = engines.await.unwrap_or_default();
     match ending {
         Ending::Failed(error) => {
             Err(error.context(format!("logs are in {}", work.path().display())))
@@ -107,7 +109,7 @@ pub async fn run(settings: DemoSettings) -> anyhow::Result<Summary> {
         Ending::Passed => {
             let judgements = judged.context("the stand-ins were not asked")??;
             let kept = store::read_kept(&site.store_path())?;
-            Ok(Summary::new(&site, &day, &kept, &judgements, &last_view, work.path()))
+            Ok(Summary::new(&site, &day, &kept, &judgements, engines, work.path()))
         }
     }
 }
@@ -204,6 +206,19 @@ async fn tell(
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = views.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The engines that GPU rigs named while the views lasted.
+async fn engines(mut views: watch::Receiver<FarmView>) -> BTreeSet<String> {
+    let mut engines = BTreeSet::new();
+    loop {
+        let view = views.borrow_and_update().clone();
+        let gpus = view.rigs.into_iter().filter(|rig| rig.kind == RigKind::Gpu);
+        engines.extend(gpus.map(|rig| rig.engine).filter(|engine| !engine.is_empty()));
+        if views.changed().await.is_err() {
+            return engines;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the day came to: every figure from the controller's store or from a stand-in that judged it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -14,7 +14,6 @@ use super::site_time;
 use crate::cli::Table;
 use crate::config::{Site, span_words};
 use crate::control::Kept;
-use crate::view::FarmView;
 
 /// The summary of a demo.
 #[derive(Debug, Clone, Serialize)]
@@ -31,8 +30,8 @@ pub struct Summary {
     pub origins: Vec<String>,
     /// The customer's last answer.
     pub last_answer: String,
-    /// The GPU rig's engine, as it names itself.
-    pub engine: String,
+    /// The GPU rig's engines, as they name themselves.
+    pub engines: BTreeSet<String>,
     /// Every claim.
     pub claims: Vec<Claim>,
     /// Where logs, store and configs lie.
@@ -67,7 +66,7 @@ impl Summary {
         day: &Day,
         kept: &Kept,
         judgements: &Judgements,
-        view: &FarmView,
+        engines: BTreeSet<String>,
         work_dir: &Path,
     ) -> Self {
         let mut ledger = Ledger::default();
@@ -91,7 +90,6 @@ impl Summary {
             );
             switches.entry(switch.rig.to_string()).or_default().push(text);
         }
-        let engine = view.rigs.iter().find(|rig| rig.kind == roadbed_protocol::RigKind::Gpu);
         Self {
             title: format!(
                 "{}: {} from {} at {} times the speed of the wall",
@@ -105,7 +103,7 @@ impl Summary {
             switches,
             origins: site.income.origins.clone(),
             last_answer: judgements.customer.last_text.clone(),
-            engine: engine.map(|rig| rig.engine.clone()).unwrap_or_default(),
+            engines,
             claims: claims::judge(site, day, &kept.entries, &ledger, judgements),
             work_dir: work_dir.display().to_string(),
         }
@@ -165,7 +163,9 @@ impl fmt::Display for Summary {
         for origin in &self.origins {
             writeln!(f, "income: {origin}")?;
         }
-        writeln!(f, "engine: {}", self.engine)?;
+        for engine in &self.engines {
+            writeln!(f, "engine: {engine}")?;
+        }
         writeln!(f, "last answer: {:?}\n", self.last_answer)?;
         for claim in &self.claims {
             let mark = if claim.held { "held  " } else { "FAILED" };
