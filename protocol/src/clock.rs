@@ -71,20 +71,14 @@ impl UnixMillis {
 impl Add<Millis> for UnixMillis {
     type Output = Self;
     fn add(self, span: Millis) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 }
 
 impl Sub<Millis> for UnixMillis {
     type Output = Self;
     fn sub(self, span: Millis) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 }
 

@@ -137,11 +137,7 @@ impl Signer {
     /// the clock in milliseconds, which is above anything used before.
     #[must_use]
     pub fn new(kid: impl Into<String>, secret: &[u8; 32], seq: u64) -> Self {
-        Self {
-            kid: kid.into(),
-            key: SigningKey::from_bytes(secret),
-            seq,
-        }
+        Self { kid: kid.into(), key: SigningKey::from_bytes(secret), seq }
     }
 
     /// The public half, for the agents' list of trusted keys.
@@ -269,22 +265,14 @@ impl Envelope {
         let counter = format!("{}>{}", envelope.kid, envelope.to);
         let seen = guard.seen.get(&counter).copied().unwrap_or(0);
         if envelope.seq <= seen {
-            return Err(EnvelopeError::Replayed {
-                seq: envelope.seq,
-                seen,
-            });
+            return Err(EnvelopeError::Replayed { seq: envelope.seq, seen });
         }
         let body = serde_json::from_slice(&body).map_err(|error| EnvelopeError::Body {
             typ: envelope.typ.clone(),
             reason: error.to_string(),
         })?;
         guard.seen.insert(counter, envelope.seq);
-        Ok(OpenedEnvelope {
-            id: envelope.id,
-            seq: envelope.seq,
-            iat: envelope.iat,
-            body,
-        })
+        Ok(OpenedEnvelope { id: envelope.id, seq: envelope.seq, iat: envelope.iat, body })
     }
 
     /// The body, once the signature over it holds.
@@ -292,10 +280,8 @@ impl Envelope {
         if self.v != VERSION {
             return Err(EnvelopeError::Version(self.v));
         }
-        let key = keys
-            .0
-            .get(&self.kid)
-            .ok_or_else(|| EnvelopeError::UnknownKey(self.kid.clone()))?;
+        let key =
+            keys.0.get(&self.kid).ok_or_else(|| EnvelopeError::UnknownKey(self.kid.clone()))?;
         let malformed = |error: base64::DecodeError| EnvelopeError::Malformed(error.to_string());
         let body = BASE64.decode(&self.body).map_err(malformed)?;
         let signature = BASE64.decode(&self.sig).map_err(malformed)?;

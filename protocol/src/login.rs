@@ -60,19 +60,11 @@ pub fn sign(
     now: UnixMillis,
     valid: Millis,
 ) -> Result<String, LoginError> {
-    let claims = LoginClaims {
-        agent: agent.clone(),
-        farm: farm.clone(),
-        iat: now,
-        exp: now + valid,
-    };
+    let claims =
+        LoginClaims { agent: agent.clone(), farm: farm.clone(), iat: now, exp: now + valid };
     let claims = serde_json::to_vec(&claims).map_err(|_| LoginError::Malformed)?;
     let signature = SigningKey::from_bytes(secret).sign(&signed_bytes(&claims));
-    Ok(format!(
-        "{}.{}",
-        BASE64.encode(&claims),
-        BASE64.encode(signature.to_bytes())
-    ))
+    Ok(format!("{}.{}", BASE64.encode(&claims), BASE64.encode(signature.to_bytes())))
 }
 
 /// Public half of a secret key, for the controller's list of agents.
@@ -98,13 +90,10 @@ pub fn verify(
     let text = std::str::from_utf8(token).map_err(|_| LoginError::Malformed)?;
     let (claims, signature) = text.split_once('.').ok_or(LoginError::Malformed)?;
     let claims = BASE64.decode(claims).map_err(|_| LoginError::Malformed)?;
-    let signature = BASE64
-        .decode(signature)
-        .map_err(|_| LoginError::Malformed)?;
+    let signature = BASE64.decode(signature).map_err(|_| LoginError::Malformed)?;
     let signature = Signature::from_slice(&signature).map_err(|_| LoginError::Malformed)?;
     let key = VerifyingKey::from_bytes(key).map_err(|_| LoginError::BadSignature)?;
-    key.verify_strict(&signed_bytes(&claims), &signature)
-        .map_err(|_| LoginError::BadSignature)?;
+    key.verify_strict(&signed_bytes(&claims), &signature).map_err(|_| LoginError::BadSignature)?;
     let claims: LoginClaims = serde_json::from_slice(&claims).map_err(|_| LoginError::Malformed)?;
     if &claims.agent != agent || &claims.farm != farm {
         return Err(LoginError::OtherSubject);
@@ -149,19 +138,10 @@ mod tests {
             verify(token.as_bytes(), key, agent, &farm, now).unwrap_err()
         };
         let other = AgentId::new("other").unwrap();
-        assert_eq!(
-            check(&token, &public_key(&[8; 32]), &agent, NOW),
-            LoginError::BadSignature
-        );
+        assert_eq!(check(&token, &public_key(&[8; 32]), &agent, NOW), LoginError::BadSignature);
         assert_eq!(check(&token, &key, &other, NOW), LoginError::OtherSubject);
-        assert_eq!(
-            check(&token, &key, &agent, NOW + Millis::from_mins(3)),
-            LoginError::NotNow
-        );
-        assert_eq!(
-            check(&token, &key, &agent, NOW - Millis::from_mins(9)),
-            LoginError::NotNow
-        );
+        assert_eq!(check(&token, &key, &agent, NOW + Millis::from_mins(3)), LoginError::NotNow);
+        assert_eq!(check(&token, &key, &agent, NOW - Millis::from_mins(9)), LoginError::NotNow);
         assert_eq!(check("", &key, &agent, NOW), LoginError::Malformed);
         assert_eq!(check("a.b", &key, &agent, NOW), LoginError::Malformed);
         let long = sign(&SECRET, &agent, &farm, NOW, Millis::from_hours(1)).unwrap();

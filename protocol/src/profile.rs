@@ -88,10 +88,7 @@ impl RigProfile {
         if self.floor_watts > self.nameplate_watts {
             return fail(
                 "floor_watts",
-                format!(
-                    "{} is above nameplate_watts {}",
-                    self.floor_watts, self.nameplate_watts
-                ),
+                format!("{} is above nameplate_watts {}", self.floor_watts, self.nameplate_watts),
             );
         }
         for pair in self.mining.windows(2) {
@@ -103,10 +100,7 @@ impl RigProfile {
             if step.watts <= self.floor_watts || step.watts > self.nameplate_watts {
                 return fail(
                     "mining",
-                    format!(
-                        "step {} is not between floor_watts and nameplate_watts",
-                        step.watts
-                    ),
+                    format!("step {} is not between floor_watts and nameplate_watts", step.watts),
                 );
             }
         }

@@ -310,18 +310,9 @@ mod tests {
 
     #[test]
     fn counters_survive_a_new_journal() {
-        let before = JobCounters {
-            shares_accepted: 10,
-            ..JobCounters::default()
-        };
-        let after = JobCounters {
-            shares_accepted: 13,
-            ..JobCounters::default()
-        };
-        let fresh = JobCounters {
-            shares_accepted: 2,
-            ..JobCounters::default()
-        };
+        let before = JobCounters { shares_accepted: 10, ..JobCounters::default() };
+        let after = JobCounters { shares_accepted: 13, ..JobCounters::default() };
+        let fresh = JobCounters { shares_accepted: 2, ..JobCounters::default() };
         assert_eq!(after.since(&before).shares_accepted, 3);
         assert_eq!(fresh.since(&after).shares_accepted, 2);
     }
@@ -334,20 +325,11 @@ mod tests {
             journal: "j".into(),
             seq: 1,
             at: UnixMillis(2),
-            kind: EventKind::StateChanged {
-                from: RigState::Idle,
-                to: RigState::Starting,
-            },
+            kind: EventKind::StateChanged { from: RigState::Idle, to: RigState::Starting },
             reason: "r".into(),
         };
         let text = serde_json::to_string(&event).unwrap();
-        assert!(
-            text.contains(r#""kind":"state_changed","from":"idle","to":"starting""#),
-            "{text}"
-        );
-        assert_eq!(
-            serde_json::from_str::<RigEventReport>(&text).unwrap(),
-            event
-        );
+        assert!(text.contains(r#""kind":"state_changed","from":"idle","to":"starting""#), "{text}");
+        assert_eq!(serde_json::from_str::<RigEventReport>(&text).unwrap(), event);
     }
 }

@@ -24,14 +24,8 @@ pub enum RigLeaf {
 
 impl RigLeaf {
     /// Every leaf.
-    pub const ALL: [Self; 6] = [
-        Self::Assignment,
-        Self::Command,
-        Self::State,
-        Self::Telemetry,
-        Self::Event,
-        Self::Ack,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Assignment, Self::Command, Self::State, Self::Telemetry, Self::Event, Self::Ack];
 
     /// The word in the topic.
     #[must_use]
@@ -124,20 +118,11 @@ mod tests {
         let farm = FarmId::new("west").unwrap();
         let id = RigId::new("gpu-1").unwrap();
         for leaf in RigLeaf::ALL {
-            assert_eq!(
-                parse(&farm, &rig(&farm, &id, leaf)),
-                Some(Topic::Rig(id.clone(), leaf))
-            );
+            assert_eq!(parse(&farm, &rig(&farm, &id, leaf)), Some(Topic::Rig(id.clone(), leaf)));
         }
         let agent = AgentId::new("box").unwrap();
-        assert_eq!(
-            parse(&farm, &agent_will(&farm, &agent)),
-            Some(Topic::AgentWill(agent.clone()))
-        );
-        assert_eq!(
-            parse(&farm, &agent_command(&farm, &agent)),
-            Some(Topic::AgentCommand(agent))
-        );
+        assert_eq!(parse(&farm, &agent_will(&farm, &agent)), Some(Topic::AgentWill(agent.clone())));
+        assert_eq!(parse(&farm, &agent_command(&farm, &agent)), Some(Topic::AgentCommand(agent)));
     }
 
     #[test]

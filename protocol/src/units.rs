@@ -140,10 +140,7 @@ impl WattMillis {
     #[must_use]
     pub fn cost(self, price: MicrosPerMwh) -> Money {
         let energy = i128::try_from(self.0).unwrap_or(i128::MAX);
-        Money(divide_rounded(
-            energy.saturating_mul(i128::from(price.0)),
-            WATT_MILLIS_PER_MWH,
-        ))
+        Money(divide_rounded(energy.saturating_mul(i128::from(price.0)), WATT_MILLIS_PER_MWH))
     }
 }
 
@@ -151,10 +148,7 @@ impl MicrosPerMwh {
     /// Cost of drawing `power` at this price, per hour.
     #[must_use]
     pub fn rate(self, power: Watts) -> MicrosPerHour {
-        MicrosPerHour(divide_rounded(
-            i128::from(self.0) * i128::from(power.0),
-            1_000_000,
-        ))
+        MicrosPerHour(divide_rounded(i128::from(self.0) * i128::from(power.0), 1_000_000))
     }
 }
 
@@ -162,21 +156,15 @@ impl MicrosPerHour {
     /// Money at this rate after `span`, rounded to the nearest millionth, ties away from zero.
     #[must_use]
     pub fn over(self, span: Millis) -> Money {
-        Money(divide_rounded(
-            i128::from(self.0) * i128::from(span.0),
-            MILLIS_PER_HOUR,
-        ))
+        Money(divide_rounded(i128::from(self.0) * i128::from(span.0), MILLIS_PER_HOUR))
     }
 }
 
 /// `numerator / denominator` to the nearest integer, ties away from zero, held within `i64`.
 fn divide_rounded(numerator: i128, denominator: i128) -> i64 {
     let half = denominator / 2;
-    let shifted = if numerator < 0 {
-        numerator.saturating_sub(half)
-    } else {
-        numerator.saturating_add(half)
-    };
+    let shifted =
+        if numerator < 0 { numerator.saturating_sub(half) } else { numerator.saturating_add(half) };
     let quotient = shifted / denominator;
     i64::try_from(quotient).unwrap_or(if quotient < 0 { i64::MIN } else { i64::MAX })
 }
@@ -193,11 +181,7 @@ impl fmt::Display for Watts {
 
 impl fmt::Display for WattHours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!(
-            "{}.{:02} kWh",
-            self.0 / 1_000,
-            self.0 % 1_000 / 10
-        ))
+        f.pad(&format!("{}.{:02} kWh", self.0 / 1_000, self.0 % 1_000 / 10))
     }
 }
 
@@ -206,11 +190,7 @@ impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let micros = self.0.unsigned_abs();
-        f.pad(&format!(
-            "{sign}{}.{:04}",
-            micros / 1_000_000,
-            micros % 1_000_000 / 100
-        ))
+        f.pad(&format!("{sign}{}.{:04}", micros / 1_000_000, micros % 1_000_000 / 100))
     }
 }
 
@@ -218,11 +198,7 @@ impl fmt::Display for MicrosPerMwh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let micros = self.0.unsigned_abs();
-        f.pad(&format!(
-            "{sign}{}.{:02}/MWh",
-            micros / 1_000_000,
-            micros % 1_000_000 / 10_000
-        ))
+        f.pad(&format!("{sign}{}.{:02}/MWh", micros / 1_000_000, micros % 1_000_000 / 10_000))
     }
 }
 
@@ -243,11 +219,7 @@ impl fmt::Display for HashesPerSecond {
         ];
         for (size, name) in STEPS {
             if self.0 >= size {
-                return f.pad(&format!(
-                    "{}.{} {name}",
-                    self.0 / size,
-                    self.0 % size / (size / 10)
-                ));
+                return f.pad(&format!("{}.{} {name}", self.0 / size, self.0 % size / (size / 10)));
             }
         }
         f.pad(&format!("{} H/s", self.0))
@@ -271,14 +243,8 @@ mod tests {
         // 6 kWh at 50 per MWh are 0.30.
         assert_eq!(energy.cost(MicrosPerMwh(50_000_000)), Money(300_000));
         assert_eq!(energy.cost(MicrosPerMwh(-50_000_000)), Money(-300_000));
-        assert_eq!(
-            MicrosPerMwh(50_000_000).rate(Watts(3_000)),
-            MicrosPerHour(150_000)
-        );
-        assert_eq!(
-            MicrosPerHour(150_000).over(Millis::from_hours(2)),
-            Money(300_000)
-        );
+        assert_eq!(MicrosPerMwh(50_000_000).rate(Watts(3_000)), MicrosPerHour(150_000));
+        assert_eq!(MicrosPerHour(150_000).over(Millis::from_hours(2)), Money(300_000));
     }
 
     #[test]
@@ -296,9 +262,6 @@ mod tests {
         assert_eq!(Watts(21_350).to_string(), "21.3 kW");
         assert_eq!(Money(-1_234_567).to_string(), "-1.2345");
         assert_eq!(MicrosPerMwh(18_300_000).to_string(), "18.30/MWh");
-        assert_eq!(
-            HashesPerSecond(121_800_000_000_000).to_string(),
-            "121.8 TH/s"
-        );
+        assert_eq!(HashesPerSecond(121_800_000_000_000).to_string(), "121.8 TH/s");
     }
 }

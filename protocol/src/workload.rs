@@ -54,13 +54,7 @@ pub enum WorkloadKind {
 
 impl WorkloadKind {
     /// Every kind, in the order tables show them.
-    pub const ALL: [Self; 5] = [
-        Self::Idle,
-        Self::Curtailed,
-        Self::Mine,
-        Self::Serve,
-        Self::Prove,
-    ];
+    pub const ALL: [Self; 5] = [Self::Idle, Self::Curtailed, Self::Mine, Self::Serve, Self::Prove];
 
     /// The word people read and files use.
     #[must_use]
@@ -121,9 +115,7 @@ impl Workload {
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mine {
-                power_target: Some(watts),
-            } => f.pad(&format!("mine@{watts}")),
+            Self::Mine { power_target: Some(watts) } => f.pad(&format!("mine@{watts}")),
             other => f.pad(other.kind().word()),
         }
     }
@@ -141,9 +133,7 @@ mod tests {
 
     #[test]
     fn the_wire_form_is_stable() {
-        let workload = Workload::Mine {
-            power_target: Some(Watts(1_500)),
-        };
+        let workload = Workload::Mine { power_target: Some(Watts(1_500)) };
         let text = serde_json::to_string(&workload).unwrap();
         assert_eq!(text, r#"{"kind":"mine","power_target":1500}"#);
         assert_eq!(serde_json::from_str::<Workload>(&text).unwrap(), workload);

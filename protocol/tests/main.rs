@@ -21,12 +21,7 @@ fn desk() -> Desk {
     let signer = Signer::new("controller", &[3; 32], 0);
     let mut keys = TrustedKeys::default();
     keys.insert("controller", &signer.public_key()).unwrap();
-    Desk {
-        farm: FarmId::new("west").unwrap(),
-        signer,
-        keys,
-        guard: ReplayGuard::default(),
-    }
+    Desk { farm: FarmId::new("west").unwrap(), signer, keys, guard: ReplayGuard::default() }
 }
 
 fn assignment(generation: u64) -> Assignment {
@@ -34,9 +29,7 @@ fn assignment(generation: u64) -> Assignment {
         farm: FarmId::new("west").unwrap(),
         rig: RigId::new("asic-1").unwrap(),
         generation,
-        workload: Workload::Mine {
-            power_target: Some(Watts(1_500)),
-        },
+        workload: Workload::Mine { power_target: Some(Watts(1_500)) },
         lease_until: NOW + Millis::from_mins(30),
         fallback: Workload::Curtailed,
         drain: Millis::from_secs(20),
@@ -62,12 +55,7 @@ impl Desk {
         wire: &[u8],
         now: UnixMillis,
     ) -> Result<OpenedEnvelope<Assignment>, EnvelopeError> {
-        let expected = Expected {
-            typ: TYP_ASSIGNMENT,
-            farm: &self.farm,
-            to: "asic-1",
-            now,
-        };
+        let expected = Expected { typ: TYP_ASSIGNMENT, farm: &self.farm, to: "asic-1", now };
         Envelope::open(wire, &self.keys, expected, &mut self.guard)
     }
 }
@@ -79,10 +67,7 @@ fn a_sealed_assignment_opens_once() {
     let opened = desk.open(&wire, NOW).unwrap();
     assert_eq!(opened.body, assignment(4));
     assert_eq!(opened.id, "controller-1");
-    assert_eq!(
-        desk.open(&wire, NOW),
-        Err(EnvelopeError::Replayed { seq: 1, seen: 1 })
-    );
+    assert_eq!(desk.open(&wire, NOW), Err(EnvelopeError::Replayed { seq: 1, seen: 1 }));
 }
 
 #[test]
@@ -92,10 +77,7 @@ fn the_replay_counter_survives_a_restart_as_json() {
     desk.open(&wire, NOW).unwrap();
     let kept = serde_json::to_string(&desk.guard).unwrap();
     desk.guard = serde_json::from_str(&kept).unwrap();
-    assert!(matches!(
-        desk.open(&wire, NOW),
-        Err(EnvelopeError::Replayed { .. })
-    ));
+    assert!(matches!(desk.open(&wire, NOW), Err(EnvelopeError::Replayed { .. })));
 }
 
 #[test]
@@ -103,10 +85,7 @@ fn an_older_envelope_after_a_newer_one_is_refused() {
     let mut desk = desk();
     let (first, second) = (desk.seal(), desk.seal());
     desk.open(&second, NOW).unwrap();
-    assert_eq!(
-        desk.open(&first, NOW),
-        Err(EnvelopeError::Replayed { seq: 1, seen: 2 })
-    );
+    assert_eq!(desk.open(&first, NOW), Err(EnvelopeError::Replayed { seq: 1, seen: 2 }));
 }
 
 #[test]
@@ -114,15 +93,9 @@ fn expired_and_future_envelopes_are_refused() {
     let mut desk = desk();
     let wire = desk.seal();
     let late = NOW + Millis::from_mins(11);
-    assert_eq!(
-        desk.open(&wire, late),
-        Err(EnvelopeError::Expired(Millis::from_mins(1)))
-    );
+    assert_eq!(desk.open(&wire, late), Err(EnvelopeError::Expired(Millis::from_mins(1))));
     let early = NOW - Millis::from_hours(2);
-    assert!(matches!(
-        desk.open(&wire, early),
-        Err(EnvelopeError::FromTheFuture(_))
-    ));
+    assert!(matches!(desk.open(&wire, early), Err(EnvelopeError::FromTheFuture(_))));
     // A refused envelope moved no counter: the same one is still good at the right time.
     assert!(desk.open(&wire, NOW).is_ok());
 }
@@ -136,50 +109,22 @@ fn another_farm_rig_type_or_key_is_refused() {
         Envelope::open::<Assignment>(&wire, keys, expected, &mut ReplayGuard::default())
             .unwrap_err()
     };
-    let base = Expected {
-        typ: TYP_ASSIGNMENT,
-        farm: &desk.farm,
-        to: "asic-1",
-        now: NOW,
-    };
+    let base = Expected { typ: TYP_ASSIGNMENT, farm: &desk.farm, to: "asic-1", now: NOW };
     assert!(matches!(
-        open(
-            Expected {
-                farm: &east,
-                ..base
-            },
-            &desk.keys
-        ),
+        open(Expected { farm: &east, ..base }, &desk.keys),
         EnvelopeError::OtherFarm(_)
     ));
     assert!(matches!(
-        open(
-            Expected {
-                to: "asic-2",
-                ..base
-            },
-            &desk.keys
-        ),
+        open(Expected { to: "asic-2", ..base }, &desk.keys),
         EnvelopeError::OtherRecipient(_)
     ));
     assert!(matches!(
-        open(
-            Expected {
-                typ: "command",
-                ..base
-            },
-            &desk.keys
-        ),
+        open(Expected { typ: "command", ..base }, &desk.keys),
         EnvelopeError::OtherType(_)
     ));
-    assert!(matches!(
-        open(base, &TrustedKeys::default()),
-        EnvelopeError::UnknownKey(_)
-    ));
+    assert!(matches!(open(base, &TrustedKeys::default()), EnvelopeError::UnknownKey(_)));
     let mut forged = TrustedKeys::default();
-    forged
-        .insert("controller", &Signer::new("x", &[4; 32], 0).public_key())
-        .unwrap();
+    forged.insert("controller", &Signer::new("x", &[4; 32], 0).public_key()).unwrap();
     assert_eq!(open(base, &forged), EnvelopeError::BadSignature);
 }
 
@@ -202,11 +147,7 @@ fn every_signed_field_is_signed() {
         let mut forged = honest.clone();
         forged[field] = value;
         let forged = serde_json::to_vec(&forged).unwrap();
-        assert_eq!(
-            desk.open(&forged, NOW),
-            Err(EnvelopeError::BadSignature),
-            "{field}"
-        );
+        assert_eq!(desk.open(&forged, NOW), Err(EnvelopeError::BadSignature), "{field}");
     }
     let mut version = honest;
     version["v"] = serde_json::json!(2);
@@ -218,10 +159,7 @@ fn every_signed_field_is_signed() {
 fn a_giant_message_is_not_even_parsed() {
     let mut desk = desk();
     let giant = vec![b' '; 1 << 20];
-    assert!(matches!(
-        desk.open(&giant, NOW),
-        Err(EnvelopeError::Malformed(_))
-    ));
+    assert!(matches!(desk.open(&giant, NOW), Err(EnvelopeError::Malformed(_))));
 }
 
 proptest! {

@@ -275,7 +275,8 @@ fn told(event: &RigEventReport) -> Option<String> {
             let word = |side: &Option<roadbed_protocol::Workload>| {
                 side.as_ref().map_or("rest".to_owned(), ToString::to_string)
             };
-            Some(format!("{} -> {}: {reason}", word(from), word(to)))
+            // The reason was told with the order.
+            Some(format!("{} -> {}: done", word(from), word(to)))
         }
         EventKind::Tripped => Some(format!("TRIPPED: {reason}")),
         EventKind::Fault => Some(format!("fault: {reason}")),
