@@ -126,11 +126,11 @@ mod tests {
 
     /// Tokens drawn in 2000 positions, as shares.
     fn shares(sampling: &Sampling) -> [f64; 5] {
-        let mut counts = [0.0; 5];
+        let mut counts = [0_u32; 5];
         for index in 0..2000 {
-            counts[draw(&LOGITS, sampling, index) as usize] += 1.0 / 2000.0;
+            counts[draw(&LOGITS, sampling, index) as usize] += 1;
         }
-        counts
+        counts.map(|count| f64::from(count) / 2000.0)
     }
 
     #[test]
