@@ -129,7 +129,7 @@ fn enforce(
         guarded.notes.push(Note {
             kind: NoteKind::Limit,
             rig: None,
-            text: format!("{}: {load} W remain at {start} that cannot be shed", bound.name),
+            text: format!("{}: {load} W remain at {start} UTC that cannot be shed", bound.name),
         });
     }
 }

@@ -90,7 +90,7 @@ impl Farm {
     fn ordered(&mut self, mut order: CurtailOrder, effects: &mut Vec<FarmEffect>) {
         order.breaks_commitments = self.settings.rules.curtailment_breaks_poc;
         let CurtailOrder { id, feeder, limit, from, until, .. } = &order;
-        let text = format!("order {id}: {limit} under {feeder} from {from} to {until}");
+        let text = format!("order {id}: {limit} under {feeder} from {from} to {until} UTC");
         self.log(None, text, effects);
         let now = self.now;
         self.orders.retain(|other| other.id != order.id && other.until > now);

@@ -58,7 +58,7 @@ fn commit(input: &PlanInput, lane: &mut Lane<'_>, commitment: &Commitment, notes
     }
     let free = route::best(lane).value;
     let former = lane.gates.clone();
-    let why = format!("commitment {} {}-{}", commitment.id, commitment.from, commitment.until);
+    let why = format!("commitment {} {}-{} UTC", commitment.id, commitment.from, commitment.until);
     for slot in inside {
         lane.gates[slot] = Gate::Only { item, cause: Cause::PocWindow, why: why.clone() };
     }

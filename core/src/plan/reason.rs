@@ -45,7 +45,7 @@ pub(super) fn unmet(fleet: &Fleet<'_>, input: &PlanInput, notes: &mut Vec<Note>)
                 Reach::Everything => NoteKind::Limit,
                 Reach::Commitments | Reach::Flexible => NoteKind::Hold,
             };
-            let text = format!("{}, but {load} cannot be shed from {from} on", cap.why);
+            let text = format!("{}, but {load} cannot be shed from {from} UTC on", cap.why);
             notes.push(Note { kind, rig: None, text });
         }
     }
@@ -154,7 +154,9 @@ fn economic(
         let better = best.map_or(&Workload::Curtailed, |best| &lane.items[best].workload);
         return if before == Some(at) && slot < lane.locked_slots() {
             let until = lane.rig.since + lane.min_dwell;
-            format!("{held} {price}: stays {workload} until {until} (minimum dwell), then {better}")
+            format!(
+                "{held} {price}: stays {workload} until {until} UTC (minimum dwell), then {better}"
+            )
         } else if before == Some(at) {
             format!(
                 "{held} {price}: stays {workload}; a switch to {better} costs more than it gains"

@@ -41,7 +41,7 @@ impl Rig {
         match &self.assignment {
             None => "no assignment yet".into(),
             Some(assignment) if self.lapsed => {
-                format!("lease lapsed at {}: fallback", assignment.lease_until)
+                format!("lease lapsed at {} UTC: fallback", assignment.lease_until)
             }
             Some(assignment) => assignment.reason.clone(),
         }
