@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use mqtt5::broker::{AuthProvider, AuthResult};
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::types::ReasonCode;
-use roadbed_protocol::{FarmId, UnixMillis};
+use roadbed_protocol::FarmId;
 
 use super::access::{Knock, Refusal, Roster};
+use crate::clock::wall_now;
 
 /// Refused logins per client id and address before it must wait: a mistyped key is tried a few times, a guess often.
 const FAILURES_MAX: u32 = 10;
@@ -44,7 +45,8 @@ impl Door {
             user: connect.username.as_deref(),
             password: connect.password.as_deref(),
             will_topic: connect.will.as_ref().map(|will| will.topic.as_str()),
-            now: wall_clock(),
+            // Login tokens are checked against the wall clock, never the farm's.
+            now: wall_now(),
         };
         match self.roster.admit(&self.farm, knock) {
             Ok(agent) => AuthResult::success_with_user(agent.to_string()),
@@ -82,12 +84,6 @@ impl Door {
             *entry = (if fresh { 1 } else { entry.0.saturating_add(1) }, Instant::now());
         }
     }
-}
-
-/// Login tokens are checked against the wall clock, never the farm's.
-fn wall_clock() -> UnixMillis {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    UnixMillis(since_epoch.map_or(0, |span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
