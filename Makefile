@@ -3,8 +3,9 @@
 CARGO ?= cargo
 MODEL ?= smollm2-135m
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: help demo test lint fmt sim setup setup-system model build release
+.PHONY: help demo test test-peers lint fmt sim bench-inference setup setup-system model build release
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -17,6 +18,12 @@ demo: setup-system release ## set up, build and run the demo farm (DEMO_ARGS="--
 # half of the dependencies again.
 test: setup ## set up and run every test
 	$(CARGO) test --workspace --locked
+
+test-peers: release ## hold the built programs against foreign software (Python, the package registry; some need root)
+	@sh tests/peers/run_all
+
+bench-inference: release model ## time the engine beside llama.cpp on this machine (BENCH_ARGS="--rounds 3")
+	tests/peers/python tests/peers/bench_inference.py $(BENCH_ARGS)
 
 lint: setup-system ## formatting, clippy with the workspace's rules, shell syntax
 	$(CARGO) fmt --all --check

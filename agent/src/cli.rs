@@ -1,6 +1,8 @@
 //! The command line: one subcommand a module, `--json` prints one document on stdout, logs go to stderr.
 
 #[cfg(feature = "gpu")]
+pub mod bench;
+#[cfg(feature = "gpu")]
 pub mod generate;
 #[cfg(feature = "gpu")]
 pub mod hash;
@@ -33,6 +35,9 @@ enum Command {
     /// Answer one chat message.
     #[cfg(feature = "gpu")]
     Generate(generate::GenerateArgs),
+    /// Measure how fast this machine runs a model.
+    #[cfg(feature = "gpu")]
+    Bench(bench::BenchArgs),
     /// Proof of Compute.
     #[cfg(feature = "gpu")]
     #[command(subcommand)]
@@ -90,6 +95,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Tokenize(args) => tokenize::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Generate(args) => generate::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Bench(args) => bench::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Poc(PocCommand::Compute(args)) => poc::run(args).await,
             #[cfg(feature = "gpu")]

@@ -1,0 +1,276 @@
+//! `roadbed-agent bench`: how fast this machine runs a model, in figures that compare.
+//!
+//! Every figure comes twice: by the wall, and *normalised*, which is work per (CPU seconds of this process / cores).
+//! On a busy machine the wall says what is left over, the normalised figure what an idle machine would give. It means
+//! something only where the work is done by the CPU, so it is shown for software adapters alone.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use roadbed_compute::{AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest};
+use serde::Serialize;
+
+use crate::engine::startup::load_request;
+
+/// Tokens of the prompt that a cold start is timed with.
+const COLD_PROMPT: usize = 16;
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  roadbed-agent bench --model smollm2-135m\n  \
+    roadbed-agent bench --model big.gguf --adapter 03:00.0 --prompt 512 --tokens 128 --json")]
+pub struct BenchArgs {
+    /// Model file or catalogue name.
+    #[arg(long)]
+    pub model: String,
+    /// Pin an adapter by list position, name or PCI id.
+    #[arg(long)]
+    pub adapter: Option<String>,
+    /// Tokens of the prompt whose prefill is timed.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt: u32,
+    /// New tokens whose decoding is timed.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
+    pub tokens: u32,
+    /// Rounds; the figures are medians over them.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Work done in a stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Stretch {
+    /// Tokens worked on.
+    pub tokens: usize,
+    pub wall_seconds: f64,
+    /// Seconds that all threads of this process spent; nothing where the system does not tell.
+    pub cpu_seconds: Option<f64>,
+}
+
+impl Stretch {
+    fn wall_rate(&self) -> f64 {
+        self.tokens as f64 / self.wall_seconds.max(1e-9)
+    }
+
+    /// What `cores` idle cores would give.
+    fn normalised_rate(&self, cores: usize) -> Option<f64> {
+        let seconds = self.cpu_seconds.filter(|seconds| *seconds > 0.0)?;
+        Some(self.tokens as f64 * cores as f64 / seconds)
+    }
+}
+
+/// One round's figures.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Round {
+    pub prefill: Stretch,
+    pub decode: Stretch,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub struct BenchReport {
+    pub model: String,
+    pub adapter: String,
+    pub software: bool,
+    pub cores: usize,
+    pub weight_bytes: u64,
+    pub working_bytes: u64,
+    /// From the model file to an engine that takes requests.
+    pub load: Stretch,
+    /// First answer's first token after that, compiling what was not compiled.
+    pub first_token: Stretch,
+    pub rounds: Vec<Round>,
+    /// From the order to unload until the device is given back.
+    pub unload: Stretch,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What went wrong.
+pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let request = load_request(&args.model, args.adapter.as_deref())?;
+    let json = args.json;
+    let report =
+        tokio::task::spawn_blocking(move || measure(&args, &request.path, &request.adapter))
+            .await??;
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", table(&report));
+    }
+    Ok(())
+}
+
+fn measure(
+    args: &BenchArgs,
+    path: &PathBuf,
+    adapter: &roadbed_compute::AdapterChoice,
+) -> anyhow::Result<BenchReport> {
+    eprintln!("loading {}", path.display());
+    let (engine, load) = timed(1, || Engine::load(path, adapter, &EngineOptions::default()));
+    let mut engine = engine.with_context(|| format!("cannot load {}", path.display()))?;
+    let info = engine.info().clone();
+    let (prompt, tokens) = (args.prompt as usize, args.tokens as usize);
+    let room = info.context_tokens;
+    ensure!(prompt + tokens <= room, "{prompt} + {tokens} tokens do not fit a context of {room}");
+    let mut number = 0;
+    let mut round = |engine: &mut Engine, prompt: usize, tokens: usize| {
+        number += 1;
+        one_round(engine, &info, prompt, tokens, number)
+    };
+    let first_token = round(&mut engine, COLD_PROMPT.min(room - 2), 2)?.prefill;
+    let mut rounds = Vec::new();
+    for index in 1..=args.rounds {
+        eprint!("round {index} of {}\r", args.rounds);
+        rounds.push(round(&mut engine, prompt, tokens)?);
+    }
+    eprintln!();
+    let ((), unload) = timed(1, || drop(engine));
+    Ok(BenchReport {
+        model: info.model_name.clone(),
+        adapter: info.adapter.to_string(),
+        software: info.adapter.kind == AdapterKind::Software,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        weight_bytes: info.weight_bytes,
+        working_bytes: info.working_bytes,
+        load,
+        first_token,
+        rounds,
+        unload,
+    })
+}
+
+/// Prefill until the first token, then decode. Each round's prompt begins with another token, so that nothing of an
+/// earlier one is reused.
+fn one_round(
+    engine: &mut Engine,
+    info: &EngineInfo,
+    prompt: usize,
+    tokens: usize,
+    round: usize,
+) -> anyhow::Result<Round> {
+    let id = |at: usize| u32::try_from((at * 31 + round * 7919) % info.vocabulary);
+    let request = GenerateRequest {
+        prompt_ids: (0..prompt).map(id).collect::<Result<_, _>>()?,
+        max_tokens: tokens,
+        ignore_end: true,
+        ..GenerateRequest::default()
+    };
+    let began = Mark::now();
+    let mut first = None;
+    engine.generate(&request, &mut |_| {
+        first.get_or_insert_with(Mark::now);
+        ControlFlow::Continue(())
+    })?;
+    let end = Mark::now();
+    let first = first.context("the model gave no token")?;
+    Ok(Round { prefill: first.since(&began, prompt), decode: end.since(&first, tokens - 1) })
+}
+
+fn timed<T>(tokens: usize, work: impl FnOnce() -> T) -> (T, Stretch) {
+    let began = Mark::now();
+    let value = work();
+    (value, Mark::now().since(&began, tokens))
+}
+
+/// A moment, by the wall and by this process's CPU time.
+struct Mark {
+    wall: Instant,
+    cpu_seconds: Option<f64>,
+}
+
+impl Mark {
+    fn now() -> Self {
+        Self { wall: Instant::now(), cpu_seconds: cpu_seconds() }
+    }
+
+    fn since(&self, earlier: &Self, tokens: usize) -> Stretch {
+        let cpu_seconds = self.cpu_seconds.zip(earlier.cpu_seconds).map(|(now, then)| now - then);
+        Stretch { tokens, wall_seconds: (self.wall - earlier.wall).as_secs_f64(), cpu_seconds }
+    }
+}
+
+/// CPU seconds of all threads of this process, from `/proc/self/stat` (proc(5): fields 14 and 15, in ticks of 1/100 s on
+/// every Linux Rust runs on). Nothing on other systems.
+fn cpu_seconds() -> Option<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The command's name is in brackets and may hold anything; the numbers follow the last one.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn table(report: &BenchReport) -> String {
+    let rate = |of: fn(&Round) -> Stretch| {
+        let wall = median(report.rounds.iter().map(|round| of(round).wall_rate()).collect());
+        let cores = report.cores;
+        let normalised: Vec<f64> =
+            report.rounds.iter().filter_map(|round| of(round).normalised_rate(cores)).collect();
+        let beside = match report.software && !normalised.is_empty() {
+            true => format!(", {:.1} normalised", median(normalised)),
+            false => String::new(),
+        };
+        (wall, format!("{wall:.1} tokens/s{beside}"))
+    };
+    let (_, prefill) = rate(|round| round.prefill);
+    let (decode_rate, decode) = rate(|round| round.decode);
+    let lengths = report.rounds.first().map_or((0, 0), |r| (r.prefill.tokens, r.decode.tokens + 1));
+    format!(
+        "{}\nmodel         {}\nweights       {:.1} MB, KV and work {:.1} MB\nload          {:.2} s\n\
+         first token   {:.2} s after that\nprefill {:<5} {prefill}\ndecode {:<6} {decode} = {:.1} GB/s of weights\n\
+         unload        {:.2} s\n",
+        report.adapter,
+        report.model,
+        report.weight_bytes as f64 / 1e6,
+        report.working_bytes as f64 / 1e6,
+        report.load.wall_seconds,
+        report.first_token.wall_seconds,
+        lengths.0,
+        lengths.1,
+        decode_rate * report.weight_bytes as f64 / 1e9,
+        report.unload.wall_seconds,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_medians() {
+        let stretch = Stretch { tokens: 10, wall_seconds: 5.0, cpu_seconds: Some(4.0) };
+        assert_eq!(stretch.wall_rate(), 2.0);
+        assert_eq!(stretch.normalised_rate(2), Some(5.0));
+        let silent = Stretch { cpu_seconds: None, ..stretch };
+        assert_eq!(silent.normalised_rate(2), None);
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![]), 0.0);
+    }
+
+    #[test]
+    fn a_process_knows_its_cpu_time() {
+        let before = Mark::now();
+        let mut sum = 0_u64;
+        for i in 0..20_000_000_u64 {
+            sum = sum.wrapping_mul(31).wrapping_add(std::hint::black_box(i));
+        }
+        std::hint::black_box(sum);
+        let stretch = Mark::now().since(&before, 1);
+        assert!(stretch.cpu_seconds.is_none_or(|cpu| cpu >= 0.0));
+        assert_eq!(cfg!(target_os = "linux"), cpu_seconds().is_some());
+    }
+}
