@@ -5,7 +5,7 @@
 //! something only where the work is done by the CPU, so it is shown for software adapters alone.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
@@ -110,7 +110,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
 
 fn measure(
     args: &BenchArgs,
-    path: &PathBuf,
+    path: &Path,
     adapter: &roadbed_compute::AdapterChoice,
 ) -> anyhow::Result<BenchReport> {
     eprintln!("loading {}", path.display());
