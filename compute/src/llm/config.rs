@@ -14,7 +14,7 @@ const BLOCK: usize = 32;
 
 /// A Llama-family model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LlamaConfig {
+pub struct ModelConfig {
     pub architecture: String,
     pub layers: usize,
     pub hidden: usize,
@@ -40,7 +40,7 @@ fn unsupported(reason: impl Into<String>) -> EngineError {
     EngineError::UnsupportedModel { reason: reason.into() }
 }
 
-impl LlamaConfig {
+impl ModelConfig {
     /// Reads and checks the shape of a model file, its tensors' shapes included.
     pub fn from_gguf(file: &GgufFile) -> Result<Self, EngineError> {
         let metadata = &file.metadata;
@@ -177,7 +177,7 @@ impl LlamaConfig {
     }
 }
 
-fn key_of(config: &LlamaConfig, name: &str) -> String {
+fn key_of(config: &ModelConfig, name: &str) -> String {
     format!("{}.{name}", config.architecture)
 }
 

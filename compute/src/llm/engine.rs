@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output};
 use super::params::Step;
@@ -70,7 +70,7 @@ pub struct EngineInfo {
 pub struct Engine {
     info: EngineInfo,
     gpu: Arc<Gpu>,
-    config: LlamaConfig,
+    config: ModelConfig,
     tokenizer: Option<Tokenizer>,
     template: Option<ChatTemplate>,
     pub(super) forward: Forward,
@@ -98,7 +98,7 @@ impl Engine {
         gpu: Arc<Gpu>,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        let config = LlamaConfig::from_gguf(file)?;
+        let config = ModelConfig::from_gguf(file)?;
         let tokenizer = match Tokenizer::from_metadata(&file.metadata) {
             Ok(tokenizer) => Some(tokenizer),
             Err(TokenizerError::Missing) => None,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::gpu::{Gpu, GpuError};
 use crate::kernels::llm::{self, Method};
 
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::EngineError;
 use super::matrix::Product;
 use super::op::{Op, Variant};
@@ -47,7 +47,7 @@ pub(super) enum Output {
 /// A model ready to run.
 pub(super) struct Forward {
     gpu: Arc<Gpu>,
-    config: LlamaConfig,
+    config: ModelConfig,
     method: Method,
     context: usize,
     chunk: usize,
@@ -65,7 +65,7 @@ pub(super) struct Forward {
 impl Forward {
     pub fn new(
         gpu: Arc<Gpu>,
-        config: LlamaConfig,
+        config: ModelConfig,
         weights: &Weights,
         method: Method,
         context: usize,

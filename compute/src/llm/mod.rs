@@ -22,7 +22,7 @@ mod sampling;
 mod stream;
 mod weights;
 
-pub use config::LlamaConfig;
+pub use config::ModelConfig;
 pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
 pub use error::EngineError;
 pub use proof::{ProofEmbeddings, ProofInputs, Reflections};

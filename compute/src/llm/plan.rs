@@ -4,7 +4,7 @@ use crate::gpu::{Gpu, GpuError, Readback};
 use crate::kernels::Kernel;
 use crate::kernels::llm::{self, Method};
 
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::matrix::Product;
 use super::op::{Grid, Op, Variant};
 use super::params::{AttentionShape, NormShape, RowShape, Step};
@@ -34,7 +34,7 @@ pub(super) struct Buffers {
 /// The chunk, reduced until the attention scores fit one binding and every dispatch its grid.
 pub(super) fn fitting_chunk(
     gpu: &Gpu,
-    config: &LlamaConfig,
+    config: &ModelConfig,
     context: usize,
     wanted: usize,
 ) -> Result<usize, GpuError> {
@@ -59,7 +59,7 @@ pub(super) fn fitting_chunk(
 impl Buffers {
     pub fn new(
         gpu: &Gpu,
-        config: &LlamaConfig,
+        config: &ModelConfig,
         context: usize,
         chunk: usize,
     ) -> Result<Self, GpuError> {
@@ -123,7 +123,7 @@ pub(super) fn row_lines(method: Method, lines_per_row: u32, selecting: bool) -> 
 /// Makes the dispatches of a layer.
 pub(super) struct Plan<'a> {
     pub gpu: &'a Gpu,
-    pub config: &'a LlamaConfig,
+    pub config: &'a ModelConfig,
     pub method: Method,
     pub buffers: &'a Buffers,
 }

@@ -3,7 +3,7 @@
 use crate::gguf::{GgufError, GgufFile};
 use crate::gpu::Gpu;
 
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::EngineError;
 use super::matrix::Fused;
 
@@ -34,7 +34,7 @@ impl Weights {
     pub fn upload(
         gpu: &Gpu,
         file: &GgufFile,
-        config: &LlamaConfig,
+        config: &ModelConfig,
         positions: usize,
     ) -> Result<Self, EngineError> {
         let one = |name: String| Fused::upload(gpu, file, &[name]);
@@ -96,7 +96,7 @@ fn vector(gpu: &Gpu, file: &GgufFile, name: &str) -> Result<wgpu::Buffer, Engine
 
 fn angles(
     file: &GgufFile,
-    config: &LlamaConfig,
+    config: &ModelConfig,
     positions: usize,
 ) -> Result<Vec<[f32; 2]>, EngineError> {
     const NAME: &str = "rope_freqs.weight";

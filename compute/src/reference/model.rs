@@ -2,7 +2,7 @@
 
 use super::ops::{self, Heads};
 use crate::gguf::GgufFile;
-use crate::llm::{EngineError, LlamaConfig};
+use crate::llm::{EngineError, ModelConfig};
 
 struct Layer {
     attention_norm: Vec<f32>,
@@ -18,7 +18,7 @@ struct Layer {
 
 /// A model in plain memory.
 pub struct ReferenceModel {
-    pub config: LlamaConfig,
+    pub config: ModelConfig,
     embedding: Vec<f32>,
     layers: Vec<Layer>,
     output_norm: Vec<f32>,
@@ -36,7 +36,7 @@ pub struct Cache {
 impl ReferenceModel {
     /// Dequantises a file; sequences may be up to `positions` long.
     pub fn from_gguf(file: &GgufFile, positions: usize) -> Result<Self, EngineError> {
-        let config = LlamaConfig::from_gguf(file)?;
+        let config = ModelConfig::from_gguf(file)?;
         let weights = |name: &str| -> Result<Vec<f32>, EngineError> {
             Ok(file.weights(file.require_tensor(name)?))
         };
