@@ -70,10 +70,16 @@ impl Gpu {
             Err(wgpu::PollError::Timeout) => {
                 Err(GpuError::Timeout { what: what.to_owned(), waited: timeout })
             }
-            Err(wgpu::PollError::WrongSubmissionIndex(..)) => Err(GpuError::Refused {
-                what: what.to_owned(),
-                reason: "wait for a submission of another device".to_owned(),
-            }),
+            Err(wgpu::PollError::WrongSubmissionIndex(..)) => {
+                // Submissions to a device that is gone are not counted. The callback that tells
+                // why runs while polling.
+                let _ = self.device.poll(wgpu::PollType::Poll);
+                self.check(what)?;
+                Err(GpuError::Lost {
+                    what: what.to_owned(),
+                    reason: "the driver does not know the submission".to_owned(),
+                })
+            }
         }
     }
 
