@@ -6,9 +6,9 @@
 // CPU twin: compute/src/reference/ops.rs, attention.
 override WORKGROUP: u32 = 64u;
 
-@group(0) @binding(2) var<storage, read> weights: array<f32>;
-@group(0) @binding(3) var<storage, read> v_cache: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> weights: array<f32>;
+@group(0) @binding(5) var<storage, read> v_cache: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -20,12 +20,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let kv_head = head / (attention.heads / attention.kv_heads);
     let stride = attention.kv_heads * vectors;
-    let from_v = first_slot_of(row) * stride + kv_head * vectors + id.x % vectors;
+    let from_v = kv_head * vectors + id.x % vectors;
     let from_w = (row * attention.heads + head) * step_now.kv_length;
-    let length = position_of(row) + 1u;
+    let own = position_of(row);
     var sum = vec4<f32>(0.0);
-    for (var p = 0u; p < length; p++) {
-        sum += weights[from_w + p] * v_cache[from_v + p * stride];
+    for (var p = first_seen(own); p <= own; p++) {
+        sum += weights[from_w + p] * v_cache[from_v + slot_of(row, p) * stride];
     }
     out[row * attention.heads * vectors + id.x] = sum;
 }

@@ -6,9 +6,9 @@
 // CPU twin: compute/src/reference/ops.rs, attention.
 override WORKGROUP: u32 = 256u;
 
-@group(0) @binding(2) var<storage, read> weights: array<f32>;
-@group(0) @binding(3) var<storage, read> v_cache: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> weights: array<f32>;
+@group(0) @binding(5) var<storage, read> v_cache: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
 
 var<workgroup> partial: array<vec4<f32>, WORKGROUP>;
 
@@ -25,13 +25,13 @@ fn main(
     let vector = local % vectors;
     let kv_head = head / (attention.heads / attention.kv_heads);
     let stride = attention.kv_heads * vectors;
-    let from_v = first_slot_of(row) * stride + kv_head * vectors + vector;
+    let from_v = kv_head * vectors + vector;
     let from_w = (row * attention.heads + head) * step_now.kv_length;
     // Leftover invocations of an uneven split see no position.
     let length = select(0u, position_of(row) + 1u, strand < strands);
     var sum = vec4<f32>(0.0);
-    for (var p = strand; p < length; p += strands) {
-        sum += weights[from_w + p] * v_cache[from_v + p * stride];
+    for (var p = first_seen(position_of(row)) + strand; p < length; p += strands) {
+        sum += weights[from_w + p] * v_cache[from_v + slot_of(row, p) * stride];
     }
     partial[local] = sum;
     workgroupBarrier();

@@ -1,7 +1,7 @@
-// out[n] (+)= sum_k weights[n, k] * x[k], for one row of x: the decode step on a GPU.
+// out[r, n] (+)= sum_k weights[n, k] * x[r, k], one row of x at a time: decoding on a GPU.
 //
-// Shapes: weights [rows, columns], x [columns], out [.., out_stride] at out_first.
-// One workgroup computes WORKGROUP / LANES rows; LANES neighbouring invocations share a row, take
+// Shapes: weights [rows, columns], x [x_rows(), columns], out [x_rows(), out_stride] at out_first.
+// z counts rows of x. One workgroup computes WORKGROUP / LANES rows; LANES neighbouring invocations share a row, take
 // every LANES-th block of it, so that their loads touch neighbouring memory, and add up in a tree.
 // CPU twin: compute/src/reference/ops.rs, matmul.
 override WORKGROUP: u32 = 64u;
@@ -20,13 +20,14 @@ fn main(
 ) {
     let lane = local % LANES;
     let row = (group.x + group.y * groups.x) * (WORKGROUP / LANES) + local / LANES;
+    let from_x = group.z * (matrix.columns >> 2u);
     var sum = 0.0;
     if (row < matrix.rows) {
         for (var block = lane; block < (matrix.columns >> 5u); block += LANES) {
             var levels_dot = 0.0;
             var total = vec4<f32>(0.0);
             for (var part = 0u; part < 4u; part++) {
-                let at = block * 8u + part * 2u;
+                let at = from_x + block * 8u + part * 2u;
                 let low = x[at];
                 let high = x[at + 1u];
                 let levels = levels8(row, block, part);
@@ -45,7 +46,7 @@ fn main(
         }
     }
     if (lane == 0u && row < matrix.rows) {
-        let at = matrix.out_first + matrix.row_first + row;
+        let at = group.z * matrix.out_stride + matrix.out_first + matrix.row_first + row;
         if (matrix.accumulate == 1u) {
             out[at] += partial[local];
         } else {

@@ -12,9 +12,9 @@ struct Norm {
 }
 
 @group(0) @binding(1) var<uniform> norm: Norm;
-@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -25,10 +25,12 @@ fn main(
     let vectors = norm.columns >> 2u;
     let row = row_of(group, groups, local);
     let selecting = norm.selecting == 1u;
-    let rows = select(step_now.rows, step_now.selected, selecting);
-    let chosen = select(row, step_now.select_first + row * step_now.select_stride, selecting);
-    let live = row < rows;
-    let from_start = select(0u, chosen, live) * vectors;
+    let live = row < select(step_now.rows, step_now.selected, selecting);
+    var chosen = select(0u, row, live);
+    if (selecting) {
+        chosen = selected_row(chosen);
+    }
+    let from_start = chosen * vectors;
     var squares = 0.0;
     if (live) {
         for (var c = lane_of(local); c < vectors; c += LANES) {

@@ -8,11 +8,11 @@
 // CPU twin: compute/src/reference/ops.rs, rope.
 override WORKGROUP: u32 = 64u;
 
-@group(0) @binding(2) var<storage, read> qkv: array<f32>;
-@group(0) @binding(3) var<storage, read> angles: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read_write> q: array<f32>;
-@group(0) @binding(5) var<storage, read_write> k_cache: array<f32>;
-@group(0) @binding(6) var<storage, read_write> v_cache: array<f32>;
+@group(0) @binding(4) var<storage, read> qkv: array<f32>;
+@group(0) @binding(5) var<storage, read> angles: array<vec2<f32>>;
+@group(0) @binding(6) var<storage, read_write> q: array<f32>;
+@group(0) @binding(7) var<storage, read_write> k_cache: array<f32>;
+@group(0) @binding(8) var<storage, read_write> v_cache: array<f32>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -46,7 +46,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         q[to + at.y] = result.y;
         return;
     }
-    let slot = first_slot_of(row) + position_of(row);
+    let slot = slot_of(row, position_of(row));
     let kv_head = (head - attention.heads) % attention.kv_heads;
     let to = (slot * attention.kv_heads + kv_head) * attention.head;
     if (is_value) {

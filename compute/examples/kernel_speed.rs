@@ -30,8 +30,7 @@ struct Case {
 fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
     let Case { format, method, rows, columns, x_rows } = *case;
     let (quants, scales) = packing::row_bytes(format, columns as usize);
-    let step =
-        Step { rows: x_rows, rows_per_sequence: x_rows, selected: x_rows, ..Step::default() };
+    let step = Step { rows: x_rows, selected: x_rows, ..Step::default() };
     let shape = MatrixShape { columns, rows, out_stride: rows, ..MatrixShape::default() };
     let step = gpu.uniform("step", &step)?;
     let shape = gpu.uniform("shape", &shape)?;

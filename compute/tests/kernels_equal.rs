@@ -6,16 +6,16 @@ use roadbed_compute::gguf::dequant::dequantise;
 use roadbed_compute::kernels::Kernel;
 use roadbed_compute::kernels::llm::{self, Method};
 use roadbed_compute::llm::packing::{self, Packed};
-use roadbed_compute::llm::params::{AttentionShape, MatrixShape, NormShape, RowShape, Step};
-use roadbed_compute::reference::ops::{self, Heads};
+use roadbed_compute::llm::params::{MatrixShape, NormShape, Row, RowShape, Step};
+use roadbed_compute::reference::ops;
 
 use crate::adapters;
 use crate::random::Random;
 
-const METHODS: [Method; 2] = [Method::Lane, Method::Group];
+pub const METHODS: [Method; 2] = [Method::Lane, Method::Group];
 
 /// Runs one dispatch and returns the last buffer as floats.
-fn run(
+pub fn run(
     gpu: &Gpu,
     kernel: &'static Kernel,
     constants: &[(&'static str, f64)],
@@ -33,16 +33,16 @@ fn run(
     read(gpu, buffers.last().unwrap())
 }
 
-fn read(gpu: &Gpu, buffer: &wgpu::Buffer) -> Vec<f32> {
+pub fn read(gpu: &Gpu, buffer: &wgpu::Buffer) -> Vec<f32> {
     bytemuck::pod_collect_to_vec(&gpu.read(buffer, buffer.size(), "test").unwrap())
 }
 
-fn floats(gpu: &Gpu, data: &[f32]) -> wgpu::Buffer {
+pub fn floats(gpu: &Gpu, data: &[f32]) -> wgpu::Buffer {
     gpu.storage_with("floats", bytemuck::cast_slice(data)).unwrap()
 }
 
 #[track_caller]
-fn check(kernel: &Kernel, found: &[f32], expected: &[f32], what: &str) {
+pub fn check(kernel: &Kernel, found: &[f32], expected: &[f32], what: &str) {
     assert_eq!(found.len(), expected.len(), "{}: {what}", kernel.name);
     let scale = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {
@@ -51,14 +51,7 @@ fn check(kernel: &Kernel, found: &[f32], expected: &[f32], what: &str) {
 }
 
 fn one_sequence(rows: usize) -> Step {
-    Step {
-        rows: rows as u32,
-        rows_per_sequence: rows as u32,
-        select_stride: 1,
-        selected: rows as u32,
-        kv_length: rows as u32,
-        ..Step::default()
-    }
+    Step { rows: rows as u32, selected: rows as u32, kv_length: rows as u32, padding: 0 }
 }
 
 /// A packed random matrix and its exact weights.
@@ -93,7 +86,13 @@ impl Matrix {
 }
 
 /// The product of `x` with the matrix, written into the middle of wider rows of ones.
-fn product(gpu: &Gpu, method: Method, matrix: &Matrix, x: &[f32], accumulate: bool) {
+fn product(
+    gpu: &Gpu,
+    (method, decode): (Method, bool),
+    matrix: &Matrix,
+    x: &[f32],
+    accumulate: bool,
+) {
     let (rows, columns) = (matrix.rows, matrix.columns);
     let x_rows = x.len() / columns;
     let (first, row_first, stride) = (3, 2, rows + 9);
@@ -115,22 +114,22 @@ fn product(gpu: &Gpu, method: Method, matrix: &Matrix, x: &[f32], accumulate: bo
     };
     let format = packing::format_of(matrix.kind);
     let lanes = ((columns / 32) as u32).next_power_of_two().clamp(8, 32);
-    let (kernel, constants, groups) = match (x_rows, method) {
-        (1, Method::Lane) => {
+    let (kernel, constants, groups) = match (decode, method) {
+        (true, Method::Lane) => {
             let groups = (rows as u32).div_ceil(llm::MATVEC_LANE_ROWS);
-            (llm::matvec(format, method), vec![], [groups.div_ceil(2), 2, 1])
+            (llm::matvec(format, method), vec![], [groups.div_ceil(2), 2, x_rows as u32])
         }
-        (1, Method::Group) => {
+        (true, Method::Group) => {
             let groups = (rows as u32).div_ceil(64 / lanes);
             let constants = vec![("LANES", f64::from(lanes))];
-            (llm::matvec(format, method), constants, [groups.div_ceil(2), 2, 1])
+            (llm::matvec(format, method), constants, [groups.div_ceil(2), 2, x_rows as u32])
         }
-        (_, Method::Lane) => {
+        (false, Method::Lane) => {
             let across = (rows as u32).div_ceil(llm::MATMUL_LANE_ROWS);
             let down = (x_rows as u32).div_ceil(llm::MATMUL_LANE_X_ROWS);
             (llm::matmul(format, method), vec![], [across, down, 1])
         }
-        (_, Method::Group) => {
+        (false, Method::Group) => {
             let across = (rows as u32).div_ceil(llm::MATMUL_TILE);
             let down = (x_rows as u32).div_ceil(llm::MATMUL_TILE);
             (llm::matmul(format, method), vec![], [across, down, 1])
@@ -169,7 +168,10 @@ fn products_match() {
                 let matrix = Matrix::random(&mut random, kind, rows, columns);
                 let x = random.floats(x_rows * columns);
                 for method in METHODS {
-                    product(gpu, method, &matrix, &x, rows % 2 == 0);
+                    product(gpu, (method, false), &matrix, &x, rows % 2 == 0);
+                    if x_rows < 8 {
+                        product(gpu, (method, true), &matrix, &x, rows % 2 == 0);
+                    }
                 }
             }
         }
@@ -221,7 +223,7 @@ fn embeddings_match_over_shards() {
 }
 
 /// Workgroups of a kernel that works on rows.
-fn row_groups(method: Method, lines: usize) -> [u32; 3] {
+pub fn row_groups(method: Method, lines: usize) -> [u32; 3] {
     match method {
         Method::Lane => [(lines as u32).div_ceil(8), 1, 1],
         Method::Group => [lines as u32, 1, 1],
@@ -238,12 +240,13 @@ fn norms_match_for_all_rows_and_for_a_selection() {
             for (method, selecting) in METHODS.into_iter().flat_map(|m| [(m, false), (m, true)]) {
                 // Every second row from the last of the first pair on.
                 let selected = rows.div_ceil(2);
-                let step = Step {
-                    select_first: (rows - 1) as u32 % 2,
-                    select_stride: 2,
-                    selected: selected as u32,
-                    ..one_sequence(rows)
-                };
+                let step = Step { selected: selected as u32, ..one_sequence(rows) };
+                let first = (rows - 1) as u32 % 2;
+                let chosen = (0..selected as u32).map(|i| first + 2 * i);
+                let table: Vec<Row> = vec![Row::default(); rows]
+                    .into_iter()
+                    .chain(chosen.map(|row| Row { position: row, pages_at: 0 }))
+                    .collect();
                 let shape = NormShape {
                     columns: columns as u32,
                     selecting: u32::from(selecting),
@@ -254,6 +257,7 @@ fn norms_match_for_all_rows_and_for_a_selection() {
                 let buffers = [
                     &gpu.uniform("step", &step).unwrap(),
                     &gpu.uniform("shape", &shape).unwrap(),
+                    &gpu.storage_with("rows", bytemuck::cast_slice(&table)).unwrap(),
                     &floats(gpu, &x),
                     &floats(gpu, &weight),
                     &floats(gpu, &vec![0.0; out_rows * columns]),
@@ -320,146 +324,6 @@ fn gates_match() {
             let groups = [(columns as u32 / 4).div_ceil(64), rows as u32, 1];
             let found = run(gpu, &llm::SILU_MUL, &[], &buffers, groups);
             check(&llm::SILU_MUL, &found, &ops::silu_mul(&gate_up, columns), "gate");
-        }
-    }
-}
-
-/// An attention layer over `sequences` sequences of `rows` new tokens after `position` old ones.
-struct AttentionCase {
-    heads: Heads,
-    rope: usize,
-    half_split: bool,
-    sequences: usize,
-    rows: usize,
-    position: usize,
-}
-
-impl AttentionCase {
-    fn run(&self, gpu: &Gpu, method: Method) {
-        let Heads { heads, kv_heads, head } = self.heads;
-        let mut random = Random::new(6);
-        let (length, total) = (self.position + self.rows, self.sequences * self.rows);
-        let slots = length + 3;
-        let kv_width = kv_heads * head;
-        let width = (heads + 2 * kv_heads) * head;
-        let qkv = random.floats(total * width);
-        let old = random.floats(self.sequences * slots * kv_width);
-        let angles: Vec<[f32; 2]> =
-            (0..length * self.rope / 2).map(|i| [(i as f32).cos(), (i as f32).sin()]).collect();
-
-        let step = Step {
-            rows: total as u32,
-            rows_per_sequence: self.rows as u32,
-            position: self.position as u32,
-            sequence_slots: slots as u32,
-            kv_length: length as u32,
-            ..Step::default()
-        };
-        let shape = AttentionShape {
-            heads: heads as u32,
-            kv_heads: kv_heads as u32,
-            head: head as u32,
-            rope: self.rope as u32,
-            half_split: u32::from(self.half_split),
-            score_scale: 1.0 / (head as f32).sqrt(),
-            padding: [0; 2],
-        };
-        let step = gpu.uniform("step", &step).unwrap();
-        let shape = gpu.uniform("shape", &shape).unwrap();
-        let q = floats(gpu, &vec![0.0; total * heads * head]);
-        let (keys, values) = (floats(gpu, &old), floats(gpu, &old));
-        let flat: Vec<f32> = angles.iter().flatten().copied().collect();
-        let groups = [(width as u32 / 2).div_ceil(64), total as u32, 1];
-        let buffers = [&step, &shape, &floats(gpu, &qkv), &floats(gpu, &flat), &q, &keys, &values];
-        run(gpu, &llm::ROPE, &[], &buffers, groups);
-
-        let (want_q, want_keys, want_values) = self.expected_rope(&qkv, &old, &angles, slots);
-        check(&llm::ROPE, &read(gpu, &q), &want_q, "queries");
-        check(&llm::ROPE, &read(gpu, &keys), &want_keys, "keys");
-        check(&llm::ROPE, &read(gpu, &values), &want_values, "values");
-
-        let scores = floats(gpu, &vec![7.0; total * heads * length]);
-        let groups = [(length as u32).div_ceil(64), (total * heads) as u32, 1];
-        run(gpu, &llm::ATTENTION_SCORES, &[], &[&step, &shape, &q, &keys, &scores], groups);
-        let groups = row_groups(method, total * heads);
-        run(gpu, llm::softmax(method), &[], &[&step, &shape, &scores], groups);
-        let out = floats(gpu, &vec![0.0; total * heads * head]);
-        let across = match method {
-            Method::Lane => ((heads * head / 4) as u32).div_ceil(64),
-            Method::Group => heads as u32,
-        };
-        let buffers = [&step, &shape, &scores, &values, &out];
-        let kernel = llm::attention_values(method);
-        let found = run(gpu, kernel, &[], &buffers, [across, total as u32, 1]);
-        let mut expected = Vec::new();
-        for (row, q) in want_q.chunks_exact(heads * head).enumerate() {
-            let first = row / self.rows * slots * kv_width;
-            let seen = first..first + (self.position + row % self.rows + 1) * kv_width;
-            expected.extend(ops::attention(
-                q,
-                &want_keys[seen.clone()],
-                &want_values[seen],
-                self.heads,
-            ));
-        }
-        check(kernel, &found, &expected, "attention");
-    }
-
-    /// Queries, keys and values after the twin has turned and filed them.
-    fn expected_rope(
-        &self,
-        qkv: &[f32],
-        old: &[f32],
-        angles: &[[f32; 2]],
-        slots: usize,
-    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-        let Heads { heads, kv_heads, head } = self.heads;
-        let (q_width, kv_width) = (heads * head, kv_heads * head);
-        let (mut q, mut keys, mut values) = (Vec::new(), old.to_vec(), old.to_vec());
-        for (row, qkv) in qkv.chunks_exact(q_width + 2 * kv_width).enumerate() {
-            let position = self.position + row % self.rows;
-            let angles = &angles[position * self.rope / 2..][..self.rope / 2];
-            let mut turned = qkv[..q_width + kv_width].to_vec();
-            ops::rope(&mut turned, head, angles, self.half_split);
-            q.extend(&turned[..q_width]);
-            let slot = (row / self.rows * slots + position) * kv_width;
-            keys[slot..slot + kv_width].copy_from_slice(&turned[q_width..]);
-            values[slot..slot + kv_width].copy_from_slice(&qkv[q_width + kv_width..]);
-        }
-        (q, keys, values)
-    }
-}
-
-#[test]
-fn attention_matches() {
-    let small = Heads { heads: 4, kv_heads: 2, head: 16 };
-    let smollm = Heads { heads: 9, kv_heads: 3, head: 64 };
-    // Six vectors a head do not divide a workgroup.
-    let odd = Heads { heads: 6, kv_heads: 3, head: 24 };
-    let single = Heads { heads: 1, kv_heads: 1, head: 8 };
-    let case = |heads, rope, half_split, sequences, rows, position| AttentionCase {
-        heads,
-        rope,
-        half_split,
-        sequences,
-        rows,
-        position,
-    };
-    let cases = [
-        case(single, 8, false, 1, 1, 0),
-        case(small, 16, false, 1, 5, 0),
-        case(small, 16, true, 3, 5, 7),
-        case(small, 8, true, 2, 1, 70),
-        case(small, 8, false, 1, 9, 130),
-        case(odd, 24, false, 1, 3, 40),
-        case(smollm, 64, false, 1, 1, 100),
-        case(smollm, 64, false, 2, 17, 3),
-    ];
-    for gpu in adapters::all() {
-        for case in &cases {
-            for method in METHODS {
-                case.run(gpu, method);
-            }
         }
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod adapters;
 #[cfg(test)]
+mod attention_equal;
+#[cfg(test)]
 mod device_lost;
 #[cfg(test)]
 mod gguf_hostile;

@@ -8,10 +8,26 @@ struct Attention {
     rope: u32,
     // 0: pairs (2i, 2i + 1); 1: pairs (i, i + rope / 2).
     half_split: u32,
-    // 1 / sqrt(head).
+    // Usually 1 / sqrt(head).
     score_scale: f32,
-    padding_a: u32,
-    padding_b: u32,
+    // Positions a row sees, its own included; 0: all before it too.
+    window: u32,
+    // A score s becomes softcap * tanh(s / softcap); 0: stays.
+    softcap: f32,
 }
 
 @group(0) @binding(1) var<uniform> attention: Attention;
+
+// The first position that a row at `position` sees.
+fn first_seen(position: u32) -> u32 {
+    let all = attention.window == 0u || position < attention.window;
+    return select(position + 1u - attention.window, 0u, all);
+}
+
+fn score_of(product: f32) -> f32 {
+    let score = product * attention.score_scale;
+    if (attention.softcap == 0.0) {
+        return score;
+    }
+    return attention.softcap * tanh(score / attention.softcap);
+}

@@ -1,27 +1,14 @@
 // What changes from one pass to the next; written once per submission, read by every kernel.
 //
-// A pass runs `rows` tokens: one or more sequences of `rows_per_sequence` tokens each, all starting
-// at `position`. Row r is token `position + r % rows_per_sequence` of sequence r / rows_per_sequence.
+// A pass runs `rows` tokens, of one sequence or of many. What differs from row to row is in
+// lib/rows.wgsl.
 struct Step {
     rows: u32,
-    rows_per_sequence: u32,
-    position: u32,
-    // KV slots each sequence owns; slot = sequence * sequence_slots + position of the token.
-    sequence_slots: u32,
-    // The final norm reads rows select_first + i * select_stride, i < selected.
-    select_first: u32,
-    select_stride: u32,
+    // Rows the final norm and the head read, listed after the rows (lib/rows.wgsl).
     selected: u32,
-    // Row length of the attention scores: position + rows_per_sequence.
+    // Row length of the attention scores: one more than the largest position of the pass.
     kv_length: u32,
+    padding: u32,
 }
 
 @group(0) @binding(0) var<uniform> step_now: Step;
-
-fn position_of(row: u32) -> u32 {
-    return step_now.position + row % step_now.rows_per_sequence;
-}
-
-fn first_slot_of(row: u32) -> u32 {
-    return row / step_now.rows_per_sequence * step_now.sequence_slots;
-}

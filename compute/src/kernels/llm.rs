@@ -147,31 +147,46 @@ macro_rules! row_kernel {
     };
 }
 
-static RMS_NORM: [Kernel; 2] =
-    row_kernel!("rms_norm", ["rms_norm.wgsl"], &[Uniform, Uniform, Read, Read, ReadWrite]);
+static RMS_NORM: [Kernel; 2] = row_kernel!(
+    "rms_norm",
+    ["lib/rows.wgsl", "rms_norm.wgsl"],
+    &[Uniform, Uniform, Read, Read, Read, ReadWrite]
+);
 static REFLECT: [Kernel; 2] =
     row_kernel!("reflect", ["reflect.wgsl"], &[Uniform, Uniform, Read, ReadWrite]);
 static SOFTMAX: [Kernel; 2] = row_kernel!(
     "softmax",
-    ["lib/attention_shape.wgsl", "softmax.wgsl"],
-    &[Uniform, Uniform, ReadWrite]
+    ["lib/rows.wgsl", "lib/attention_shape.wgsl", "softmax.wgsl"],
+    &[Uniform, Uniform, Read, ReadWrite]
 );
 
 /// Turns queries and keys and files keys and values.
 pub static ROPE: Kernel = Kernel {
     name: "rope",
-    source: crate::wgsl!("lib/step.wgsl", "lib/attention_shape.wgsl", "rope.wgsl"),
+    source: crate::wgsl!(
+        "lib/step.wgsl",
+        "lib/rows.wgsl",
+        "lib/pages.wgsl",
+        "lib/attention_shape.wgsl",
+        "rope.wgsl"
+    ),
     entry: "main",
-    bindings: &[Uniform, Uniform, Read, Read, ReadWrite, ReadWrite, ReadWrite],
+    bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite],
     constants: GROUP,
     tolerance: COPY_TOLERANCE,
 };
 
 pub static ATTENTION_SCORES: Kernel = Kernel {
     name: "attention_scores",
-    source: crate::wgsl!("lib/step.wgsl", "lib/attention_shape.wgsl", "attention_scores.wgsl"),
+    source: crate::wgsl!(
+        "lib/step.wgsl",
+        "lib/rows.wgsl",
+        "lib/pages.wgsl",
+        "lib/attention_shape.wgsl",
+        "attention_scores.wgsl"
+    ),
     entry: "main",
-    bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
+    bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite],
     constants: GROUP,
     tolerance: SUM_TOLERANCE,
 };
@@ -181,11 +196,13 @@ static ATTENTION_VALUES: [Kernel; 2] = [
         name: "attention_values_lane",
         source: crate::wgsl!(
             "lib/step.wgsl",
+            "lib/rows.wgsl",
+            "lib/pages.wgsl",
             "lib/attention_shape.wgsl",
             "attention_values_lane.wgsl"
         ),
         entry: "main",
-        bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
+        bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite],
         constants: GROUP,
         tolerance: SUM_TOLERANCE,
     },
@@ -193,11 +210,13 @@ static ATTENTION_VALUES: [Kernel; 2] = [
         name: "attention_values_tree",
         source: crate::wgsl!(
             "lib/step.wgsl",
+            "lib/rows.wgsl",
+            "lib/pages.wgsl",
             "lib/attention_shape.wgsl",
             "attention_values_tree.wgsl"
         ),
         entry: "main",
-        bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
+        bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite],
         // A head of 512 floats, the largest there may be, is 128 vectors.
         constants: &[("WORKGROUP", 256.0)],
         tolerance: SUM_TOLERANCE,
@@ -238,7 +257,7 @@ pub fn embed(format: WeightFormat) -> &'static Kernel {
     &of_format(format).embed
 }
 
-/// One row of activations times a matrix.
+/// Rows of activations, one by one, times a matrix.
 #[must_use]
 pub fn matvec(format: WeightFormat, method: Method) -> &'static Kernel {
     match method {

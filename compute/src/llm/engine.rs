@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::config::ModelConfig;
 use super::error::EngineError;
-use super::forward::{Forward, Input, Output};
-use super::params::Step;
+use super::forward::{Forward, Input, Output, Pass};
+use super::op::Phase;
+use super::params::{PAGE, Row};
 use super::plan::LOGIT_ROWS_MAX;
 use super::proof::{ProofEmbeddings, ProofInputs};
 use super::request::{Message, PositionLogprobs, TOP_LOGPROBS_MAX};
@@ -212,17 +213,14 @@ impl Engine {
         self.cached_ids.clear();
         let mut scored = Vec::with_capacity(continuation_ids.len());
         for (start, chunk) in chunks(fed, self.forward.chunk()) {
-            let step = step_at(start, chunk.len());
-            self.forward.pass(step, &Input::Ids(chunk), &[], Output::Nothing)?;
+            let rows = rows_of(start, chunk.len(), 0);
+            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &[] };
+            self.forward.pass(pass, &Input::Ids(chunk), &[], Output::Nothing)?;
             let wanted = first.max(start)..(start + chunk.len()).min(whole.len() - 1);
             for from in wanted.clone().step_by(LOGIT_ROWS_MAX) {
                 let count = LOGIT_ROWS_MAX.min(wanted.end - from);
-                let selection = Step {
-                    select_first: (from - start) as u32,
-                    select_stride: 1,
-                    selected: count as u32,
-                    ..step
-                };
+                let selected: Vec<u32> = (0..count).map(|i| (from - start + i) as u32).collect();
+                let selection = Pass { selected: &selected, ..pass };
                 let logits = self.forward.select(selection, Output::Logits)?;
                 for (row, next) in
                     logits.chunks_exact(self.config.vocabulary).zip(&whole[from + 1..])
@@ -248,22 +246,17 @@ impl Engine {
         };
         let tokens = inputs.tokens;
         let chunk = self.forward.chunk();
-        let together = (chunk / tokens).min(self.forward.context() / tokens).max(1);
+        let pages = tokens.div_ceil(PAGE);
+        let together = (chunk / tokens).min(self.forward.pages() / pages).max(1);
         let mut hidden = Vec::with_capacity(inputs.sequences);
         for first in (0..inputs.sequences).step_by(together) {
             let batch = together.min(inputs.sequences - first);
             for start in (0..tokens).step_by(chunk) {
                 let length = chunk.min(tokens - start);
-                let step = Step {
-                    rows: (batch * length) as u32,
-                    rows_per_sequence: length as u32,
-                    position: start as u32,
-                    sequence_slots: tokens as u32,
-                    select_first: length as u32 - 1,
-                    select_stride: length as u32,
-                    selected: batch as u32,
-                    kv_length: (start + length) as u32,
-                };
+                let rows: Vec<Row> =
+                    (0..batch).flat_map(|i| rows_of(start, length, i * pages)).collect();
+                let selected: Vec<u32> = (1..=batch).map(|i| (i * length) as u32 - 1).collect();
+                let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &selected };
                 let row = first * tokens + start;
                 let input = match inputs.embeddings {
                     ProofEmbeddings::Host(all) => {
@@ -274,8 +267,8 @@ impl Engine {
                 };
                 let last = start + length == tokens;
                 let output = if last { Output::Hidden } else { Output::Nothing };
-                let rows = self.forward.pass(step, &input, &reflections, output)?;
-                hidden.extend(rows.chunks_exact(self.config.hidden).map(<[f32]>::to_vec));
+                let found = self.forward.pass(pass, &input, &reflections, output)?;
+                hidden.extend(found.chunks_exact(self.config.hidden).map(<[f32]>::to_vec));
             }
         }
         Ok(hidden)
@@ -353,17 +346,9 @@ pub(super) fn chunks(ids: &[u32], size: usize) -> impl Iterator<Item = (usize, &
     ids.chunks(size).enumerate().map(move |(i, chunk)| (i * size, chunk))
 }
 
-/// A step over `rows` tokens of one sequence from `position` on, selecting the last.
-pub(super) fn step_at(position: usize, rows: usize) -> Step {
-    Step {
-        rows: rows as u32,
-        rows_per_sequence: rows as u32,
-        position: position as u32,
-        // One sequence: its slots start at 0 whatever the stride.
-        sequence_slots: 0,
-        select_first: rows as u32 - 1,
-        select_stride: 1,
-        selected: 1,
-        kv_length: (position + rows) as u32,
-    }
+/// Rows of one sequence from `position` on, its page table starting at `pages_at`.
+pub(super) fn rows_of(position: usize, count: usize, pages_at: usize) -> Vec<Row> {
+    (position..position + count)
+        .map(|position| Row { position: position as u32, pages_at: pages_at as u32 })
+        .collect()
 }

@@ -7,7 +7,7 @@
 //!            +-----------------------------------------+
 //!        selected rows of x -> norm -> normed [-> head -> logits]
 //! ```
-//! Nothing is allocated per token. What changes from pass to pass is the 32 bytes of [`Step`].
+//! Nothing is allocated per token. What changes from pass to pass is [`Step`] and one [`Row`] per token.
 
 use std::sync::Arc;
 
@@ -17,14 +17,34 @@ use crate::kernels::llm::{self, Method};
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::matrix::Product;
-use super::op::{Op, Variant};
-use super::params::{RowShape, Step};
-use super::plan::{Buffers, LOGIT_ROWS_MAX, Plan, fitting_chunk, row_lines};
+use super::op::{Op, Phase, Variant};
+use super::params::{Row, RowShape, Step};
+use super::plan::{Buffers, LOGIT_ROWS_MAX, Plan, fitting_chunk, page_count, row_lines};
 use super::weights::Weights;
 
 /// Work per submission on a GPU: 40 GFLOP is about 40 ms on the slowest cards we meet (1 TFLOP/s in
 /// our kernels), far below every driver's watchdog. A CPU driver has none and takes whole chunks.
 const SUBMIT_FLOP_MAX: f64 = 40e9;
+
+/// What one pass runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pass<'a> {
+    pub phase: Phase,
+    pub rows: &'a [Row],
+    /// Numbers of the rows whose results are wanted.
+    pub selected: &'a [u32],
+}
+
+impl Pass<'_> {
+    fn step(&self) -> Step {
+        Step {
+            rows: self.rows.len() as u32,
+            selected: self.selected.len() as u32,
+            kv_length: self.rows.iter().map(|row| row.position + 1).max().unwrap_or(0),
+            padding: 0,
+        }
+    }
+}
 
 /// Where a pass gets its input rows.
 pub(super) enum Input<'a> {
@@ -111,9 +131,14 @@ impl Forward {
         })
     }
 
-    /// KV slots: positions of one sequence, or of several short ones together.
+    /// Longest sequence.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Pages of the caches.
+    pub fn pages(&self) -> usize {
+        page_count(self.context)
     }
 
     /// Most rows of one pass.
@@ -142,19 +167,21 @@ impl Forward {
     /// Runs all layers over `input`, then reads `output`. Reflections, if any, follow every layer.
     pub fn pass(
         &self,
-        step: Step,
+        run: Pass<'_>,
         input: &Input<'_>,
         reflections: &[Op],
         output: Output,
     ) -> Result<Vec<f32>, EngineError> {
-        let rows = step.rows as usize;
+        let rows = run.rows.len();
+        let step = run.step();
         assert!(
             rows > 0 && rows <= self.chunk && step.kv_length as usize <= self.context,
             "the engine cuts its passes to the chunk and the context"
         );
-        self.set_step(&step);
+        self.gpu.write(&self.buffers.rows, 0, bytemuck::cast_slice(run.rows));
+        self.set_selection(&run, &step);
         let mut encoder = self.gpu.encoder("forward");
-        self.encode_input(&mut encoder, &step, input);
+        self.encode_input(&mut encoder, run.phase, &step, input);
         let submit_flop_max = match self.gpu.is_software() {
             true => f64::INFINITY,
             false => SUBMIT_FLOP_MAX,
@@ -163,7 +190,7 @@ impl Forward {
         for (index, layer) in self.layers.iter().enumerate() {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for op in layer.iter().chain(reflections.get(index)) {
-                op.dispatch(&mut pass, &step);
+                op.dispatch(&mut pass, run.phase, &step);
             }
             drop(pass);
             flop += self.flop_per_row_and_layer * rows as f64;
@@ -173,27 +200,39 @@ impl Forward {
                 flop = 0.0;
             }
         }
-        self.finish(encoder, &step, output)
+        self.finish(encoder, run.phase, &step, output)
     }
 
     /// Norm and head once more, for other rows of the last pass.
-    pub fn select(&self, step: Step, output: Output) -> Result<Vec<f32>, EngineError> {
-        self.set_step(&step);
-        self.finish(self.gpu.encoder("head"), &step, output)
+    pub fn select(&self, run: Pass<'_>, output: Output) -> Result<Vec<f32>, EngineError> {
+        let step = run.step();
+        self.set_selection(&run, &step);
+        self.finish(self.gpu.encoder("head"), run.phase, &step, output)
     }
 
-    fn set_step(&self, step: &Step) {
+    fn set_selection(&self, run: &Pass<'_>, step: &Step) {
+        assert!(run.selected.len() <= self.chunk, "the engine selects among the rows of a pass");
+        let selection: Vec<Row> =
+            run.selected.iter().map(|row| Row { position: *row, pages_at: 0 }).collect();
+        let at = size_of_val(run.rows) as u64;
+        self.gpu.write(&self.buffers.rows, at, bytemuck::cast_slice(&selection));
         self.gpu.write(&self.buffers.step, 0, bytemuck::bytes_of(step));
     }
 
-    fn encode_input(&self, encoder: &mut wgpu::CommandEncoder, step: &Step, input: &Input<'_>) {
+    fn encode_input(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        phase: Phase,
+        step: &Step,
+        input: &Input<'_>,
+    ) {
         let row_bytes = self.config.hidden as u64 * 4;
         match input {
             Input::Ids(ids) => {
                 self.gpu.write(&self.buffers.ids, 0, bytemuck::cast_slice(ids));
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 for op in &self.embed {
-                    op.dispatch(&mut pass, step);
+                    op.dispatch(&mut pass, phase, step);
                 }
             }
             Input::Rows(rows) => {
@@ -212,6 +251,7 @@ impl Forward {
     fn finish(
         &self,
         mut encoder: wgpu::CommandEncoder,
+        phase: Phase,
         step: &Step,
         output: Output,
     ) -> Result<Vec<f32>, EngineError> {
@@ -226,14 +266,14 @@ impl Forward {
         };
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            self.final_norm.dispatch(&mut pass, step);
+            self.final_norm.dispatch(&mut pass, phase, step);
             if output == Output::Logits {
                 assert!(
                     step.selected as usize <= LOGIT_ROWS_MAX,
                     "the engine asks for few logits at a time"
                 );
                 for op in &self.head {
-                    op.dispatch(&mut pass, step);
+                    op.dispatch(&mut pass, phase, step);
                 }
             }
         }

@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, bad, check_top, step_at};
+use super::engine::{Engine, bad, check_top, rows_of};
 use super::error::EngineError;
-use super::forward::{Input, Output};
+use super::forward::{Input, Output, Pass};
+use super::op::Phase;
 use super::request::{
     FinishReason, GenerateRequest, Generation, PositionLogprobs, STOP_STRINGS_MAX, Timings,
     TokenEvent, Usage,
@@ -96,8 +97,10 @@ impl Engine {
             let chunk = &ids[start..ids.len().min(start + self.forward.chunk())];
             let last = start + chunk.len() == ids.len();
             let output = if last { Output::Logits } else { Output::Nothing };
-            let step = step_at(start, chunk.len());
-            logits = self.forward.pass(step, &Input::Ids(chunk), &[], output)?;
+            let rows = rows_of(start, chunk.len(), 0);
+            let selected = [chunk.len() as u32 - 1];
+            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &selected };
+            logits = self.forward.pass(pass, &Input::Ids(chunk), &[], output)?;
             self.cached_ids.extend_from_slice(chunk);
         }
         Ok(logits)
@@ -105,8 +108,9 @@ impl Engine {
 
     /// Feeds one more id and returns the logits after it.
     fn decode(&mut self, id: u32) -> Result<Vec<f32>, EngineError> {
-        let step = step_at(self.cached_ids.len(), 1);
-        let logits = self.forward.pass(step, &Input::Ids(&[id]), &[], Output::Logits)?;
+        let rows = rows_of(self.cached_ids.len(), 1, 0);
+        let pass = Pass { phase: Phase::Decode, rows: &rows, selected: &[0] };
+        let logits = self.forward.pass(pass, &Input::Ids(&[id]), &[], Output::Logits)?;
         self.cached_ids.push(id);
         Ok(logits)
     }

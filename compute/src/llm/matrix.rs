@@ -143,12 +143,15 @@ impl Matrix {
                     Method::Group => (llm::MATMUL_TILE, llm::MATMUL_TILE),
                 };
                 Ok(Op::Product {
-                    one: Variant {
+                    decode: Variant {
                         pipeline: one,
                         bind_group: bind_group.clone(),
-                        grid: Grid::Fixed(rows.div_ceil(vector_rows)),
+                        grid: Grid::Folded {
+                            groups: rows.div_ceil(vector_rows),
+                            selecting: target.selecting,
+                        },
                     },
-                    many: Variant {
+                    prefill: Variant {
                         pipeline: many,
                         bind_group,
                         grid: Grid::Tiles {
@@ -157,7 +160,6 @@ impl Matrix {
                             selecting: target.selecting,
                         },
                     },
-                    selecting: target.selecting,
                 })
             })
             .collect()

@@ -6,14 +6,24 @@ use crate::gpu::{Gpu, Pipeline};
 
 use super::params::Step;
 
+/// What a pass is for. It decides which kernels multiply, whatever the number of rows, so that a
+/// token's result never depends on what else is in its pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Known tokens are read: products share weights among many rows.
+    Prefill,
+    /// One new token of each sequence: each row's sums are those it would have alone.
+    Decode,
+}
+
 /// WebGPU's smallest limit on workgroups per dimension; longer lists fold into two dimensions.
 const GROUPS_MAX: u32 = 65_535;
 
 /// How many workgroups a dispatch needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Grid {
-    /// A number known at load, folded if long.
-    Fixed(u32),
+    /// `groups` workgroups, folded if many, for every row.
+    Folded { groups: u32, selecting: bool },
     /// `across` workgroups for every row.
     Elements { across: u32 },
     /// `across` workgroups for every group of `rows_per_tile` rows.
@@ -33,7 +43,10 @@ impl Grid {
     fn size(self, step: &Step) -> [u32; 3] {
         let rows = |selecting: bool| if selecting { step.selected } else { step.rows };
         match self {
-            Self::Fixed(groups) => fold(groups),
+            Self::Folded { groups, selecting } => {
+                let [x, y, _] = fold(groups);
+                [x, y, rows(selecting)]
+            }
             Self::Elements { across } => [across, step.rows, 1],
             Self::Tiles { across, rows_per_tile, selecting } => {
                 [across, rows(selecting).div_ceil(rows_per_tile), 1]
@@ -60,21 +73,20 @@ impl Variant {
 
 pub(super) enum Op {
     Single(Variant),
-    /// A matrix product: one kernel for one row of activations, another for several.
+    /// A matrix product: one kernel per phase.
     Product {
-        one: Variant,
-        many: Variant,
-        selecting: bool,
+        decode: Variant,
+        prefill: Variant,
     },
 }
 
 impl Op {
-    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, step: &Step) {
-        match self {
-            Self::Single(variant) => variant.dispatch(pass, step),
-            Self::Product { one, many, selecting } => {
-                let rows = if *selecting { step.selected } else { step.rows };
-                if rows == 1 { one } else { many }.dispatch(pass, step);
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, step: &Step) {
+        match (self, phase) {
+            (Self::Single(variant), Phase::Prefill | Phase::Decode)
+            | (Self::Product { decode: variant, .. }, Phase::Decode)
+            | (Self::Product { prefill: variant, .. }, Phase::Prefill) => {
+                variant.dispatch(pass, step);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Uniform blocks of the kernels, field for field as `shaders/` declares them.
+//! Uniform blocks and rows of the kernels, field for field as `shaders/` declares them.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,16 +8,24 @@ use bytemuck::{Pod, Zeroable};
 pub struct Step {
     /// Tokens of all sequences together.
     pub rows: u32,
-    pub rows_per_sequence: u32,
-    /// Position of every sequence's first row.
-    pub position: u32,
-    pub sequence_slots: u32,
-    pub select_first: u32,
-    pub select_stride: u32,
     pub selected: u32,
-    /// `position + rows_per_sequence`.
+    /// One more than the largest position of the pass.
     pub kv_length: u32,
+    pub padding: u32,
 }
+
+/// What differs from row to row; `shaders/lib/rows.wgsl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Row {
+    /// Position of the token in its sequence; in the selection, the number of a row.
+    pub position: u32,
+    /// Word of the page tables at which the sequence's own begins.
+    pub pages_at: u32,
+}
+
+/// Positions of one page of the caches; `shaders/lib/pages.wgsl`.
+pub const PAGE: usize = 16;
 
 /// One shard of a weight matrix; `shaders/lib/matrix.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -61,5 +69,8 @@ pub struct AttentionShape {
     pub rope: u32,
     pub half_split: u32,
     pub score_scale: f32,
-    pub padding: [u32; 2],
+    /// Positions a row sees, its own included; 0 is no window.
+    pub window: u32,
+    /// Scores are softly bounded by this; 0 is no bound.
+    pub softcap: f32,
 }

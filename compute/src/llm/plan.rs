@@ -7,7 +7,7 @@ use crate::kernels::llm::{self, Method};
 use super::config::ModelConfig;
 use super::matrix::Product;
 use super::op::{Grid, Op, Variant};
-use super::params::{AttentionShape, NormShape, RowShape, Step};
+use super::params::{AttentionShape, NormShape, PAGE, Row, RowShape, Step};
 use super::weights::LayerWeights;
 
 /// Rows whose logits fit the logits buffer at once.
@@ -17,6 +17,10 @@ const SCORES_BYTES_MAX: u64 = 256 << 20;
 /// Everything a pass writes. Sizes: rows of a chunk, except the caches (all positions).
 pub(super) struct Buffers {
     pub step: wgpu::Buffer,
+    /// Rows of the pass, then its selection.
+    pub rows: wgpu::Buffer,
+    /// Page tables.
+    pub pages: wgpu::Buffer,
     pub ids: wgpu::Buffer,
     pub x: wgpu::Buffer,
     pub normed: wgpu::Buffer,
@@ -56,6 +60,11 @@ pub(super) fn fitting_chunk(
     Ok(chunk)
 }
 
+/// Pages that hold a context.
+pub(super) fn page_count(context: usize) -> usize {
+    context.div_ceil(PAGE)
+}
+
 impl Buffers {
     pub fn new(
         gpu: &Gpu,
@@ -65,11 +74,15 @@ impl Buffers {
     ) -> Result<Self, GpuError> {
         let floats = |what: &str, count: usize| gpu.storage(what, count as u64 * 4);
         let rows = |what: &str, width: usize| floats(what, chunk * width);
-        let cache = context * config.kv_heads * config.head;
+        let cache = page_count(context) * PAGE * config.kv_heads * config.head;
+        let row = size_of::<Row>() as u64;
+        let identity: Vec<u32> = (0..page_count(context) as u32).collect();
         let logits = LOGIT_ROWS_MAX * config.vocabulary;
         let largest = logits.max(chunk * config.hidden) as u64 * 4;
         Ok(Self {
             step: gpu.uniform("step", &Step::default())?,
+            rows: gpu.storage("rows", 2 * chunk as u64 * row)?,
+            pages: gpu.storage_with("page tables", bytemuck::cast_slice(&identity))?,
             ids: rows("token ids", 1)?,
             x: rows("residual stream", config.hidden)?,
             normed: rows("normed rows", config.hidden)?,
@@ -163,7 +176,7 @@ impl Plan<'_> {
         let b = self.buffers;
         self.single(
             llm::rms_norm(self.method),
-            &[&b.step, &shape, &b.x, weight, &b.normed],
+            &[&b.step, &shape, &b.rows, &b.x, weight, &b.normed],
             row_lines(self.method, 1, selecting),
         )
     }
@@ -193,7 +206,8 @@ impl Plan<'_> {
             rope: c.rope as u32,
             half_split: 0,
             score_scale: 1.0 / (c.head as f32).sqrt(),
-            padding: [0; 2],
+            window: 0,
+            softcap: 0.0,
         };
         let shape = self.gpu.uniform("attention", &shape)?;
         let b = self.buffers;
@@ -203,22 +217,22 @@ impl Plan<'_> {
         Ok([
             self.single(
                 &llm::ROPE,
-                &[&b.step, &shape, &b.qkv, angles, &b.q, keys, values],
+                &[&b.step, &shape, &b.rows, &b.pages, &b.qkv, angles, &b.q, keys, values],
                 Grid::Elements { across: pairs.div_ceil(64) },
             )?,
             self.single(
                 &llm::ATTENTION_SCORES,
-                &[&b.step, &shape, &b.q, keys, &b.scores],
+                &[&b.step, &shape, &b.rows, &b.pages, &b.q, keys, &b.scores],
                 Grid::Scores { heads },
             )?,
             self.single(
                 llm::softmax(self.method),
-                &[&b.step, &shape, &b.scores],
+                &[&b.step, &shape, &b.rows, &b.scores],
                 row_lines(self.method, heads, false),
             )?,
             self.single(
                 llm::attention_values(self.method),
-                &[&b.step, &shape, &b.scores, values, &b.attended],
+                &[&b.step, &shape, &b.rows, &b.pages, &b.scores, values, &b.attended],
                 Grid::Elements {
                     across: match self.method {
                         Method::Lane => vectors.div_ceil(64),

@@ -1,6 +1,6 @@
 //! A whole forward pass on the CPU, weights dequantised to f32: the oracle of the GPU engine.
 
-use super::ops::{self, Heads};
+use super::ops::{self, Heads, Scoring};
 use crate::gguf::GgufFile;
 use crate::llm::{EngineError, ModelConfig};
 
@@ -132,7 +132,8 @@ impl ReferenceModel {
         for (row, q) in q.chunks_exact_mut(q_width).enumerate() {
             ops::rope(q, c.head, angles(row), false);
             let seen = (first + row + 1) * kv_width;
-            out.extend(ops::attention(q, &keys[..seen], &values[..seen], shape));
+            let scoring = Scoring::of_head(c.head);
+            out.extend(ops::attention(q, &keys[..seen], &values[..seen], shape, scoring));
         }
         out
     }

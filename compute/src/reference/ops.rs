@@ -110,22 +110,59 @@ pub struct Heads {
     pub head: usize,
 }
 
+/// How products of queries and keys become scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Scoring {
+    /// Usually `1 / sqrt(head)`.
+    pub scale: f32,
+    /// Positions a row sees, its own included; 0 is all of them.
+    pub window: usize,
+    /// A score s becomes `softcap * tanh(s / softcap)`; 0 leaves it.
+    pub softcap: f32,
+}
+
+impl Scoring {
+    /// The usual one of a head size: no window, no bound.
+    #[must_use]
+    pub fn of_head(head: usize) -> Self {
+        Self { scale: 1.0 / (head as f32).sqrt(), window: 0, softcap: 0.0 }
+    }
+
+    fn score(&self, product: f32) -> f32 {
+        let score = product * self.scale;
+        if self.softcap == 0.0 { score } else { self.softcap * (score / self.softcap).tanh() }
+    }
+}
+
 /// Attention of one row's queries `[heads * head]` over `keys` and `values`
-/// `[positions, kv_heads * head]`: query head h uses KV head `h / (heads / kv_heads)`.
+/// `[positions, kv_heads * head]`, the last position being the row's own: query head h uses KV head
+/// `h / (heads / kv_heads)`.
 #[must_use]
-pub fn attention(q: &[f32], keys: &[f32], values: &[f32], shape: Heads) -> Vec<f32> {
+pub fn attention(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    shape: Heads,
+    scoring: Scoring,
+) -> Vec<f32> {
     let Heads { heads, kv_heads, head } = shape;
+    let kv_width = kv_heads * head;
+    let unseen = match scoring.window {
+        0 => 0,
+        window => (keys.len() / kv_width).saturating_sub(window) * kv_width,
+    };
+    let (keys, values) = (&keys[unseen..], &values[unseen..]);
     let mut out = Vec::with_capacity(heads * head);
     for (h, q) in q.chunks_exact(head).enumerate() {
         let first = h / (heads / kv_heads) * head;
         let of = move |cache: &[f32], i: usize| -> f32 { cache[first + i] };
         let mut weights: Vec<f32> = keys
-            .chunks_exact(kv_heads * head)
-            .map(|k| dot(q, &k[first..first + head]) / (head as f32).sqrt())
+            .chunks_exact(kv_width)
+            .map(|k| scoring.score(dot(q, &k[first..first + head])))
             .collect();
         softmax(&mut weights);
         out.extend((0..head).map(|i| {
-            let positions = values.chunks_exact(kv_heads * head);
+            let positions = values.chunks_exact(kv_width);
             weights.iter().zip(positions).map(|(w, v)| w * of(v, i)).sum::<f32>()
         }));
     }
@@ -187,7 +224,11 @@ mod tests {
     #[test]
     fn equal_keys_average_the_values() {
         let shape = Heads { heads: 2, kv_heads: 1, head: 2 };
-        let out = attention(&[1., 0., 0., 1.], &[1., 1., 1., 1.], &[2., 0., 4., 2.], shape);
-        assert_eq!(out, [3., 1., 3., 1.]);
+        let attend = |scoring| {
+            attention(&[1., 0., 0., 1.], &[1., 1., 1., 1.], &[2., 0., 4., 2.], shape, scoring)
+        };
+        assert_eq!(attend(Scoring::of_head(2)), [3., 1., 3., 1.]);
+        // A window of one sees its own position only.
+        assert_eq!(attend(Scoring { window: 1, ..Scoring::of_head(2) }), [4., 2., 4., 2.]);
     }
 }

@@ -1,0 +1,205 @@
+//! Attention against its CPU twins: several sequences in one pass, pages scattered over the caches.
+
+use roadbed_compute::Gpu;
+use roadbed_compute::kernels::llm::{self, Method};
+use roadbed_compute::llm::params::{AttentionShape, PAGE, Row, Step};
+use roadbed_compute::reference::ops::{self, Heads, Scoring};
+
+use crate::adapters;
+use crate::kernels_equal::{METHODS, check, floats, read, row_groups, run};
+use crate::random::Random;
+
+/// One attention layer. Each sequence brings `rows` new tokens after `position` old ones.
+struct Case {
+    heads: Heads,
+    rope: usize,
+    half_split: bool,
+    scoring: Scoring,
+    /// (position, rows)
+    sequences: Vec<(usize, usize)>,
+}
+
+/// What the caches hold, by sequence and position, and where.
+struct Layout {
+    rows: Vec<Row>,
+    /// Sequence of each row.
+    owners: Vec<usize>,
+    tables: Vec<u32>,
+    /// First word of each sequence's table.
+    starts: Vec<usize>,
+    pages: usize,
+}
+
+impl Layout {
+    fn new(sequences: &[(usize, usize)]) -> Self {
+        let needed = |(position, rows): (usize, usize)| (position + rows).div_ceil(PAGE);
+        let pages = sequences.iter().map(|s| needed(*s)).sum::<usize>() + 3;
+        // Pages in an order that is no neighbour's: a stride coprime to their number.
+        let stride = (2..).find(|n| (1..=*n).filter(|d| n % d == 0 && pages % d == 0).count() == 1);
+        let stride = stride.unwrap();
+        let mut layout =
+            Self { rows: vec![], owners: vec![], tables: vec![9999], starts: vec![], pages };
+        for (owner, sequence) in sequences.iter().enumerate() {
+            let start = layout.tables.len();
+            layout.starts.push(start);
+            for position in sequence.0..sequence.0 + sequence.1 {
+                let position = position as u32;
+                layout.rows.push(Row { position, pages_at: start as u32 });
+                layout.owners.push(owner);
+            }
+            for _ in 0..needed(*sequence) {
+                layout.tables.push((layout.tables.len() * stride % pages) as u32);
+            }
+        }
+        layout
+    }
+
+    fn slot(&self, owner: usize, position: usize) -> usize {
+        self.tables[self.starts[owner] + position / PAGE] as usize * PAGE + position % PAGE
+    }
+
+    /// What a sequence's first `count` positions hold, in order.
+    fn gather(&self, cache: &[f32], width: usize, owner: usize, count: usize) -> Vec<f32> {
+        let slots = (0..count).map(|position| self.slot(owner, position));
+        slots.flat_map(|slot| &cache[slot * width..][..width]).copied().collect()
+    }
+}
+
+impl Case {
+    fn run(&self, gpu: &Gpu, method: Method) {
+        let Heads { heads, kv_heads, head } = self.heads;
+        let mut random = Random::new(6);
+        let layout = Layout::new(&self.sequences);
+        let total = layout.rows.len();
+        let length = layout.rows.iter().map(|row| row.position + 1).max().unwrap();
+        let width = (heads + 2 * kv_heads) * head;
+        let qkv = random.floats(total * width);
+        let old = random.floats(layout.pages * PAGE * kv_heads * head);
+        let pairs = length as usize * self.rope / 2;
+        let angles: Vec<[f32; 2]> =
+            (0..pairs).map(|i| [(i as f32).cos(), (i as f32).sin()]).collect();
+
+        let step = Step { rows: total as u32, selected: 0, kv_length: length, padding: 0 };
+        let shape = AttentionShape {
+            heads: heads as u32,
+            kv_heads: kv_heads as u32,
+            head: head as u32,
+            rope: self.rope as u32,
+            half_split: u32::from(self.half_split),
+            score_scale: self.scoring.scale,
+            window: self.scoring.window as u32,
+            softcap: self.scoring.softcap,
+        };
+        let step = gpu.uniform("step", &step).unwrap();
+        let shape = gpu.uniform("shape", &shape).unwrap();
+        let rows = gpu.storage_with("rows", bytemuck::cast_slice(&layout.rows)).unwrap();
+        let pages = gpu.storage_with("pages", bytemuck::cast_slice(&layout.tables)).unwrap();
+        let q = floats(gpu, &vec![0.0; total * heads * head]);
+        let (keys, values) = (floats(gpu, &old), floats(gpu, &old));
+        let flat: Vec<f32> = angles.iter().flatten().copied().collect();
+        let groups = [(width as u32 / 2).div_ceil(64), total as u32, 1];
+        let (qkv_buffer, angles_buffer) = (floats(gpu, &qkv), floats(gpu, &flat));
+        let buffers =
+            [&step, &shape, &rows, &pages, &qkv_buffer, &angles_buffer, &q, &keys, &values];
+        run(gpu, &llm::ROPE, &[], &buffers, groups);
+
+        let (want_q, want_keys, want_values) = self.expected_rope(&layout, &qkv, &old, &angles);
+        check(&llm::ROPE, &read(gpu, &q), &want_q, "queries");
+        check(&llm::ROPE, &read(gpu, &keys), &want_keys, "keys");
+        check(&llm::ROPE, &read(gpu, &values), &want_values, "values");
+
+        let mut expected = Vec::new();
+        for ((row, owner), q) in
+            layout.rows.iter().zip(&layout.owners).zip(want_q.chunks_exact(heads * head))
+        {
+            let seen = |cache: &[f32]| {
+                layout.gather(cache, kv_heads * head, *owner, row.position as usize + 1)
+            };
+            let (keys, values) = (seen(&want_keys), seen(&want_values));
+            expected.extend(ops::attention(q, &keys, &values, self.heads, self.scoring));
+        }
+
+        let scores = floats(gpu, &vec![7.0; total * heads * length as usize]);
+        let groups = [length.div_ceil(64), (total * heads) as u32, 1];
+        let buffers = [&step, &shape, &rows, &pages, &q, &keys, &scores];
+        run(gpu, &llm::ATTENTION_SCORES, &[], &buffers, groups);
+        let groups = row_groups(method, total * heads);
+        run(gpu, llm::softmax(method), &[], &[&step, &shape, &rows, &scores], groups);
+        let out = floats(gpu, &vec![0.0; total * heads * head]);
+        let across = match method {
+            Method::Lane => ((heads * head / 4) as u32).div_ceil(64),
+            Method::Group => heads as u32,
+        };
+        let buffers = [&step, &shape, &rows, &pages, &scores, &values, &out];
+        let kernel = llm::attention_values(method);
+        let found = run(gpu, kernel, &[], &buffers, [across, total as u32, 1]);
+        check(kernel, &found, &expected, "attention");
+    }
+
+    /// Queries, keys and values after the twin has turned and filed them.
+    fn expected_rope(
+        &self,
+        layout: &Layout,
+        qkv: &[f32],
+        old: &[f32],
+        angles: &[[f32; 2]],
+    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let Heads { heads, kv_heads, head } = self.heads;
+        let (q_width, kv_width) = (heads * head, kv_heads * head);
+        let (mut q, mut keys, mut values) = (Vec::new(), old.to_vec(), old.to_vec());
+        let rows = layout.rows.iter().zip(&layout.owners);
+        for ((row, owner), qkv) in rows.zip(qkv.chunks_exact(q_width + 2 * kv_width)) {
+            let position = row.position as usize;
+            let angles = &angles[position * self.rope / 2..][..self.rope / 2];
+            let mut turned = qkv[..q_width + kv_width].to_vec();
+            ops::rope(&mut turned, head, angles, self.half_split);
+            q.extend(&turned[..q_width]);
+            let slot = layout.slot(*owner, position) * kv_width;
+            keys[slot..slot + kv_width].copy_from_slice(&turned[q_width..]);
+            values[slot..slot + kv_width].copy_from_slice(&qkv[q_width + kv_width..]);
+        }
+        (q, keys, values)
+    }
+}
+
+#[test]
+fn attention_matches() {
+    let small = Heads { heads: 4, kv_heads: 2, head: 16 };
+    let smollm = Heads { heads: 9, kv_heads: 3, head: 64 };
+    // Six vectors a head do not divide a workgroup.
+    let odd = Heads { heads: 6, kv_heads: 3, head: 24 };
+    let single = Heads { heads: 1, kv_heads: 1, head: 8 };
+    let wide = Heads { heads: 8, kv_heads: 1, head: 256 };
+    let case = |heads: Heads, rope, half_split, sequences: &[(usize, usize)]| Case {
+        heads,
+        rope,
+        half_split,
+        scoring: Scoring::of_head(heads.head),
+        sequences: sequences.to_vec(),
+    };
+    let windowed = |case: Case, window, softcap| Case {
+        scoring: Scoring { scale: 0.3, window, softcap },
+        ..case
+    };
+    let cases = [
+        case(single, 8, false, &[(0, 1)]),
+        case(small, 16, false, &[(0, 5)]),
+        case(small, 16, true, &[(7, 5), (0, 3), (31, 2)]),
+        case(small, 8, true, &[(70, 1), (15, 1), (16, 1), (0, 1)]),
+        case(small, 8, false, &[(130, 9)]),
+        case(odd, 24, false, &[(40, 3), (47, 3)]),
+        case(smollm, 64, false, &[(100, 1)]),
+        case(smollm, 64, false, &[(3, 17), (260, 2)]),
+        case(wide, 256, true, &[(33, 2), (5, 1)]),
+        windowed(case(small, 16, true, &[(0, 9), (70, 2)]), 5, 0.0),
+        windowed(case(smollm, 64, true, &[(90, 3), (1, 1)]), 17, 2.0),
+        windowed(case(odd, 24, true, &[(19, 1)]), 0, 1.5),
+    ];
+    for gpu in adapters::all() {
+        for case in &cases {
+            for method in METHODS {
+                case.run(gpu, method);
+            }
+        }
+    }
+}
