@@ -10,6 +10,7 @@
 pub mod adapter;
 pub mod gguf;
 pub mod gpu;
+pub mod grammar;
 pub mod hash;
 pub mod kernels;
 pub mod llm;
@@ -21,6 +22,7 @@ pub mod tokenizer;
 pub use adapter::{AdapterChoice, AdapterKind, AdapterSummary, list_adapters};
 pub use gpu::{Gpu, GpuError};
 pub use llm::{
-    AdapterLabel, Engine, EngineError, EngineInfo, EngineOptions, FinishReason, GenerateRequest,
-    Generation, Message, PositionLogprobs, Sampling, Timings, TokenEvent, TokenLogprob, Usage,
+    AdapterLabel, Conversation, Engine, EngineError, EngineInfo, EngineOptions, FinishReason,
+    GenerateRequest, Generation, Message, PositionLogprobs, Sampling, Timings, TokenEvent,
+    TokenLogprob, Usage,
 };

@@ -4,13 +4,15 @@
 //! limited fuel and may produce a limited amount of text. Block trimming and the Python string
 //! methods follow what `transformers` gives templates, since that is what their authors test with.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value, ValueKind};
+use minijinja::value::{Enumerator, Kwargs, Object, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
+use serde_json::Value as Json;
 
-use crate::llm::Message;
+use crate::llm::{Conversation, Message};
 
 /// Steps a template may take: a conversation of a thousand turns needs about 100 000.
 const FUEL: u64 = 5_000_000;
@@ -60,26 +62,70 @@ impl ChatTemplate {
         Ok(Self { environment, bos_text: bos_text.to_owned(), eos_text: eos_text.to_owned() })
     }
 
-    /// The prompt for `messages`, ready for the assistant's answer. `now` is what templates that
-    /// print today's date see.
-    pub fn render(&self, messages: &[Message], now: SystemTime) -> Result<String, TemplateError> {
+    /// The prompt for a conversation, ready for the assistant's answer. `now` is what templates
+    /// that print today's date see. Our own variables win over the conversation's.
+    pub fn render(
+        &self,
+        conversation: &Conversation,
+        now: SystemTime,
+    ) -> Result<String, TemplateError> {
         let refused = |error: Error| TemplateError::Refused(describe(&error));
         let template = self.environment.get_template(NAME).map_err(refused)?;
         let strftime = Value::from_function(move |format: String| strftime(&format, now));
-        let text = template
-            .render(minijinja::context! {
-                messages => Value::from(Serde(messages)),
-                add_generation_prompt => true,
-                bos_token => self.bos_text.as_str(),
-                eos_token => self.eos_text.as_str(),
-                strftime_now => strftime,
-            })
-            .map_err(refused)?;
+        // Templates ask `if tools is not none`, so that an empty list would count as tools.
+        let tools: Option<Value> = (!conversation.tools.is_empty())
+            .then(|| conversation.tools.iter().map(ordered).collect());
+        let own = minijinja::context! {
+            messages => conversation.messages.iter().map(message).collect::<Value>(),
+            tools => tools,
+            add_generation_prompt => true,
+            bos_token => self.bos_text.as_str(),
+            eos_token => self.eos_text.as_str(),
+            strftime_now => strftime,
+        };
+        let theirs = map(&conversation.variables);
+        let text = template.render(minijinja::context! { ..own, ..theirs }).map_err(refused)?;
         if text.len() > PROMPT_BYTES_MAX {
             return Err(TemplateError::TooLong);
         }
         Ok(text)
     }
+}
+
+/// A dictionary that keeps the order of its keys, as Python's do: templates print the tools they are
+/// given, and models were trained on that order.
+#[derive(Debug)]
+struct OrderedMap(Vec<(Arc<str>, Value)>);
+
+impl Object for OrderedMap {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let key = key.as_str()?;
+        self.0.iter().find(|(name, _)| &**name == key).map(|(_, value)| value.clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.iter().map(|(name, _)| Value::from(Arc::clone(name))).collect())
+    }
+}
+
+fn map(map: &serde_json::Map<String, Json>) -> Value {
+    let entries = map.iter().map(|(name, value)| (Arc::from(name.as_str()), ordered(value)));
+    Value::from_object(OrderedMap(entries.collect()))
+}
+
+fn ordered(json: &Json) -> Value {
+    match json {
+        Json::Object(fields) => map(fields),
+        Json::Array(list) => list.iter().map(ordered).collect(),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Value::from(Serde(json)),
+    }
+}
+
+fn message(message: &Message) -> Value {
+    let text = |name: &str, text: &str| (Arc::from(name), Value::from(text));
+    let more = message.more.iter().map(|(name, value)| (Arc::from(name.as_str()), ordered(value)));
+    let own = [text("role", &message.role), text("content", &message.content)];
+    Value::from_object(OrderedMap(own.into_iter().chain(more).collect()))
 }
 
 fn describe(error: &Error) -> String {
@@ -280,6 +326,8 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 mod tests {
     use std::time::Duration;
 
+    use serde_json::json;
+
     use super::*;
 
     fn at(seconds: u64) -> SystemTime {
@@ -287,8 +335,8 @@ mod tests {
     }
 
     fn render(source: &str) -> Result<String, TemplateError> {
-        let messages = [Message::new("user", " Hi there ")];
-        ChatTemplate::new(source, "<s>", "</s>")?.render(&messages, at(1_700_000_000))
+        let conversation = vec![Message::new("user", " Hi there ")].into();
+        ChatTemplate::new(source, "<s>", "</s>")?.render(&conversation, at(1_700_000_000))
     }
 
     #[track_caller]
@@ -307,6 +355,33 @@ mod tests {
         check("{{ {'a': [1, '<b>']} | tojson }}", r#"{"a": [1, "<b>"]}"#);
         check("{{ strftime_now('%d %b %Y') }}", "14 Nov 2023");
         check("{{ 'x'.title() ~ 'ab'.replace('a', 'c') }}", "Xcb");
+    }
+
+    #[test]
+    fn tools_calls_and_variables_reach_the_template() {
+        let mut call = Message::new("assistant", "");
+        let arguments = json!({"city": "Graz"});
+        let calls = json!([{"function": {"name": "weather", "arguments": arguments}}]);
+        call.more.insert("tool_calls".into(), calls);
+        let mut result = Message::new("tool", "rain");
+        result.more.insert("tool_call_id".into(), json!("call-1"));
+        let variables = json!({"enable_thinking": false, "bos_token": "ours wins"});
+        let conversation = Conversation {
+            messages: vec![call, result],
+            tools: vec![json!({"type": "function", "function": {"name": "weather"}})],
+            variables: variables.as_object().unwrap().clone(),
+        };
+        let check = |source: &str, expected: &str| {
+            let template = ChatTemplate::new(source, "<s>", "</s>").unwrap();
+            assert_eq!(template.render(&conversation, at(0)).unwrap(), expected, "{source}");
+        };
+        check("{{ messages[0].tool_calls[0].function.arguments | tojson }}", r#"{"city": "Graz"}"#);
+        // The order of fields is the customer's, as in Python.
+        check("{{ tools | tojson }}", r#"[{"type": "function", "function": {"name": "weather"}}]"#);
+        check("{{ messages[1].tool_call_id }}{{ 'name' in messages[1] }}", "call-1False");
+        check("{% for tool in tools %}{{ tool.function.name }}{% endfor %}", "weather");
+        check("{{ enable_thinking }} {{ bos_token }}", "False <s>");
+        super::tests::check("{{ tools is none }} {{ enable_thinking is defined }}", "True False");
     }
 
     #[test]

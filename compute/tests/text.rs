@@ -37,7 +37,7 @@ fn prompts_and_their_ids_are_exact() {
             messages.push(Message::new("system", system));
         }
         messages.push(Message::new("user", case["user"].as_str().unwrap()));
-        let prompt = template.render(&messages, SystemTime::UNIX_EPOCH).unwrap();
+        let prompt = template.render(&messages.into(), SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(prompt, case["prompt"].as_str().unwrap());
         assert_eq!(TOKENIZER.encode_prompt(&prompt).unwrap(), ids(&case["prompt_ids"]));
         assert_eq!(TOKENIZER.decode(&ids(&case["greedy_ids"])), case["text"].as_str().unwrap());

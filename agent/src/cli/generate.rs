@@ -55,9 +55,10 @@ pub struct GenerateArgs {
 pub async fn run(args: GenerateArgs) -> anyhow::Result<()> {
     let (engine, info) = loaded(load_request(&args.model, args.adapter.as_deref())?).await?;
     let system = args.system.as_deref().map(|text| Message::new("system", text));
-    let messages = system.into_iter().chain([Message::new("user", &args.user)]).collect();
+    let messages: Vec<Message> =
+        system.into_iter().chain([Message::new("user", &args.user)]).collect();
     let request = TextRequest {
-        prompt: Prompt::Chat(messages),
+        prompt: Prompt::Chat(messages.into()),
         max_tokens: usize::try_from(args.max_tokens).ok(),
         sampling: Sampling {
             temperature: args.temperature,
@@ -65,6 +66,7 @@ pub async fn run(args: GenerateArgs) -> anyhow::Result<()> {
             top_k: args.top_k,
             min_p: args.min_p,
             seed: args.seed,
+            ..Sampling::GREEDY
         },
         stop: vec![],
         top_logprobs: args.logprobs,

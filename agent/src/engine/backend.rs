@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use roadbed_compute::poc::{Artifact, Round};
 use roadbed_compute::{
-    AdapterChoice, AdapterSummary, GenerateRequest, Generation, Message, PositionLogprobs,
+    AdapterChoice, AdapterSummary, Conversation, GenerateRequest, Generation, PositionLogprobs,
     TokenEvent,
 };
 
@@ -109,7 +109,7 @@ pub trait EngineBackend {
     ///
     /// # Errors
     /// Messages the template refuses.
-    fn render_chat(&self, messages: &[Message]) -> Result<String, EngineFault>;
+    fn render_chat(&self, conversation: &Conversation) -> Result<String, EngineFault>;
 
     /// Generates, handing over every token; [`ControlFlow::Break`] cancels.
     ///

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use roadbed_compute::poc::Round;
-use roadbed_compute::{FinishReason, Generation, Message, PositionLogprobs, Sampling, Usage};
+use roadbed_compute::{Conversation, FinishReason, Generation, PositionLogprobs, Sampling, Usage};
 use tokio::sync::{mpsc, oneshot};
 
 use super::backend::{LoadRequest, ModelInfo, ProofStep};
@@ -17,7 +17,7 @@ pub const TOKENS_BUFFERED_MAX: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
     /// A conversation, rendered by the model's template.
-    Chat(Vec<Message>),
+    Chat(Conversation),
     /// Plain text.
     Text(String),
     /// Token ids.

@@ -6,7 +6,7 @@ use roadbed_compute::gguf::GgufFile;
 use roadbed_compute::poc::{PocError, Prover, Round};
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
-    Engine, EngineError, EngineOptions, GenerateRequest, Generation, Gpu, Message,
+    Conversation, Engine, EngineError, EngineOptions, GenerateRequest, Generation, Gpu,
     PositionLogprobs, TokenEvent,
 };
 
@@ -86,8 +86,8 @@ impl EngineBackend for WgpuBackend {
         self.engine.detokenize(ids)
     }
 
-    fn render_chat(&self, messages: &[Message]) -> Result<String, EngineFault> {
-        Ok(self.engine.render_chat(messages)?)
+    fn render_chat(&self, conversation: &Conversation) -> Result<String, EngineFault> {
+        Ok(self.engine.render_chat(conversation)?)
     }
 
     fn generate(

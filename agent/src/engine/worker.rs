@@ -250,7 +250,7 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, EngineFault>) -> Result<T, Engine
 
 fn prompt_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
     match prompt {
-        Prompt::Chat(messages) => backend.tokenize_prompt(&backend.render_chat(&messages)?),
+        Prompt::Chat(chat) => backend.tokenize_prompt(&backend.render_chat(&chat)?),
         Prompt::Text(text) => backend.tokenize_prompt(&text),
         Prompt::Ids(ids) => {
             let vocabulary = backend.info().vocabulary;

@@ -9,7 +9,7 @@ use roadbed_agent::engine::{
 };
 use roadbed_compute::poc::{Artifact, Round, artifact::encode};
 use roadbed_compute::{
-    AdapterKind, AdapterSummary, FinishReason, GenerateRequest, Generation, Message,
+    AdapterKind, AdapterSummary, Conversation, FinishReason, GenerateRequest, Generation,
     PositionLogprobs, Timings, TokenEvent, TokenLogprob, Usage,
 };
 
@@ -168,8 +168,8 @@ impl EngineBackend for StandIn {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn render_chat(&self, messages: &[Message]) -> Result<String, EngineFault> {
-        Ok(messages.iter().map(|m| format!("{}:{}\n", m.role, m.content)).collect())
+    fn render_chat(&self, conversation: &Conversation) -> Result<String, EngineFault> {
+        Ok(conversation.messages.iter().map(|m| format!("{}:{}\n", m.role, m.content)).collect())
     }
 
     fn generate(

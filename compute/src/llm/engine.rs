@@ -13,7 +13,7 @@ use super::op::Phase;
 use super::params::{PAGE, Row};
 use super::plan::LOGIT_ROWS_MAX;
 use super::proof::{ProofEmbeddings, ProofInputs};
-use super::request::{Message, PositionLogprobs, TOP_LOGPROBS_MAX};
+use super::request::{Conversation, PositionLogprobs, TOP_LOGPROBS_MAX};
 use super::sampling::LogSoftmax;
 use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
@@ -188,9 +188,9 @@ impl Engine {
     }
 
     /// The prompt for a conversation, by the model's own chat template, ready for the answer.
-    pub fn render_chat(&self, messages: &[Message]) -> Result<String, EngineError> {
+    pub fn render_chat(&self, conversation: &Conversation) -> Result<String, EngineError> {
         let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-        Ok(template.render(messages, SystemTime::now())?)
+        Ok(template.render(conversation, SystemTime::now())?)
     }
 
     /// Logprobs of `continuation_ids` after `prompt_ids`, teacher-forced, with `top` alternatives.

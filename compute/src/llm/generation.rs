@@ -11,7 +11,7 @@ use super::request::{
     FinishReason, GenerateRequest, Generation, PositionLogprobs, STOP_STRINGS_MAX, Timings,
     TokenEvent, Usage,
 };
-use super::sampling::{LogSoftmax, draw};
+use super::sampling::{LogSoftmax, Sampler};
 use super::stream::TextStream;
 
 impl Engine {
@@ -64,15 +64,7 @@ impl Engine {
         if request.stop.len() > STOP_STRINGS_MAX {
             return Err(bad("stop", format!("more than {STOP_STRINGS_MAX} strings")));
         }
-        let s = &request.sampling;
-        let in_unit = |value: f32| (0.0..=1.0).contains(&value);
-        if !s.temperature.is_finite() || s.temperature < 0.0 {
-            return Err(bad("temperature", "must be 0 or more"));
-        }
-        if !in_unit(s.top_p) || !in_unit(s.min_p) {
-            return Err(bad("top_p, min_p", "must be between 0 and 1"));
-        }
-        Ok(())
+        request.sampling.check(self.info().vocabulary)
     }
 
     /// Raw logits after `ids`, for tests and replay tools.
@@ -120,6 +112,7 @@ impl Engine {
 struct Run<'r> {
     request: &'r GenerateRequest,
     stream: TextStream<'r>,
+    sampler: Sampler,
     ids: Vec<u32>,
     text: String,
     logprobs: Vec<PositionLogprobs>,
@@ -134,6 +127,7 @@ impl<'r> Run<'r> {
         Self {
             request,
             stream: TextStream::new(&request.stop),
+            sampler: Sampler::new(&request.sampling, &request.prompt_ids),
             ids: Vec::new(),
             text: String::new(),
             logprobs: Vec::new(),
@@ -154,8 +148,9 @@ impl<'r> Run<'r> {
         let enforced = self.request.enforced_ids.as_ref();
         let id = match enforced.and_then(|ids| ids.get(index)) {
             Some(id) => *id,
-            None => draw(logits, &self.request.sampling, index),
+            None => self.sampler.draw(logits, None, index),
         };
+        self.sampler.took(id);
         self.ids.push(id);
         if let Some(top) = self.request.top_logprobs {
             self.logprobs.push(LogSoftmax::new(logits).position(id, top));

@@ -27,6 +27,7 @@ pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
 pub use error::EngineError;
 pub use proof::{ProofEmbeddings, ProofInputs, Reflections};
 pub use request::{
-    FinishReason, GenerateRequest, Generation, Message, PositionLogprobs, STOP_STRINGS_MAX,
-    Sampling, TOP_LOGPROBS_MAX, Timings, TokenEvent, TokenLogprob, Usage,
+    Conversation, FinishReason, GenerateRequest, Generation, LOGIT_BIAS_MAX, Message,
+    PositionLogprobs, STOP_STRINGS_MAX, Sampling, TOP_LOGPROBS_MAX, Timings, TokenEvent,
+    TokenLogprob, Usage,
 };

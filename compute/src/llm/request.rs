@@ -3,29 +3,52 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Most logprobs a request may ask for per position (OpenAI's limit is 20; replay checks use 5).
 pub const TOP_LOGPROBS_MAX: usize = 64;
 /// Most stop strings a request may carry; OpenAI allows 4, we are lenient but bounded.
 pub const STOP_STRINGS_MAX: usize = 16;
+/// Most tokens a request may bias; OpenAI allows 300.
+pub const LOGIT_BIAS_MAX: usize = 1024;
 
-/// One turn of a conversation.
+/// One turn of a conversation, as the model's template sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user`, `assistant`, or what else the model's template knows.
+    /// `system`, `user`, `assistant`, `tool`, or what else the model's template knows.
     pub role: String,
     pub content: String,
+    /// Further fields that templates read: `name`, `tool_calls`, `tool_call_id`, ..
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 impl Message {
     #[must_use]
     pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.to_owned(), content: content.to_owned() }
+        Self { role: role.to_owned(), content: content.to_owned(), more: Map::new() }
     }
 }
 
-/// How the next token is drawn. Filters apply in the order top-k, top-p, min-p.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A conversation with what its model's template is told beside the messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conversation {
+    pub messages: Vec<Message>,
+    /// Tools the model may call, in OpenAI's form; the template's `tools`.
+    pub tools: Vec<Value>,
+    /// Further variables of the template, such as `enable_thinking`.
+    pub variables: Map<String, Value>,
+}
+
+impl From<Vec<Message>> for Conversation {
+    fn from(messages: Vec<Message>) -> Self {
+        Self { messages, ..Self::default() }
+    }
+}
+
+/// How the next token is drawn. First the penalties and biases change the logits, then the
+/// temperature flattens them, then the filters apply in the order top-k, top-p, min-p.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 means greedy: the likeliest token, lowest id on a tie.
     pub temperature: f32,
@@ -37,10 +60,28 @@ pub struct Sampling {
     pub min_p: f32,
     /// Same seed, prompt and model give the same text on the same adapter.
     pub seed: u64,
+    /// Divides positive and multiplies negative logits of tokens in prompt and answer; 1 is none.
+    pub repetition_penalty: f32,
+    /// Taken from the logit of every token that the answer has; 0 is none.
+    pub presence_penalty: f32,
+    /// Taken from the logit of a token for each time that the answer has it; 0 is none.
+    pub frequency_penalty: f32,
+    /// Added to the logits of tokens.
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl Sampling {
-    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0 };
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        seed: 0,
+        repetition_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        logit_bias: Vec::new(),
+    };
 }
 
 impl Default for Sampling {

@@ -1,6 +1,12 @@
 //! From logits to logprobs and to the next token; on the host, in f64.
 
-use super::request::{PositionLogprobs, Sampling, TokenLogprob};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet};
+
+use super::engine::bad;
+use super::error::EngineError;
+use super::request::{LOGIT_BIAS_MAX, PositionLogprobs, Sampling, TokenLogprob};
+use crate::grammar::TokenMask;
 
 /// Log-probability of every token: `logit - ln(sum(exp))`, in f64.
 pub(super) struct LogSoftmax<'a> {
@@ -50,31 +56,189 @@ fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
 }
 
 /// The likeliest token; 0 if every logit is NaN.
-pub(super) fn greedy(logits: &[f32]) -> u32 {
+fn greedy(logits: &[f32]) -> u32 {
     likeliest(logits, 1).first().copied().unwrap_or(0)
 }
 
-/// Draws a token. `index` is its position among the new tokens: draws are independent of how many
-/// came before, so a replay may start anywhere.
-pub(super) fn draw(logits: &[f32], sampling: &Sampling, index: usize) -> u32 {
+/// What one running answer needs to draw its next token: the wishes of its request and, for the
+/// penalties, which tokens it has seen. Draws depend on the seed and the position alone, so an
+/// answer is the same whatever runs beside it and a replay may start anywhere.
+pub(super) struct Sampler {
+    sampling: Sampling,
+    /// Tokens of the prompt, if a penalty asks for them.
+    in_prompt: HashSet<u32>,
+    /// How often each token was taken, if a penalty asks for it.
+    taken: BTreeMap<u32, u32>,
+}
+
+impl Sampler {
+    pub fn new(sampling: &Sampling, prompt_ids: &[u32]) -> Self {
+        let in_prompt = match sampling.repetition_penalty == 1.0 {
+            true => HashSet::new(),
+            false => prompt_ids.iter().copied().collect(),
+        };
+        Self { sampling: sampling.clone(), in_prompt, taken: BTreeMap::new() }
+    }
+
+    /// True if the likeliest `count` tokens with their logits are all that [`Self::draw_among`]
+    /// needs; else [`Self::draw`] needs the logits of the whole vocabulary.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for engines that read back few logits"))]
+    pub fn is_met_by_likeliest(&self, count: usize) -> bool {
+        let sampling = &self.sampling;
+        let few = sampling.temperature <= 0.0
+            || (1..=count).contains(&usize::try_from(sampling.top_k).unwrap_or(usize::MAX));
+        few && !sampling.changes_logits()
+    }
+
+    /// Draws the token at position `index` of the answer from the logits of the whole vocabulary.
+    /// With `allowed` only its tokens are drawn, whatever their logits.
+    pub fn draw(&self, logits: &[f32], allowed: Option<&TokenMask>, index: usize) -> u32 {
+        if allowed.is_none() && !self.sampling.changes_logits() {
+            return draw(logits, &self.sampling, index);
+        }
+        let mut changed = logits.to_vec();
+        self.penalise(&mut changed);
+        if let Some(allowed) = allowed {
+            for (id, logit) in (0_u32..).zip(&mut changed) {
+                if !allowed.contains(id) {
+                    *logit = f32::NAN;
+                } else if logit.is_nan() {
+                    *logit = f32::MIN;
+                }
+            }
+        }
+        draw(&changed, &self.sampling, index)
+    }
+
+    /// As [`Self::draw`], from the likeliest tokens alone, best first; see
+    /// [`Self::is_met_by_likeliest`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "for engines that read back few logits"))]
+    pub fn draw_among(&self, likeliest: &[TokenLogit], index: usize) -> u32 {
+        let Some(best) = likeliest.first() else { return 0 };
+        if self.sampling.temperature <= 0.0 {
+            return best.id;
+        }
+        let keep = (self.sampling.top_k as usize).clamp(1, likeliest.len());
+        draw_sorted(&likeliest[..keep], &self.sampling, index)
+    }
+
+    /// Notes that `id` was taken, by a draw or because it was enforced.
+    pub fn took(&mut self, id: u32) {
+        if self.sampling.changes_logits() {
+            *self.taken.entry(id).or_default() += 1;
+        }
+    }
+
+    /// Repetition penalty over prompt and answer, frequency and presence penalty over the answer,
+    /// then the biases; the formulas and their order are those of vLLM and OpenAI's reference.
+    fn penalise(&self, logits: &mut [f32]) {
+        let sampling = &self.sampling;
+        let mut change = |id: u32, to: &dyn Fn(f32) -> f32| {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = to(*logit);
+            }
+        };
+        if sampling.repetition_penalty != 1.0 {
+            let by = sampling.repetition_penalty;
+            let fresh = self.taken.keys().filter(|id| !self.in_prompt.contains(id));
+            for id in self.in_prompt.iter().chain(fresh) {
+                change(*id, &|logit| if logit > 0.0 { logit / by } else { logit * by });
+            }
+        }
+        for (id, count) in &self.taken {
+            let by = sampling.frequency_penalty * *count as f32 + sampling.presence_penalty;
+            change(*id, &|logit| logit - by);
+        }
+        for (id, bias) in &sampling.logit_bias {
+            change(*id, &|logit| logit + bias);
+        }
+    }
+}
+
+impl Sampling {
+    /// True if the logits are changed before anything is drawn from them.
+    fn changes_logits(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+            || !self.logit_bias.is_empty()
+    }
+
+    /// Refuses values that have no meaning; `vocabulary` is the number of token ids.
+    pub(super) fn check(&self, vocabulary: usize) -> Result<(), EngineError> {
+        let in_unit = |value: f32| (0.0..=1.0).contains(&value);
+        if !self.temperature.is_finite() || self.temperature < 0.0 {
+            return Err(bad("temperature", "must be 0 or more"));
+        }
+        if !in_unit(self.top_p) || !in_unit(self.min_p) {
+            return Err(bad("top_p, min_p", "must be between 0 and 1"));
+        }
+        if !self.repetition_penalty.is_finite() || self.repetition_penalty <= 0.0 {
+            return Err(bad("repetition_penalty", "must be above 0"));
+        }
+        if !self.presence_penalty.is_finite() || !self.frequency_penalty.is_finite() {
+            return Err(bad("presence_penalty, frequency_penalty", "must be finite"));
+        }
+        if self.logit_bias.len() > LOGIT_BIAS_MAX {
+            return Err(bad("logit_bias", format!("more than {LOGIT_BIAS_MAX} tokens")));
+        }
+        match self.logit_bias.iter().find(|(id, by)| *id as usize >= vocabulary || by.is_nan()) {
+            Some((id, _)) => Err(bad(
+                "logit_bias",
+                format!("id {id} is outside the vocabulary of {vocabulary}, or its bias no number"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A token and its logit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct TokenLogit {
+    pub logit: f32,
+    pub id: u32,
+}
+
+impl TokenLogit {
+    /// Best first, lower ids first among equals.
+    fn before(&self, other: &Self) -> Ordering {
+        other.logit.total_cmp(&self.logit).then(self.id.cmp(&other.id))
+    }
+}
+
+/// Draws a token by temperature and filters alone; NaN logits are never drawn.
+fn draw(logits: &[f32], sampling: &Sampling, index: usize) -> u32 {
     if sampling.temperature <= 0.0 {
         return greedy(logits);
     }
+    let mut candidates: Vec<TokenLogit> = logits
+        .iter()
+        .zip(0..)
+        .filter(|(logit, _)| !logit.is_nan())
+        .map(|(&logit, id)| TokenLogit { logit, id })
+        .collect();
     let keep = match sampling.top_k {
-        0 => logits.len(),
-        k => (k as usize).min(logits.len()),
+        0 => candidates.len(),
+        k => (k as usize).min(candidates.len()),
     };
-    let mut candidates: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
-    candidates.retain(|(logit, _)| !logit.is_nan());
-    candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    candidates.truncate(keep);
-    let Some(&(largest, best)) = candidates.first() else {
+    if keep < candidates.len() {
+        // Sorting a whole vocabulary takes longer than a small model's pass; the best few do not.
+        candidates.select_nth_unstable_by(keep, TokenLogit::before);
+        candidates.truncate(keep);
+    }
+    candidates.sort_unstable_by(TokenLogit::before);
+    draw_sorted(&candidates, sampling, index)
+}
+
+/// Draws from candidates that top-k has left, best first.
+fn draw_sorted(candidates: &[TokenLogit], sampling: &Sampling, index: usize) -> u32 {
+    let Some(best) = candidates.first() else {
         return 0;
     };
     let temperature = f64::from(sampling.temperature);
     let mut weights: Vec<f64> = candidates
         .iter()
-        .map(|(logit, _)| (f64::from(logit - largest) / temperature).exp())
+        .map(|candidate| (f64::from(candidate.logit - best.logit) / temperature).exp())
         .collect();
 
     // top-p: the shortest prefix whose share of what top-k left reaches top_p, at least one token.
@@ -91,13 +255,13 @@ pub(super) fn draw(logits: &[f32], sampling: &Sampling, index: usize) -> u32 {
     weights.retain(|w| *w >= f64::from(sampling.min_p));
 
     let mut point = uniform(sampling.seed, index as u64) * weights.iter().sum::<f64>();
-    for (weight, (_, id)) in weights.iter().zip(&candidates) {
+    for (weight, candidate) in weights.iter().zip(candidates) {
         point -= weight;
         if point < 0.0 {
-            return *id;
+            return candidate.id;
         }
     }
-    best
+    best.id
 }
 
 /// A uniform number in [0, 1) from a counter (SplitMix64's output function).
@@ -116,6 +280,8 @@ fn mix(mut z: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, 3.0, f32::NAN];
@@ -182,5 +348,134 @@ mod tests {
         };
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
+    }
+
+    /// Any logits, NaN and infinities among them.
+    fn any_logits() -> impl Strategy<Value = Vec<f32>> {
+        let logit = prop_oneof![
+            8 => -30.0_f32..30.0,
+            1 => prop_oneof![Just(f32::NAN), Just(f32::NEG_INFINITY), Just(0.0), Just(-0.0)],
+        ];
+        proptest::collection::vec(logit, 1..80)
+    }
+
+    fn any_sampling() -> impl Strategy<Value = Sampling> {
+        let penalties = (0.1_f32..3.0, -2.0_f32..2.0, -2.0_f32..2.0);
+        let bias = proptest::collection::vec((0_u32..90, -100.0_f32..100.0), 0..4);
+        (0.0_f32..4.0, 0.0_f32..=1.0, 0_u32..90, 0.0_f32..=1.0, any::<u64>(), penalties, bias)
+            .prop_map(|(temperature, top_p, top_k, min_p, seed, penalties, logit_bias)| Sampling {
+                temperature,
+                top_p,
+                top_k,
+                min_p,
+                seed,
+                repetition_penalty: penalties.0,
+                presence_penalty: penalties.1,
+                frequency_penalty: penalties.2,
+                logit_bias,
+            })
+    }
+
+    fn mask_of(count: usize, allowed: &[usize]) -> TokenMask {
+        let mut mask = TokenMask::none(count);
+        for id in allowed {
+            mask.allow((id % count) as u32);
+        }
+        mask
+    }
+
+    proptest! {
+        /// The filters, said the obvious way: a drawn token is among the top_k likeliest, at least
+        /// min_p as likely as the likeliest, and the likelier ones do not reach top_p without it.
+        #[test]
+        fn a_drawn_token_passes_every_filter(
+            logits in any_logits(), sampling in any_sampling(), index in 0_usize..9,
+        ) {
+            let sampling = Sampling { logit_bias: vec![], ..sampling };
+            let id = draw(&logits, &sampling, index);
+            prop_assume!(logits.iter().any(|logit| logit.is_finite()));
+            let logit = logits[id as usize];
+            prop_assert!(!logit.is_nan());
+            let likelier: Vec<f32> = (0..).zip(&logits)
+                .filter(|(other, l)| **l > logit || (**l == logit && *other < id))
+                .map(|(_, l)| *l).collect();
+            if sampling.temperature == 0.0 {
+                prop_assert!(likelier.is_empty());
+            }
+            let keep = if sampling.top_k == 0 { usize::MAX } else { sampling.top_k as usize };
+            prop_assert!(likelier.len() < keep);
+            let t = f64::from(sampling.temperature);
+            let top = logits.iter().copied().filter(|l| !l.is_nan()).fold(f32::MIN, f32::max);
+            let weight = |l: f32| (f64::from(l - top) / t).exp();
+            let mut kept: Vec<f32> = logits.iter().copied().filter(|l| !l.is_nan()).collect();
+            kept.sort_by(|a, b| b.total_cmp(a));
+            kept.truncate(keep);
+            let total: f64 = kept.iter().copied().map(weight).sum();
+            let before: f64 = likelier.iter().copied().map(weight).sum();
+            prop_assert!(likelier.is_empty() || before < f64::from(sampling.top_p) * total + 1e-9);
+            prop_assert!(weight(logit) >= f64::from(sampling.min_p) - 1e-9);
+        }
+
+        #[test]
+        fn only_allowed_tokens_are_drawn(
+            logits in any_logits(), sampling in any_sampling(), index in 0_usize..9,
+            allowed in proptest::collection::vec(0_usize..80, 1..5),
+            prompt in proptest::collection::vec(0_u32..90, 0..9),
+        ) {
+            let mask = mask_of(logits.len(), &allowed);
+            let id = Sampler::new(&sampling, &prompt).draw(&logits, Some(&mask), index);
+            prop_assert!(mask.contains(id), "{id} of {allowed:?}");
+        }
+
+        #[test]
+        fn the_likeliest_alone_give_the_same_token(
+            logits in any_logits(), sampling in any_sampling(), index in 0_usize..9,
+        ) {
+            let plain = Sampling { repetition_penalty: 1.0, presence_penalty: 0.0,
+                frequency_penalty: 0.0, logit_bias: vec![], ..sampling };
+            let sampler = Sampler::new(&plain, &[]);
+            prop_assume!(sampler.is_met_by_likeliest(64));
+            let few: Vec<TokenLogit> = likeliest(&logits, 64).into_iter()
+                .map(|id| TokenLogit { logit: logits[id as usize], id }).collect();
+            prop_assert_eq!(sampler.draw_among(&few, index), sampler.draw(&logits, None, index));
+        }
+    }
+
+    #[test]
+    fn penalties_follow_their_formulas() {
+        let penalised = |sampling: Sampling| {
+            let mut sampler = Sampler::new(&sampling, &[0]);
+            sampler.took(1);
+            sampler.took(1);
+            let mut logits = [2.0_f32, 3.0, -1.0, 0.5];
+            sampler.penalise(&mut logits);
+            logits
+        };
+        let none = Sampling::GREEDY;
+        assert_eq!(penalised(none.clone()), [2.0, 3.0, -1.0, 0.5]);
+        let repetition = Sampling { repetition_penalty: 2.0, ..none.clone() };
+        assert_eq!(penalised(repetition), [1.0, 1.5, -1.0, 0.5]);
+        // Prompt tokens count for the repetition penalty alone.
+        let presence = Sampling { presence_penalty: 0.5, ..none.clone() };
+        assert_eq!(penalised(presence), [2.0, 2.5, -1.0, 0.5]);
+        let frequency = Sampling { frequency_penalty: 0.5, ..none.clone() };
+        assert_eq!(penalised(frequency), [2.0, 2.0, -1.0, 0.5]);
+        let bias = Sampling { logit_bias: vec![(3, 100.0), (9, 1.0)], ..none };
+        assert_eq!(penalised(bias), [2.0, 3.0, -1.0, 100.5]);
+    }
+
+    #[test]
+    fn senseless_wishes_are_refused() {
+        let refused = |sampling: Sampling| sampling.check(10).unwrap_err().to_string();
+        let plain = || Sampling::GREEDY;
+        assert!(plain().check(10).is_ok());
+        let wrong = Sampling { temperature: f32::NAN, ..plain() };
+        assert!(refused(wrong).contains("temperature"));
+        let wrong = Sampling { repetition_penalty: 0.0, ..plain() };
+        assert!(refused(wrong).contains("repetition_penalty"));
+        let wrong = Sampling { logit_bias: vec![(10, 1.0)], ..plain() };
+        assert!(refused(wrong).contains("id 10"));
+        let wrong = Sampling { logit_bias: vec![(1, 1.0); LOGIT_BIAS_MAX + 1], ..plain() };
+        assert!(refused(wrong).contains("more than"));
     }
 }

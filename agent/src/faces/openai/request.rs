@@ -31,7 +31,7 @@ pub(super) struct Completion {
 
 /// The body of `/v1/chat/completions`.
 pub(super) fn read_chat(fields: &Fields<'_>) -> Option<Completion> {
-    let prompt = read_messages(fields).map(Prompt::Chat);
+    let prompt = read_messages(fields).map(|messages| Prompt::Chat(messages.into()));
     for (name, none) in [("tools", json!([])), ("functions", json!([])), ("logit_bias", json!({}))]
     {
         if fields.value(name).is_some_and(|value| *value != none) {
@@ -142,6 +142,7 @@ fn read_sampling(fields: &Fields<'_>) -> Sampling {
         min_p: share("min_p", 0.0),
         // Any integer is a seed; without one the answer shall differ from call to call.
         seed: fields.optional("seed").map_or_else(fresh_seed, i64::cast_unsigned),
+        ..Sampling::GREEDY
     }
 }
 
@@ -181,7 +182,7 @@ fn read_messages(fields: &Fields<'_>) -> Option<Vec<Message>> {
     let read = |message: &Fields<'_>| {
         let role: Option<String> = message.required("role");
         let content = read_content(message);
-        Some(Message { role: role?, content: content? })
+        Some(Message::new(&role?, &content?))
     };
     let read: Vec<Message> = messages.iter().filter_map(read).collect();
     (read.len() == messages.len()).then_some(read)
