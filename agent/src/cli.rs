@@ -10,6 +10,8 @@ pub mod hash;
 pub mod models;
 #[cfg(feature = "gpu")]
 pub mod poc;
+#[cfg(feature = "gpu")]
+mod progress;
 pub mod run;
 #[cfg(feature = "gpu")]
 pub mod serve;
@@ -51,10 +53,10 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run the rigs of a config file under a controller.
     Run(run::RunArgs),
-    /// The model catalogue.
+    /// Models: fetch, list, remove, look into, make up.
     #[cfg(feature = "gpu")]
     #[command(subcommand)]
-    Models(ModelsCommand),
+    Models(models::ModelsCommand),
 }
 
 #[cfg(feature = "gpu")]
@@ -69,15 +71,6 @@ enum PocCommand {
 enum HashCommand {
     /// Scan a range of nonces for headers at or below a target.
     Scan(hash::HashScanArgs),
-}
-
-#[cfg(feature = "gpu")]
-#[derive(Debug, Subcommand)]
-enum ModelsCommand {
-    /// Fetch a model into the cache.
-    Pull(models::ModelsPullArgs),
-    /// List the catalogue and what is in the cache.
-    List(models::ModelsListArgs),
 }
 
 /// Runs one command to its end.
@@ -105,9 +98,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Serve(args) => serve::run(args).await,
             Command::Run(args) => run::run(args).await,
             #[cfg(feature = "gpu")]
-            Command::Models(ModelsCommand::Pull(args)) => models::pull(args).await,
-            #[cfg(feature = "gpu")]
-            Command::Models(ModelsCommand::List(args)) => models::list(args).await,
+            Command::Models(command) => models::run(command).await,
         }
     })
 }

@@ -16,6 +16,7 @@ pub mod kernels;
 pub mod llm;
 pub mod poc;
 pub mod reference;
+pub mod synthetic;
 pub mod template;
 pub mod tokenizer;
 

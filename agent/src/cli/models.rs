@@ -1,13 +1,38 @@
-//! `roadbed-agent models pull|list`: the model catalogue.
+//! `roadbed-agent models`: what there is, what is here, and what to do with it.
+
+mod synth;
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::engine::catalogue::{CATALOGUE, ModelStore, entry};
 use crate::engine::pull as pull_model;
+
+/// The subcommands of `models`.
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// Fetch a model into the cache.
+    Pull(ModelsPullArgs),
+    /// List the catalogue and what is in the cache.
+    List(ModelsListArgs),
+    /// Write a model of random weights in the shape of a real one.
+    Synth(synth::ModelsSynthArgs),
+}
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// What went wrong.
+pub async fn run(command: ModelsCommand) -> anyhow::Result<()> {
+    match command {
+        ModelsCommand::Pull(args) => pull(args).await,
+        ModelsCommand::List(args) => list(args).await,
+        ModelsCommand::Synth(args) => synth::synth(args).await,
+    }
+}
 
 /// Arguments of `models pull`.
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@ mod job;
 mod pull;
 mod queue;
 mod service;
+pub mod space;
 pub mod startup;
 mod wgpu;
 mod worker;

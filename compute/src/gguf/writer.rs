@@ -2,6 +2,8 @@
 //!
 //! The encoders are simple and correct rather than best: nearest rounding per block, no search.
 
+use std::io::{self, Write};
+
 use half::{bf16, f16};
 
 use super::error::GgufError;
@@ -13,7 +15,9 @@ struct Tensor {
     name: String,
     kind: TensorType,
     dimensions: Vec<u64>,
-    data: Vec<u8>,
+    bytes: usize,
+    /// Nothing for a promised tensor, whose bytes are asked for while the file is written.
+    data: Option<Vec<u8>>,
 }
 
 /// A metadata value to write.
@@ -113,17 +117,87 @@ impl GgufWriter {
         rows: usize,
         data: Vec<u8>,
     ) -> &mut Self {
+        self.push(name, kind, columns, rows, data.len(), Some(data))
+    }
+
+    /// Adds a matrix `[rows, columns]` whose bytes [`GgufWriter::stream`] asks for when their turn comes, so that
+    /// a file may be larger than the memory.
+    pub fn promised_tensor(
+        &mut self,
+        name: &str,
+        kind: TensorType,
+        columns: usize,
+        rows: usize,
+    ) -> &mut Self {
+        let bytes = columns / kind.block_weights() * kind.block_bytes() * rows;
+        self.push(name, kind, columns, rows, bytes, None)
+    }
+
+    fn push(
+        &mut self,
+        name: &str,
+        kind: TensorType,
+        columns: usize,
+        rows: usize,
+        bytes: usize,
+        data: Option<Vec<u8>>,
+    ) -> &mut Self {
         let mut dimensions = vec![columns as u64];
         if rows > 1 {
             dimensions.push(rows as u64);
         }
-        self.tensors.push(Tensor { name: name.to_owned(), kind, dimensions, data });
+        self.tensors.push(Tensor { name: name.to_owned(), kind, dimensions, bytes, data });
         self
     }
 
-    /// The whole file.
+    /// The whole file; a promised tensor is all zeros.
     #[must_use]
     pub fn finish(&self) -> Vec<u8> {
+        let mut out = self.head();
+        for tensor in &self.tensors {
+            let start = out.len().next_multiple_of(ALIGNMENT);
+            out.resize(start, 0);
+            out.extend(tensor.data.iter().flatten());
+            out.resize(start + tensor.bytes, 0);
+        }
+        out
+    }
+
+    /// Writes the file piece by piece. `fill` is called for each promised tensor, in order, and must write exactly
+    /// the bytes of its matrix; the second argument is its place among the tensors.
+    ///
+    /// # Errors
+    /// What `out` or `fill` could not write, or a `fill` that wrote another number of bytes.
+    pub fn stream(
+        &self,
+        out: &mut dyn Write,
+        fill: &mut dyn FnMut(&mut dyn Write, usize) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let head = self.head();
+        out.write_all(&head)?;
+        let mut written = Counted { out, bytes: head.len() };
+        for (index, tensor) in self.tensors.iter().enumerate() {
+            let start = written.bytes.next_multiple_of(ALIGNMENT);
+            let padding = start - written.bytes;
+            written.write_all(&[0; ALIGNMENT][..padding])?;
+            match &tensor.data {
+                Some(data) => written.write_all(data)?,
+                None => fill(&mut written, index)?,
+            }
+            if written.bytes - start != tensor.bytes {
+                return Err(io::Error::other(format!(
+                    "tensor {} was given {} bytes; expected {}",
+                    tensor.name,
+                    written.bytes - start,
+                    tensor.bytes
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Magic, counts, metadata and tensor directory.
+    fn head(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend(b"GGUF");
         out.extend(3_u32.to_le_bytes());
@@ -139,13 +213,26 @@ impl GgufWriter {
             }
             out.extend(tensor.kind.code().to_le_bytes());
             out.extend((offset as u64).to_le_bytes());
-            offset += tensor.data.len().next_multiple_of(ALIGNMENT);
-        }
-        for tensor in &self.tensors {
-            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-            out.extend(&tensor.data);
+            offset += tensor.bytes.next_multiple_of(ALIGNMENT);
         }
         out
+    }
+}
+
+struct Counted<'w> {
+    out: &'w mut dyn Write,
+    bytes: usize,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(data)?;
+        self.bytes += count;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

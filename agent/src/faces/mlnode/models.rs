@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use sysinfo::Disks;
 
 use super::super::body::{BodyFault, read_body};
 use super::super::door::WholeBody;
@@ -18,6 +17,7 @@ use super::super::node::Node;
 use super::super::reply::{detail, unprocessable};
 use super::Behind;
 use crate::engine::catalogue::{CATALOGUE, CatalogueEntry, ModelStore, entry};
+use crate::engine::space::free_bytes;
 use crate::engine::{pull, remove};
 
 /// Downloads at once, as in the network's own nodes.
@@ -192,19 +192,8 @@ async fn space(State(node): Behind) -> Response {
         CATALOGUE.iter().filter(|entry| store.holds(entry)).map(|entry| entry.bytes).sum();
     Json(json!({
         "cache_size_gb": gigabytes(held),
-        "available_gb": free_bytes(store).map(gigabytes),
+        "available_gb": free_bytes(store.root()).map(gigabytes),
         "cache_path": store.root().display().to_string(),
     }))
     .into_response()
-}
-
-/// Free bytes of the disk that holds the models: of the mount point nearest to them.
-fn free_bytes(store: &ModelStore) -> Option<u64> {
-    let root = store.root().ancestors().find_map(|path| path.canonicalize().ok())?;
-    let disks = Disks::new_with_refreshed_list().ok()?;
-    disks
-        .iter()
-        .filter(|disk| root.starts_with(disk.mount_point()))
-        .max_by_key(|disk| disk.mount_point().as_os_str().len())
-        .map(sysinfo::Disk::available_space)
 }
