@@ -28,7 +28,7 @@ bench-inference: release model ## time the engine beside llama.cpp on this machi
 lint: setup-system ## formatting, clippy with the workspace's rules, shell syntax
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@for script in packaging/*.sh; do sh -n $$script || exit 1; done
+	@for script in packaging/*.sh tests/gpu_day tests/peers/python tests/peers/run_*; do sh -n $$script || exit 1; done
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
