@@ -15,6 +15,8 @@ mod kernels_equal;
 #[cfg(test)]
 mod kernels_static;
 #[cfg(test)]
+mod layers_equal;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod proof;

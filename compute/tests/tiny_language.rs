@@ -261,5 +261,5 @@ fn unsupported_models_say_why() {
         }
     };
     check(&arch("mamba"), "architecture 'mamba'");
-    check(&arch("llama"), "llama.embedding_length: missing");
+    check(&arch("llama"), "llama.block_count: missing");
 }

@@ -232,6 +232,47 @@ pub static SILU_MUL: Kernel = Kernel {
     tolerance: 1e-5,
 };
 
+static HEAD_NORM: [Kernel; 2] =
+    row_kernel!("head_norm", ["head_norm.wgsl"], &[Uniform, Uniform, Read, ReadWrite]);
+static POST_NORM: [Kernel; 2] =
+    row_kernel!("post_norm", ["post_norm.wgsl"], &[Uniform, Uniform, Read, Read, ReadWrite]);
+
+pub static GELU_MUL: Kernel = Kernel {
+    name: "gelu_mul",
+    source: crate::wgsl!("lib/step.wgsl", "gelu_mul.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, ReadWrite],
+    constants: GROUP,
+    tolerance: 1e-5,
+};
+
+pub static BIAS: Kernel = Kernel {
+    name: "bias",
+    source: crate::wgsl!("lib/step.wgsl", "bias.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, ReadWrite],
+    constants: GROUP,
+    tolerance: COPY_TOLERANCE,
+};
+
+pub static SCALE: Kernel = Kernel {
+    name: "scale",
+    source: crate::wgsl!("lib/step.wgsl", "scale.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, ReadWrite],
+    constants: GROUP,
+    tolerance: COPY_TOLERANCE,
+};
+
+pub static SOFTCAP: Kernel = Kernel {
+    name: "softcap",
+    source: crate::wgsl!("lib/step.wgsl", "softcap.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, ReadWrite],
+    constants: GROUP,
+    tolerance: 1e-5,
+};
+
 fn of_format(format: WeightFormat) -> &'static WeightKernels {
     let [f32, f16, q8, q4, q4s] = &WEIGHT_KERNELS;
     match format {
@@ -280,6 +321,18 @@ pub fn rms_norm(method: Method) -> &'static Kernel {
     of_method(&RMS_NORM, method)
 }
 
+/// Norms of the heads of queries and keys.
+#[must_use]
+pub fn head_norm(method: Method) -> &'static Kernel {
+    of_method(&HEAD_NORM, method)
+}
+
+/// Adds the norm of a branch to the residual stream.
+#[must_use]
+pub fn post_norm(method: Method) -> &'static Kernel {
+    of_method(&POST_NORM, method)
+}
+
 #[must_use]
 pub fn reflect(method: Method) -> &'static Kernel {
     of_method(&REFLECT, method)
@@ -303,7 +356,8 @@ pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
         .flat_map(|k| [&k.embed, &k.matvec_lane, &k.matvec_tree, &k.matmul_lane, &k.matmul_tile])
         .chain(RMS_NORM.iter().chain(&REFLECT).chain(&SOFTMAX))
         .chain(&ATTENTION_VALUES)
-        .chain([&ROPE, &ATTENTION_SCORES, &SILU_MUL])
+        .chain(HEAD_NORM.iter().chain(&POST_NORM))
+        .chain([&ROPE, &ATTENTION_SCORES, &SILU_MUL, &GELU_MUL, &BIAS, &SCALE, &SOFTCAP])
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub type AdapterLabel = AdapterSummary;
 pub struct EngineInfo {
     /// `general.name` of the file, or its file name.
     pub model_name: String,
-    /// `llama`.
+    /// `llama`, `qwen2`, ..: the word of the file.
     pub architecture: String,
     pub adapter: AdapterLabel,
     pub layers: usize,
@@ -133,7 +133,7 @@ impl Engine {
         Ok(Self {
             info: EngineInfo {
                 model_name: name.unwrap_or(fallback_name).to_owned(),
-                architecture: config.architecture.clone(),
+                architecture: config.architecture.word().to_owned(),
                 adapter: gpu.summary().clone(),
                 layers: config.layers,
                 hidden: config.hidden,

@@ -98,11 +98,12 @@ impl Forward {
             .layers
             .iter()
             .zip(&buffers.caches)
-            .map(|(layer, cache)| plan.layer(layer, cache, &weights.angles))
+            .map(|(layer, cache)| plan.layer(layer, cache))
             .collect::<Result<Vec<_>, GpuError>>()?;
-        let embed = weights.embedding.lookup(&gpu, &buffers.step, &buffers.ids, &buffers.x)?;
+        let mut embed = weights.embedding.lookup(&gpu, &buffers.step, &buffers.ids, &buffers.x)?;
+        embed.extend(plan.scaled_embeddings()?);
         let final_norm = plan.norm(&weights.output_norm, true)?;
-        let head = weights.head().product(
+        let mut head = weights.head().product(
             &gpu,
             method,
             Product {
@@ -113,6 +114,7 @@ impl Forward {
                 selecting: true,
             },
         )?;
+        head.extend(plan.softcap()?);
         let width = config.qkv_width() + config.heads * config.head + 3 * config.ffn;
         Ok(Self {
             flop_per_row_and_layer: 2.0 * (width * config.hidden) as f64,

@@ -1,4 +1,4 @@
-//! The language-model engine: a Llama-family model from a GGUF file on one GPU.
+//! The language-model engine: a model from a GGUF file on one GPU.
 //!
 //! [`Engine`] is what the agent uses. All calls block until the GPU answers; give an engine its own
 //! thread. Proof of Compute uses [`Engine::prove_hidden`] with its own input embeddings.
@@ -6,11 +6,13 @@
 //! Weights stay quantised on the GPU and are decoded inside the kernels; activations and the KV cache
 //! are f32, so results agree with an f32 reference to the last few bits.
 
+mod architecture;
 mod config;
 mod engine;
 mod error;
 mod forward;
 mod generation;
+mod layer;
 mod matrix;
 mod op;
 pub mod packing;
@@ -18,10 +20,13 @@ pub mod params;
 mod plan;
 mod proof;
 mod request;
+mod rope;
 mod sampling;
 mod stream;
+pub(crate) mod tensors;
 mod weights;
 
+pub use architecture::{Activation, Architecture, Family, Windows};
 pub use config::ModelConfig;
 pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
 pub use error::EngineError;
@@ -31,3 +36,4 @@ pub use request::{
     PositionLogprobs, STOP_STRINGS_MAX, Sampling, TOP_LOGPROBS_MAX, Timings, TokenEvent,
     TokenLogprob, Usage,
 };
+pub use rope::{Rope, Yarn};

@@ -41,7 +41,7 @@ pub struct MatrixShape {
     pub padding: u32,
 }
 
-/// `shaders/rms_norm.wgsl`.
+/// `shaders/rms_norm.wgsl` and `shaders/post_norm.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct NormShape {
@@ -51,7 +51,26 @@ pub struct NormShape {
     pub padding: u32,
 }
 
-/// `shaders/silu_mul.wgsl` and `shaders/reflect.wgsl`.
+/// `shaders/head_norm.wgsl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct HeadNormShape {
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head: u32,
+    pub epsilon: f32,
+}
+
+/// `shaders/scale.wgsl` and `shaders/softcap.wgsl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ScaleShape {
+    pub columns: u32,
+    pub factor: f32,
+    pub padding: [u32; 2],
+}
+
+/// `shaders/silu_mul.wgsl`, `shaders/gelu_mul.wgsl`, `shaders/bias.wgsl` and `shaders/reflect.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct RowShape {

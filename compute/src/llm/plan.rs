@@ -5,10 +5,8 @@ use crate::kernels::Kernel;
 use crate::kernels::llm::{self, Method};
 
 use super::config::ModelConfig;
-use super::matrix::Product;
 use super::op::{Grid, Op, Variant};
-use super::params::{AttentionShape, NormShape, PAGE, Row, RowShape, Step};
-use super::weights::LayerWeights;
+use super::params::{AttentionShape, PAGE, Row, Step};
 
 /// Rows whose logits fit the logits buffer at once.
 pub(super) const LOGIT_ROWS_MAX: usize = 16;
@@ -133,7 +131,7 @@ pub(super) fn row_lines(method: Method, lines_per_row: u32, selecting: bool) -> 
     }
 }
 
-/// Makes the dispatches of a layer.
+/// Makes dispatches; those of a layer are in `layer.rs`.
 pub(super) struct Plan<'a> {
     pub gpu: &'a Gpu,
     pub config: &'a ModelConfig,
@@ -142,72 +140,23 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    pub fn layer(
-        &self,
-        weights: &LayerWeights,
-        cache: &(wgpu::Buffer, wgpu::Buffer),
-        angles: &wgpu::Buffer,
-    ) -> Result<Vec<Op>, GpuError> {
-        let b = self.buffers;
-        let product =
-            |x, out, accumulate| Product { step: &b.step, x, out, accumulate, selecting: false };
-        let (gpu, method) = (self.gpu, self.method);
-        let mut ops = vec![self.norm(&weights.attention_norm, false)?];
-        ops.extend(weights.qkv.product(gpu, method, product(&b.normed, &b.qkv, false))?);
-        ops.extend(self.attention(cache, angles)?);
-        let onto_x = product(&b.attended, &b.x, true);
-        ops.extend(weights.attention_output.product(gpu, method, onto_x)?);
-        ops.push(self.norm(&weights.ffn_norm, false)?);
-        ops.extend(weights.gate_up.product(gpu, method, product(&b.normed, &b.gate_up, false))?);
-        ops.push(self.gate()?);
-        ops.extend(weights.down.product(gpu, method, product(&b.ffn, &b.x, true))?);
-        Ok(ops)
-    }
-
-    /// Norm of the residual stream, of all rows or of the step's selection.
-    pub fn norm(&self, weight: &wgpu::Buffer, selecting: bool) -> Result<Op, GpuError> {
-        let shape = NormShape {
-            columns: self.config.hidden as u32,
-            selecting: u32::from(selecting),
-            epsilon: self.config.epsilon,
-            padding: 0,
-        };
-        let shape = self.gpu.uniform("norm", &shape)?;
-        let b = self.buffers;
-        self.single(
-            llm::rms_norm(self.method),
-            &[&b.step, &shape, &b.rows, &b.x, weight, &b.normed],
-            row_lines(self.method, 1, selecting),
-        )
-    }
-
-    fn gate(&self) -> Result<Op, GpuError> {
-        let shape = RowShape { columns: self.config.ffn as u32, ..RowShape::default() };
-        let shape = self.gpu.uniform("gate", &shape)?;
-        let b = self.buffers;
-        let across = (self.config.ffn as u32 / 4).div_ceil(64);
-        self.single(
-            &llm::SILU_MUL,
-            &[&b.step, &shape, &b.gate_up, &b.ffn],
-            Grid::Elements { across },
-        )
-    }
-
-    fn attention(
+    /// `window` is the number of positions a row sees, 0 being all of them.
+    pub fn attention(
         &self,
         (keys, values): &(wgpu::Buffer, wgpu::Buffer),
         angles: &wgpu::Buffer,
+        window: usize,
     ) -> Result<[Op; 4], GpuError> {
         let c = self.config;
         let shape = AttentionShape {
             heads: c.heads as u32,
             kv_heads: c.kv_heads as u32,
             head: c.head as u32,
-            rope: c.rope as u32,
-            half_split: 0,
-            score_scale: 1.0 / (c.head as f32).sqrt(),
-            window: 0,
-            softcap: 0.0,
+            rope: c.rope.dimensions as u32,
+            half_split: u32::from(c.family().half_split),
+            score_scale: c.score_scale,
+            window: window as u32,
+            softcap: c.score_softcap,
         };
         let shape = self.gpu.uniform("attention", &shape)?;
         let b = self.buffers;
@@ -243,7 +192,7 @@ impl Plan<'_> {
         ])
     }
 
-    fn single(
+    pub fn single(
         &self,
         kernel: &'static Kernel,
         buffers: &[&wgpu::Buffer],

@@ -1,21 +1,54 @@
 //! All weights of a model on the GPU.
 
-use crate::gguf::{GgufError, GgufFile};
+use crate::gguf::GgufFile;
 use crate::gpu::Gpu;
 
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::matrix::Fused;
+use super::tensors::{self, layer_tensor};
 
+/// What a layer may have in addition is `None` where the file or the family has none.
 pub(super) struct LayerWeights {
     pub attention_norm: wgpu::Buffer,
     /// Queries, keys and values, rows in that order.
     pub qkv: Fused,
+    pub qkv_bias: Option<wgpu::Buffer>,
+    /// Norms of a head of queries and of a head of keys: `[2, head]`.
+    pub head_norms: Option<wgpu::Buffer>,
     pub attention_output: Fused,
+    pub attention_output_bias: Option<wgpu::Buffer>,
+    pub attention_post_norm: Option<wgpu::Buffer>,
     pub ffn_norm: wgpu::Buffer,
     /// Gate, then up.
     pub gate_up: Fused,
+    pub gate_up_bias: Option<wgpu::Buffer>,
     pub down: Fused,
+    pub down_bias: Option<wgpu::Buffer>,
+    pub ffn_post_norm: Option<wgpu::Buffer>,
+    /// (cos, sin) per position and pair; layers of one kind share it.
+    pub angles: wgpu::Buffer,
+    /// Positions the layer sees; 0 is all of them.
+    pub window: usize,
+}
+
+impl LayerWeights {
+    fn bytes(&self) -> u64 {
+        let vectors = [
+            Some(&self.attention_norm),
+            self.qkv_bias.as_ref(),
+            self.head_norms.as_ref(),
+            self.attention_output_bias.as_ref(),
+            self.attention_post_norm.as_ref(),
+            Some(&self.ffn_norm),
+            self.gate_up_bias.as_ref(),
+            self.down_bias.as_ref(),
+            self.ffn_post_norm.as_ref(),
+        ];
+        let matrices = [&self.qkv, &self.attention_output, &self.gate_up, &self.down];
+        vectors.into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>()
+            + matrices.into_iter().map(Fused::bytes).sum::<u64>()
+    }
 }
 
 pub(super) struct Weights {
@@ -24,8 +57,6 @@ pub(super) struct Weights {
     pub output_norm: wgpu::Buffer,
     /// `None` if the embedding table is the output matrix.
     pub output: Option<Fused>,
-    /// (cos, sin) per position and pair.
-    pub angles: wgpu::Buffer,
     pub bytes: u64,
 }
 
@@ -37,31 +68,41 @@ impl Weights {
         config: &ModelConfig,
         positions: usize,
     ) -> Result<Self, EngineError> {
-        let one = |name: String| Fused::upload(gpu, file, &[name]);
+        let one = |name: &str| Fused::upload(gpu, file, &[name.to_owned()]);
+        let factors = tensors::rope_factors(file, config)?;
+        let upload_angles =
+            |what: &str, angles: &[[f32; 2]]| gpu.storage_with(what, bytemuck::cast_slice(angles));
+        let angles =
+            upload_angles("rope angles", &config.rope.angles(positions, factors.as_deref()))?;
+        let mut bytes = angles.size();
+        let has_local = (0..config.layers).any(|layer| config.is_local(layer));
+        let local_angles = match has_local && config.local_rope != config.rope {
+            false => angles.clone(),
+            true => {
+                let buffer =
+                    upload_angles("local rope angles", &config.local_rope.angles(positions, None))?;
+                bytes += buffer.size();
+                buffer
+            }
+        };
         let layers = (0..config.layers)
-            .map(|layer| upload_layer(gpu, file, layer))
+            .map(|layer| {
+                let angles = if config.is_local(layer) { &local_angles } else { &angles };
+                upload_layer(gpu, file, config, layer, angles.clone())
+            })
             .collect::<Result<Vec<_>, EngineError>>()?;
-        let embedding = one("token_embd.weight".to_owned())?;
+        let embedding = one("token_embd.weight")?;
         let output = match config.tied {
             true => None,
-            false => Some(one("output.weight".to_owned())?),
+            false => Some(one("output.weight")?),
         };
-        let angles = gpu
-            .storage_with("rope angles", bytemuck::cast_slice(&angles(file, config, positions)?))?;
-        let mut bytes = embedding.bytes() + angles.size();
-        bytes += output.as_ref().map_or(0, Fused::bytes);
-        for layer in &layers {
-            bytes += layer.attention_norm.size() + layer.ffn_norm.size();
-            for matrix in [&layer.qkv, &layer.attention_output, &layer.gate_up, &layer.down] {
-                bytes += matrix.bytes();
-            }
-        }
+        bytes += embedding.bytes() + output.as_ref().map_or(0, Fused::bytes);
+        bytes += layers.iter().map(LayerWeights::bytes).sum::<u64>();
         Ok(Self {
             output_norm: vector(gpu, file, "output_norm.weight")?,
             embedding,
             layers,
             output,
-            angles,
             bytes,
         })
     }
@@ -72,19 +113,46 @@ impl Weights {
     }
 }
 
-fn upload_layer(gpu: &Gpu, file: &GgufFile, layer: usize) -> Result<LayerWeights, EngineError> {
-    let name = |part: &str| format!("blk.{layer}.{part}.weight");
+fn upload_layer(
+    gpu: &Gpu,
+    file: &GgufFile,
+    config: &ModelConfig,
+    layer: usize,
+    angles: wgpu::Buffer,
+) -> Result<LayerWeights, EngineError> {
+    let family = config.family();
+    let name = |part: &str| layer_tensor(layer, part);
     let fused = |parts: &[&str]| {
-        let names: Vec<String> = parts.iter().map(|part| name(part)).collect();
+        let names: Vec<String> = parts.iter().map(|part| name(&format!("{part}.weight"))).collect();
         Fused::upload(gpu, file, &names)
     };
+    let norm = |part: &str| vector(gpu, file, &name(part));
+    let norm_if = |has: bool, part: &str| has.then(|| norm(part)).transpose();
+    let bias = |parts: &[(&str, usize)]| biases(gpu, file, layer, parts);
+    let (queries, keys) = (config.heads * config.head, config.kv_heads * config.head);
     Ok(LayerWeights {
-        attention_norm: vector(gpu, file, &name("attn_norm"))?,
+        attention_norm: norm("attn_norm.weight")?,
         qkv: fused(&["attn_q", "attn_k", "attn_v"])?,
+        qkv_bias: bias(&[("attn_q.bias", queries), ("attn_k.bias", keys), ("attn_v.bias", keys)])?,
+        head_norms: match family.head_norms {
+            false => None,
+            true => {
+                let mut both = file.weights(file.require_tensor(&name("attn_q_norm.weight"))?);
+                both.extend(file.weights(file.require_tensor(&name("attn_k_norm.weight"))?));
+                Some(gpu.storage_with("head norms", bytemuck::cast_slice(&both))?)
+            }
+        },
         attention_output: fused(&["attn_output"])?,
-        ffn_norm: vector(gpu, file, &name("ffn_norm"))?,
+        attention_output_bias: bias(&[("attn_output.bias", config.hidden)])?,
+        attention_post_norm: norm_if(family.post_norms, "post_attention_norm.weight")?,
+        ffn_norm: norm("ffn_norm.weight")?,
         gate_up: fused(&["ffn_gate", "ffn_up"])?,
+        gate_up_bias: bias(&[("ffn_gate.bias", config.ffn), ("ffn_up.bias", config.ffn)])?,
         down: fused(&["ffn_down"])?,
+        down_bias: bias(&[("ffn_down.bias", config.hidden)])?,
+        ffn_post_norm: norm_if(family.post_norms, "post_ffw_norm.weight")?,
+        angles,
+        window: config.layer_window(layer),
     })
 }
 
@@ -94,24 +162,23 @@ fn vector(gpu: &Gpu, file: &GgufFile, name: &str) -> Result<wgpu::Buffer, Engine
     Ok(gpu.storage_with(name, bytemuck::cast_slice(&weights))?)
 }
 
-fn angles(
+/// The biases of fused matrices side by side, zeros for those that have none; `None` if none has one.
+fn biases(
+    gpu: &Gpu,
     file: &GgufFile,
-    config: &ModelConfig,
-    positions: usize,
-) -> Result<Vec<[f32; 2]>, EngineError> {
-    const NAME: &str = "rope_freqs.weight";
-    let factors = match file.tensor(NAME) {
-        None => None,
-        Some(entry) if entry.rows == 1 && entry.columns == config.rope / 2 => {
-            Some(file.weights(entry))
-        }
-        Some(entry) => {
-            return Err(GgufError::Tensor {
-                name: NAME.to_owned(),
-                reason: format!("{} factors for {} pairs", entry.columns, config.rope / 2),
+    layer: usize,
+    parts: &[(&str, usize)],
+) -> Result<Option<wgpu::Buffer>, EngineError> {
+    let mut all = Vec::new();
+    let mut any = false;
+    for (part, width) in parts {
+        match file.tensor(&layer_tensor(layer, part)) {
+            Some(entry) => {
+                any = true;
+                all.extend(file.weights(entry));
             }
-            .into());
+            None => all.resize(all.len() + width, 0.0),
         }
-    };
-    Ok(config.rope_angles(positions, factors.as_deref()))
+    }
+    Ok(any.then(|| gpu.storage_with("biases", bytemuck::cast_slice(&all))).transpose()?)
 }

@@ -2,18 +2,41 @@
 
 use super::ops::{self, Heads, Scoring};
 use crate::gguf::GgufFile;
-use crate::llm::{EngineError, ModelConfig};
+use crate::llm::{Activation, EngineError, ModelConfig, tensors};
+
+/// A matrix `[_, columns]` with its bias.
+struct Linear {
+    weights: Vec<f32>,
+    columns: usize,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    fn of(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = ops::matmul(&self.weights, self.columns, x);
+        if let Some(bias) = &self.bias {
+            ops::bias(&mut out, bias);
+        }
+        out
+    }
+}
 
 struct Layer {
     attention_norm: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    output: Vec<f32>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    /// Of queries and of keys.
+    head_norms: Option<(Vec<f32>, Vec<f32>)>,
+    output: Linear,
+    attention_post_norm: Option<Vec<f32>>,
     ffn_norm: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    down: Vec<f32>,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    ffn_post_norm: Option<Vec<f32>>,
+    angles: Vec<[f32; 2]>,
+    scoring: Scoring,
 }
 
 /// A model in plain memory.
@@ -23,7 +46,6 @@ pub struct ReferenceModel {
     layers: Vec<Layer>,
     output_norm: Vec<f32>,
     output: Option<Vec<f32>>,
-    angles: Vec<[f32; 2]>,
 }
 
 /// Keys and values of one sequence, per layer `[positions, kv_heads * head]`.
@@ -40,23 +62,6 @@ impl ReferenceModel {
         let weights = |name: &str| -> Result<Vec<f32>, EngineError> {
             Ok(file.weights(file.require_tensor(name)?))
         };
-        let layers = (0..config.layers)
-            .map(|i| {
-                let part = |name: &str| weights(&format!("blk.{i}.{name}.weight"));
-                Ok(Layer {
-                    attention_norm: part("attn_norm")?,
-                    q: part("attn_q")?,
-                    k: part("attn_k")?,
-                    v: part("attn_v")?,
-                    output: part("attn_output")?,
-                    ffn_norm: part("ffn_norm")?,
-                    gate: part("ffn_gate")?,
-                    up: part("ffn_up")?,
-                    down: part("ffn_down")?,
-                })
-            })
-            .collect::<Result<Vec<_>, EngineError>>()?;
-        let factors = file.tensor("rope_freqs.weight").map(|t| file.weights(t));
         Ok(Self {
             embedding: weights("token_embd.weight")?,
             output_norm: weights("output_norm.weight")?,
@@ -64,8 +69,9 @@ impl ReferenceModel {
                 true => None,
                 false => Some(weights("output.weight")?),
             },
-            angles: config.rope_angles(positions, factors.as_deref()),
-            layers,
+            layers: (0..config.layers)
+                .map(|index| Layer::from_gguf(file, &config, index, positions))
+                .collect::<Result<_, _>>()?,
             config,
         })
     }
@@ -73,7 +79,9 @@ impl ReferenceModel {
     /// Input embeddings of `ids`.
     #[must_use]
     pub fn embed(&self, ids: &[u32]) -> Vec<f32> {
-        ops::embed(&self.embedding, self.config.hidden, ids)
+        let mut x = ops::embed(&self.embedding, self.config.hidden, ids);
+        ops::scale(&mut x, self.config.embedding_scale);
+        x
     }
 
     /// Runs rows `[tokens, hidden]` through all layers, after what is in `cache`, and returns the
@@ -90,24 +98,39 @@ impl ReferenceModel {
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = ops::rms_norm(&x, &layer.attention_norm, c.epsilon);
             let attended = self.attend(layer, &normed, &mut cache.layers[index], cache.positions);
-            ops::add(&mut x, &ops::matmul(&layer.output, c.heads * c.head, &attended));
+            let branch = layer.output.of(&attended);
+            ops::add(&mut x, &self.post_normed(branch, layer.attention_post_norm.as_deref()));
             let normed = ops::rms_norm(&x, &layer.ffn_norm, c.epsilon);
-            let gate = ops::matmul(&layer.gate, c.hidden, &normed);
-            let up = ops::matmul(&layer.up, c.hidden, &normed);
-            let gate_up: Vec<f32> = gate
-                .chunks_exact(c.ffn)
-                .zip(up.chunks_exact(c.ffn))
-                .flat_map(|(g, u)| g.iter().chain(u))
-                .copied()
-                .collect();
-            let gated = ops::silu_mul(&gate_up, c.ffn);
-            ops::add(&mut x, &ops::matmul(&layer.down, c.ffn, &gated));
+            let branch = self.feed_forward(layer, &normed);
+            ops::add(&mut x, &self.post_normed(branch, layer.ffn_post_norm.as_deref()));
             if let Some(v) = reflections.get(index) {
                 ops::reflect(&mut x, v);
             }
         }
         cache.positions += x.len() / c.hidden;
         ops::rms_norm(&x, &self.output_norm, c.epsilon)
+    }
+
+    fn post_normed(&self, branch: Vec<f32>, norm: Option<&[f32]>) -> Vec<f32> {
+        match norm {
+            Some(weight) => ops::rms_norm(&branch, weight, self.config.epsilon),
+            None => branch,
+        }
+    }
+
+    fn feed_forward(&self, layer: &Layer, normed: &[f32]) -> Vec<f32> {
+        let ffn = self.config.ffn;
+        let (gate, up) = (layer.gate.of(normed), layer.up.of(normed));
+        let gate_up: Vec<f32> = gate
+            .chunks_exact(ffn)
+            .zip(up.chunks_exact(ffn))
+            .flat_map(|(g, u)| g.iter().chain(u))
+            .copied()
+            .collect();
+        layer.down.of(&match self.config.family().activation {
+            Activation::Silu => ops::silu_mul(&gate_up, ffn),
+            Activation::Gelu => ops::gelu_mul(&gate_up, ffn),
+        })
     }
 
     fn attend(
@@ -118,22 +141,26 @@ impl ReferenceModel {
         first: usize,
     ) -> Vec<f32> {
         let c = &self.config;
-        let mut q = ops::matmul(&layer.q, c.hidden, normed);
-        let mut k = ops::matmul(&layer.k, c.hidden, normed);
-        values.extend(ops::matmul(&layer.v, c.hidden, normed));
+        let (mut q, mut k) = (layer.q.of(normed), layer.k.of(normed));
+        values.extend(layer.v.of(normed));
+        if let Some((q_norm, k_norm)) = &layer.head_norms {
+            q = ops::rms_norm(&q, q_norm, c.epsilon);
+            k = ops::rms_norm(&k, k_norm, c.epsilon);
+        }
         let (q_width, kv_width) = (c.heads * c.head, c.kv_heads * c.head);
-        let angles = |row: usize| &self.angles[(first + row) * (c.rope / 2)..][..c.rope / 2];
+        let half_split = c.family().half_split;
+        let pairs = c.rope.dimensions / 2;
+        let angles = |row: usize| &layer.angles[(first + row) * pairs..][..pairs];
         for (row, k) in k.chunks_exact_mut(kv_width).enumerate() {
-            ops::rope(k, c.head, angles(row), false);
+            ops::rope(k, c.head, angles(row), half_split);
         }
         keys.extend(k);
         let shape = Heads { heads: c.heads, kv_heads: c.kv_heads, head: c.head };
         let mut out = Vec::with_capacity(q.len());
         for (row, q) in q.chunks_exact_mut(q_width).enumerate() {
-            ops::rope(q, c.head, angles(row), false);
+            ops::rope(q, c.head, angles(row), half_split);
             let seen = (first + row + 1) * kv_width;
-            let scoring = Scoring::of_head(c.head);
-            out.extend(ops::attention(q, &keys[..seen], &values[..seen], shape, scoring));
+            out.extend(ops::attention(q, &keys[..seen], &values[..seen], shape, layer.scoring));
         }
         out
     }
@@ -142,6 +169,63 @@ impl ReferenceModel {
     #[must_use]
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let head = self.output.as_ref().unwrap_or(&self.embedding);
-        ops::matmul(head, self.config.hidden, hidden)
+        let mut logits = ops::matmul(head, self.config.hidden, hidden);
+        if self.config.logit_softcap != 0.0 {
+            ops::softcap(&mut logits, self.config.logit_softcap);
+        }
+        logits
+    }
+}
+
+impl Layer {
+    fn from_gguf(
+        file: &GgufFile,
+        config: &ModelConfig,
+        index: usize,
+        positions: usize,
+    ) -> Result<Self, EngineError> {
+        let family = config.family();
+        let optional =
+            |part: &str| file.tensor(&tensors::layer_tensor(index, part)).map(|t| file.weights(t));
+        let weights = |part: &str| -> Result<Vec<f32>, EngineError> {
+            Ok(file.weights(file.require_tensor(&tensors::layer_tensor(index, part))?))
+        };
+        let weights_if = |has: bool, part: &str| has.then(|| weights(part)).transpose();
+        let linear = |part: &str, columns: usize| -> Result<Linear, EngineError> {
+            Ok(Linear {
+                weights: weights(&format!("{part}.weight"))?,
+                columns,
+                bias: optional(&format!("{part}.bias")),
+            })
+        };
+        // The file's factors are for a stretched context, and layers with a window need none.
+        let own_base = config.is_local(index) && config.local_rope != config.rope;
+        let factors = match own_base {
+            true => None,
+            false => tensors::rope_factors(file, config)?,
+        };
+        Ok(Self {
+            attention_norm: weights("attn_norm.weight")?,
+            q: linear("attn_q", config.hidden)?,
+            k: linear("attn_k", config.hidden)?,
+            v: linear("attn_v", config.hidden)?,
+            head_norms: match family.head_norms {
+                true => Some((weights("attn_q_norm.weight")?, weights("attn_k_norm.weight")?)),
+                false => None,
+            },
+            output: linear("attn_output", config.heads * config.head)?,
+            attention_post_norm: weights_if(family.post_norms, "post_attention_norm.weight")?,
+            ffn_norm: weights("ffn_norm.weight")?,
+            gate: linear("ffn_gate", config.hidden)?,
+            up: linear("ffn_up", config.hidden)?,
+            down: linear("ffn_down", config.ffn)?,
+            ffn_post_norm: weights_if(family.post_norms, "post_ffw_norm.weight")?,
+            angles: config.layer_rope(index).angles(positions, factors.as_deref()),
+            scoring: Scoring {
+                scale: config.score_scale,
+                window: config.layer_window(index),
+                softcap: config.score_softcap,
+            },
+        })
     }
 }

@@ -180,6 +180,42 @@ pub fn silu_mul(gate_up: &[f32], columns: usize) -> Vec<f32> {
     out
 }
 
+/// `gelu(gate) * up` of rows `[gate | up]`, each `columns` wide; gelu by its approximation with tanh.
+#[must_use]
+pub fn gelu_mul(gate_up: &[f32], columns: usize) -> Vec<f32> {
+    let gelu = |g: f32| {
+        let inner = (2.0 / std::f32::consts::PI).sqrt() * (g + 0.044_715 * g * g * g);
+        0.5 * g * (1.0 + inner.tanh())
+    };
+    let mut out = Vec::with_capacity(gate_up.len() / 2);
+    for row in gate_up.chunks_exact(2 * columns) {
+        let (gate, up) = row.split_at(columns);
+        out.extend(gate.iter().zip(up).map(|(g, u)| gelu(*g) * u));
+    }
+    out
+}
+
+/// `x[r] += bias` for every row.
+pub fn bias(x: &mut [f32], bias: &[f32]) {
+    for row in x.chunks_exact_mut(bias.len()) {
+        add(row, bias);
+    }
+}
+
+/// `x *= factor`.
+pub fn scale(x: &mut [f32], factor: f32) {
+    for value in x {
+        *value *= factor;
+    }
+}
+
+/// `x = cap * tanh(x / cap)`.
+pub fn softcap(x: &mut [f32], cap: f32) {
+    for value in x {
+        *value = cap * (*value / cap).tanh();
+    }
+}
+
 /// `x += y`.
 pub fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
@@ -219,6 +255,13 @@ mod tests {
         reflect(&mut x, &[0., 1.]);
         assert_eq!(x, [3., -4., 0., -1.]);
         assert_eq!(silu_mul(&[0., 5.], 1), [0.]);
+        assert_eq!(gelu_mul(&[0., 5., 20., 2.], 1), [0., 40.]);
+        bias(&mut x, &[1., 2.]);
+        assert_eq!(x, [4., -2., 1., 1.]);
+        scale(&mut x, 2.);
+        assert_eq!(x, [8., -4., 2., 2.]);
+        softcap(&mut x, 1e-3);
+        assert_eq!(x, [1e-3, -1e-3, 1e-3, 1e-3]);
     }
 
     #[test]
