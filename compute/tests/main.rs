@@ -28,3 +28,5 @@ mod text;
 mod tiny_language;
 #[cfg(test)]
 mod tiny_models;
+#[cfg(test)]
+mod weights_exact;

@@ -1,8 +1,7 @@
 //! Random numbers for tests: seeded, so that a failure repeats.
 
-use half::f16;
 use roadbed_compute::gguf::TensorType;
-use roadbed_compute::gguf::writer::encode;
+use roadbed_compute::gguf::encode::encode;
 
 /// Xorshift; quality does not matter here.
 pub struct Random(u64);
@@ -30,26 +29,6 @@ impl Random {
 
     /// Encoded weights of any type, of size about one.
     pub fn weights(&mut self, kind: TensorType, count: usize) -> Vec<u8> {
-        if let Some(data) = encode(kind, &self.floats(count)) {
-            return data;
-        }
-        // No encoder: random bits everywhere but in the f16 scales, which must be sane numbers.
-        let scales: &[(usize, f32)] = match kind {
-            TensorType::Q5_0 => &[(0, 0.06)],
-            TensorType::Q5_1 => &[(0, 0.06), (2, -1.0)],
-            TensorType::Q4K => &[(0, 0.002), (2, 0.02)],
-            TensorType::Q6K => &[(208, 0.0005)],
-            other => panic!("{other} has an encoder"),
-        };
-        let blocks = count / kind.block_weights();
-        let mut data = Vec::new();
-        for _ in 0..blocks {
-            let mut block: Vec<u8> = (0..kind.block_bytes()).map(|_| self.word() as u8).collect();
-            for (at, scale) in scales {
-                block[*at..at + 2].copy_from_slice(&f16::from_f32(*scale).to_le_bytes());
-            }
-            data.extend(block);
-        }
-        data
+        encode(kind, &self.floats(count))
     }
 }

@@ -1,5 +1,5 @@
-// Eight-bit weights: a block is 32 signed bytes (two vec4<u32>) and one f16 scale, two scales to a
-// word, every row starting at a whole word.
+// Eight-bit levels, -128 to 127: a block is 32 signed bytes (four vec2<u32>) and one f16 scale, two
+// scales to a word, every row starting at a whole word.
 @group(0) @binding(2) var<storage, read> quants: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>;
 
@@ -9,12 +9,14 @@ fn scale_of(row: u32, block: u32) -> vec2<f32> {
     return vec2<f32>(select(pair.x, pair.y, (block & 1u) == 1u), 0.0);
 }
 
-fn signed_bytes(word: u32) -> vec4<f32> {
-    let spread = vec4<i32>(bitcast<i32>(word)) << vec4<u32>(24u, 16u, 8u, 0u);
-    return vec4<f32>(spread >> vec4<u32>(24u));
+fn packed8(row: u32, block: u32, part: u32) -> vec2<u32> {
+    return quants[(row * (matrix.columns >> 5u) + block) * 4u + part];
+}
+
+fn part_factor(row: u32, block: u32, part: u32) -> i32 {
+    return 1;
 }
 
 fn levels8(row: u32, block: u32, part: u32) -> Eight {
-    let words = quants[(row * (matrix.columns >> 5u) + block) * 4u + part];
-    return Eight(signed_bytes(words.x), signed_bytes(words.y));
+    return unpack_signed_bytes(packed8(row, block, part));
 }

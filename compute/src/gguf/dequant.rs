@@ -47,8 +47,26 @@ fn decode_block(kind: TensorType, block: &[u8], out: &mut Vec<f32>) {
             out.extend(block[2..34].iter().map(|q| f32::from(q.cast_signed()) * d));
         }
         TensorType::Q4K => decode_q4k(block, out),
+        TensorType::Q5K => decode_q5k(block, out),
         TensorType::Q6K => decode_q6k(block, out),
+        TensorType::Mxfp4 => {
+            let d = e8m0_half(block[0]);
+            nibbles(&block[1..17], out, |q, _| d * f32::from(E2M1_DOUBLED[usize::from(q)]));
+        }
     }
+}
+
+/// Twice the values of the sixteen e2m1 codes, which are then whole numbers.
+pub const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of 2^(e - 127), to go with [`E2M1_DOUBLED`]; ggml's `ggml_e8m0_to_fp32_half`.
+#[must_use]
+pub fn e8m0_half(e: u8) -> f32 {
+    f32::from_bits(match e {
+        // Below the smallest normal f32: 2^-128 and 2^-127.
+        0 | 1 => 0x0020_0000 << e,
+        _ => u32::from(e - 1) << 23,
+    })
 }
 
 /// 32 nibbles of 16 bytes: first all low halves, then all high ones.
@@ -63,9 +81,9 @@ fn fifth_bits(bytes: &[u8]) -> impl Fn(usize) -> u8 {
     move |i| if bits >> i & 1 == 1 { 16 } else { 0 }
 }
 
-/// The six-bit scale and minimum of sub-block `j` of a Q4_K block, from its 12 packed bytes.
+/// The six-bit scale and minimum of sub-block `j` of a Q4_K or Q5_K block, from its 12 packed bytes.
 #[must_use]
-pub fn q4k_scale_min(packed: &[u8], j: usize) -> (u8, u8) {
+pub fn k_scale_min(packed: &[u8], j: usize) -> (u8, u8) {
     if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {
@@ -81,10 +99,23 @@ fn decode_q4k(block: &[u8], out: &mut Vec<f32>) {
     let (packed, quants) = (&block[4..16], &block[16..144]);
     for (pair, chunk) in quants.chunks_exact(32).enumerate() {
         for (half, shift) in [(0, 0), (1, 4)] {
-            let (scale, minimum) = q4k_scale_min(packed, 2 * pair + half);
+            let (scale, minimum) = k_scale_min(packed, 2 * pair + half);
             let (d, m) = (d * f32::from(scale), min * f32::from(minimum));
             out.extend(chunk.iter().map(|q| d * f32::from(q >> shift & 15) - m));
         }
+    }
+}
+
+fn decode_q5k(block: &[u8], out: &mut Vec<f32>) {
+    let (d, min) = (half_at(block, 0), half_at(block, 2));
+    let (packed, fifth, quants) = (&block[4..16], &block[16..48], &block[48..176]);
+    for sub in 0..8 {
+        let (scale, minimum) = k_scale_min(packed, sub);
+        let (d, m) = (d * f32::from(scale), min * f32::from(minimum));
+        out.extend((0..32).map(|i| {
+            let four = quants[sub / 2 * 32 + i] >> (sub % 2 * 4) & 15;
+            d * f32::from(four | (fifth[i] >> sub & 1) << 4) - m
+        }));
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod cursor;
 pub mod dequant;
+pub mod encode;
 mod error;
 mod tensor;
 mod value;

@@ -14,11 +14,14 @@ pub enum TensorType {
     Q5_1,
     Q8_0,
     Q4K,
+    Q5K,
     Q6K,
+    /// Four-bit floats (e2m1) with a power of two per 32 (e8m0), of the OCP microscaling formats.
+    Mxfp4,
 }
 
 impl TensorType {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -28,7 +31,9 @@ impl TensorType {
         Self::Q5_1,
         Self::Q8_0,
         Self::Q4K,
+        Self::Q5K,
         Self::Q6K,
+        Self::Mxfp4,
     ];
 
     /// The number of this type in a file.
@@ -43,8 +48,10 @@ impl TensorType {
             Self::Q5_1 => 7,
             Self::Q8_0 => 8,
             Self::Q4K => 12,
+            Self::Q5K => 13,
             Self::Q6K => 14,
             Self::Bf16 => 30,
+            Self::Mxfp4 => 39,
         }
     }
 
@@ -58,8 +65,8 @@ impl TensorType {
     pub fn block_weights(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q4K | Self::Q6K => 256,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Mxfp4 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
@@ -74,7 +81,9 @@ impl TensorType {
             Self::Q5_1 => 24,
             Self::Q8_0 => 34,
             Self::Q4K => 144,
+            Self::Q5K => 176,
             Self::Q6K => 210,
+            Self::Mxfp4 => 17,
         }
     }
 }
@@ -91,7 +100,9 @@ impl fmt::Display for TensorType {
             Self::Q5_1 => "Q5_1",
             Self::Q8_0 => "Q8_0",
             Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
+            Self::Mxfp4 => "MXFP4",
         })
     }
 }

@@ -1,11 +1,8 @@
 //! Writing GGUF files: small models for tests and synthetic models for measurements.
-//!
-//! The encoders are simple and correct rather than best: nearest rounding per block, no search.
 
 use std::io::{self, Write};
 
-use half::{bf16, f16};
-
+use super::encode::encode;
 use super::error::GgufError;
 use super::tensor::TensorType;
 
@@ -89,7 +86,7 @@ impl GgufWriter {
 
     /// Adds a matrix `[rows, columns]` (or a vector, with one row), encoding it as `kind`.
     ///
-    /// Fails if `columns` is no whole number of blocks of `kind`, or `kind` has no encoder.
+    /// Fails if `columns` is no whole number of blocks of `kind`.
     pub fn tensor(
         &mut self,
         name: &str,
@@ -104,7 +101,7 @@ impl GgufWriter {
         {
             return Err(bad(format!("{columns} columns do not fit {kind} blocks")));
         }
-        let data = encode(kind, weights).ok_or_else(|| bad(format!("{kind} has no encoder")))?;
+        let data = encode(kind, weights);
         Ok(self.encoded_tensor(name, kind, columns, weights.len() / columns, data))
     }
 
@@ -234,56 +231,4 @@ impl Write for Counted<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
-}
-
-/// Encodes weights as F32, F16, BF16, Q4_0, Q4_1 or Q8_0; `None` for types nothing here writes.
-#[must_use]
-pub fn encode(kind: TensorType, weights: &[f32]) -> Option<Vec<u8>> {
-    let blocks = weights.chunks_exact(32);
-    Some(match kind {
-        TensorType::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
-        TensorType::F16 => weights.iter().flat_map(|w| f16::from_f32(*w).to_le_bytes()).collect(),
-        TensorType::Bf16 => weights.iter().flat_map(|w| bf16::from_f32(*w).to_le_bytes()).collect(),
-        TensorType::Q4_0 => blocks.flat_map(encode_q4_0).collect(),
-        TensorType::Q4_1 => blocks.flat_map(encode_q4_1).collect(),
-        TensorType::Q8_0 => blocks.flat_map(encode_q8_0).collect(),
-        TensorType::Q5_0 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q6K => return None,
-    })
-}
-
-fn level(weight: f32, scale: f32, low: f32, high: f32) -> i32 {
-    if scale == 0.0 {
-        return 0;
-    }
-    (weight / scale).round().clamp(low, high) as i32
-}
-
-fn pack_nibbles(levels: impl Fn(usize) -> i32) -> impl Iterator<Item = u8> {
-    (0..16).map(move |i| (levels(i) | levels(i + 16) << 4) as u8)
-}
-
-fn encode_q4_0(block: &[f32]) -> Vec<u8> {
-    let largest = block.iter().fold(0.0_f32, |m, w| if w.abs() > m.abs() { *w } else { m });
-    let d = f16::from_f32(largest / -8.0);
-    let mut out = d.to_le_bytes().to_vec();
-    out.extend(pack_nibbles(|i| level(block[i], d.to_f32(), -8.0, 7.0) + 8));
-    out
-}
-
-fn encode_q4_1(block: &[f32]) -> Vec<u8> {
-    let low = block.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let (d, m) = (f16::from_f32((high - low) / 15.0), f16::from_f32(low));
-    let mut out = d.to_le_bytes().to_vec();
-    out.extend(m.to_le_bytes());
-    out.extend(pack_nibbles(|i| level(block[i] - m.to_f32(), d.to_f32(), 0.0, 15.0)));
-    out
-}
-
-fn encode_q8_0(block: &[f32]) -> Vec<u8> {
-    let largest = block.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
-    let d = f16::from_f32(largest / 127.0);
-    let mut out = d.to_le_bytes().to_vec();
-    out.extend(block.iter().map(|w| level(*w, d.to_f32(), -127.0, 127.0) as i8 as u8));
-    out
 }

@@ -6,21 +6,45 @@
 use super::{Binding, Kernel};
 use Binding::{Read, ReadWrite, Uniform};
 
-/// How weights lie in GPU memory; each has its `shaders/lib/weights_*.wgsl`.
+/// How weights lie in GPU memory: levels and scales apart, both described in `shaders/lib/`.
+///
+/// Each decodes to exactly the f32 of ggml's formula, whether a kernel multiplies and adds in one
+/// rounding or two: every product of level and scale is exact in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightFormat {
     F32,
     F16,
-    /// 32 signed bytes and an f16 scale.
+    Bf16,
+    /// Signed bytes, an f16 scale per 32.
     Q8,
-    /// 32 nibbles, an f16 scale and an f16 offset.
+    /// Four bits, an f16 scale and an f16 offset per 32.
     Q4,
-    /// 32 nibbles, an f32 scale and an f32 offset.
-    Q4S,
+    /// Five bits, an f16 scale and an f16 offset per 32.
+    Q5,
+    /// Four bits, a six-bit scale and minimum per 32, two f16 factors per 256.
+    Q4K,
+    /// Five bits, scales as in `Q4K`.
+    Q5K,
+    /// Six bits, an eight-bit scale per 16, an f16 factor per 256.
+    Q6K,
+    /// Four-bit floats, a power of two per 32.
+    Mxfp4,
 }
 
 impl WeightFormat {
-    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Q8, Self::Q4, Self::Q4S];
+    /// In the order of the kernels' table.
+    pub const ALL: [Self; 10] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q8,
+        Self::Q4,
+        Self::Q5,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::Mxfp4,
+    ];
 }
 
 /// How a kernel shares its work out.
@@ -69,11 +93,11 @@ struct WeightKernels {
 }
 
 macro_rules! weight_kernels {
-    ($name:literal, $file:literal) => {
+    ($name:literal, $($part:literal),+) => {
         WeightKernels {
             embed: Kernel {
                 name: concat!("embed_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "embed.wgsl"),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "embed.wgsl"),
                 entry: "main",
                 bindings: WEIGHTS,
                 constants: GROUP,
@@ -81,7 +105,7 @@ macro_rules! weight_kernels {
             },
             matvec_lane: Kernel {
                 name: concat!("matvec_lane_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "matvec_lane.wgsl"),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "matvec_lane.wgsl"),
                 entry: "main",
                 bindings: WEIGHTS,
                 constants: LANE,
@@ -89,7 +113,7 @@ macro_rules! weight_kernels {
             },
             matvec_tree: Kernel {
                 name: concat!("matvec_tree_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "matvec_tree.wgsl"),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "matvec_tree.wgsl"),
                 entry: "main",
                 bindings: WEIGHTS,
                 constants: SHARED_ROW,
@@ -97,7 +121,7 @@ macro_rules! weight_kernels {
             },
             matmul_lane: Kernel {
                 name: concat!("matmul_lane_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "matmul_lane.wgsl"),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "matmul_lane.wgsl"),
                 entry: "main",
                 bindings: WEIGHTS,
                 constants: LANE,
@@ -105,7 +129,7 @@ macro_rules! weight_kernels {
             },
             matmul_tile: Kernel {
                 name: concat!("matmul_tile_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $file, "matmul_tile.wgsl"),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "matmul_tile.wgsl"),
                 entry: "main",
                 bindings: WEIGHTS,
                 constants: &[],
@@ -115,12 +139,17 @@ macro_rules! weight_kernels {
     };
 }
 
-static WEIGHT_KERNELS: [WeightKernels; 5] = [
+static WEIGHT_KERNELS: [WeightKernels; WeightFormat::ALL.len()] = [
     weight_kernels!("f32", "lib/weights_f32.wgsl"),
     weight_kernels!("f16", "lib/weights_f16.wgsl"),
+    weight_kernels!("bf16", "lib/weights_bf16.wgsl"),
     weight_kernels!("q8", "lib/weights_q8.wgsl"),
-    weight_kernels!("q4", "lib/weights_q4.wgsl"),
-    weight_kernels!("q4s", "lib/weights_q4s.wgsl"),
+    weight_kernels!("q4", "lib/levels_4bit.wgsl", "lib/scales_pair.wgsl"),
+    weight_kernels!("q5", "lib/levels_5bit.wgsl", "lib/scales_pair.wgsl"),
+    weight_kernels!("q4k", "lib/levels_4bit.wgsl", "lib/scales_super.wgsl"),
+    weight_kernels!("q5k", "lib/levels_5bit.wgsl", "lib/scales_super.wgsl"),
+    weight_kernels!("q6k", "lib/weights_q6k.wgsl"),
+    weight_kernels!("mxfp4", "lib/weights_mxfp4.wgsl"),
 ];
 
 /// A kernel that works on whole rows, once per method.
@@ -274,14 +303,8 @@ pub static SOFTCAP: Kernel = Kernel {
 };
 
 fn of_format(format: WeightFormat) -> &'static WeightKernels {
-    let [f32, f16, q8, q4, q4s] = &WEIGHT_KERNELS;
-    match format {
-        WeightFormat::F32 => f32,
-        WeightFormat::F16 => f16,
-        WeightFormat::Q8 => q8,
-        WeightFormat::Q4 => q4,
-        WeightFormat::Q4S => q4s,
-    }
+    // The table is in the order of the formats; a test holds it there.
+    &WEIGHT_KERNELS[format as usize]
 }
 
 fn of_method(pair: &'static [Kernel; 2], method: Method) -> &'static Kernel {
@@ -366,7 +389,8 @@ mod tests {
 
     #[test]
     fn formats_are_in_their_places() {
-        for (format, name) in WeightFormat::ALL.into_iter().zip(["f32", "f16", "q8", "q4", "q4s"]) {
+        for format in WeightFormat::ALL {
+            let name = format!("{format:?}").to_lowercase();
             assert_eq!(embed(format).name, format!("embed_{name}"));
             assert_eq!(matvec(format, Method::Lane).name, format!("matvec_lane_{name}"));
         }

@@ -72,6 +72,8 @@ impl Noise {
             TensorType::Q5_1 => self.offset(count, spread / 9.23, -15.5, 20, into),
             // Level times 6-bit scale, less 6-bit minimum: with the minimum's unit at 7.5 scales the mean is 0.
             TensorType::Q4K => self.offset(count, spread / 258.2, 7.5, 140, into),
+            TensorType::Q5K => self.offset(count, spread / 526.9, 15.5, 172, into),
+            TensorType::Mxfp4 => self.microscaled(count, spread / 5.852, into),
             // Levels -32..=31 times signed 8-bit scales; the scale stands behind the bits.
             TensorType::Q6K => {
                 for _ in 0..count {
@@ -79,6 +81,18 @@ impl Noise {
                     into.extend(f16::from_f32(spread / 1366.0).to_le_bytes());
                 }
             }
+        }
+    }
+
+    /// Blocks of e2m1 codes, whose doubled values have a scale of half a power of two: two neighbouring
+    /// powers are mixed so that the variance comes out as that of `scale`.
+    fn microscaled(&mut self, count: usize, scale: f32, into: &mut Vec<u8>) {
+        let low = scale.log2().floor();
+        let larger_share = ((scale / low.exp2()).powi(2) - 1.0) / 3.0;
+        for _ in 0..count {
+            let larger = (self.word() >> 40) as f32 / (1 << 24) as f32;
+            into.push((low + 128.0) as u8 + u8::from(larger < larger_share));
+            self.bytes(16, into);
         }
     }
 
