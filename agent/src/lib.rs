@@ -24,6 +24,8 @@ pub mod faces;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 #[cfg(feature = "gpu")]
+pub mod grammar;
+#[cfg(feature = "gpu")]
 pub mod miner;
 #[cfg(feature = "gpu")]
 pub mod proof;

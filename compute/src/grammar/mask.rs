@@ -14,6 +14,12 @@ impl TokenMask {
         Self { words: vec![0; count.div_ceil(32)] }
     }
 
+    /// Bit `id % 32` of word `id / 32` says whether `id` is in the set.
+    #[must_use]
+    pub const fn from_words(words: Vec<u32>) -> Self {
+        Self { words }
+    }
+
     /// Adds a token; an id outside the vocabulary stays outside.
     pub fn allow(&mut self, id: u32) {
         if let Some(word) = self.words.get_mut(id as usize / 32) {

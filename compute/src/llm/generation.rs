@@ -13,6 +13,8 @@ use super::request::{
 };
 use super::sampling::{LogSoftmax, Sampler};
 use super::stream::TextStream;
+use crate::grammar::{Grammar, GrammarFault, GrammarState};
+use crate::tokenizer::Tokenizer;
 
 impl Engine {
     /// Generates, handing every token to `on_token`; `ControlFlow::Break` cancels.
@@ -108,11 +110,16 @@ impl Engine {
     }
 }
 
+fn off_grammar(fault: GrammarFault) -> EngineError {
+    bad("response_format", fault.0)
+}
+
 /// A generation in progress.
 struct Run<'r> {
     request: &'r GenerateRequest,
     stream: TextStream<'r>,
     sampler: Sampler,
+    grammar: Option<Box<dyn GrammarState>>,
     ids: Vec<u32>,
     text: String,
     logprobs: Vec<PositionLogprobs>,
@@ -128,6 +135,7 @@ impl<'r> Run<'r> {
             request,
             stream: TextStream::new(&request.stop),
             sampler: Sampler::new(&request.sampling, &request.prompt_ids),
+            grammar: request.grammar.as_ref().map(Grammar::start),
             ids: Vec::new(),
             text: String::new(),
             logprobs: Vec::new(),
@@ -148,21 +156,33 @@ impl<'r> Run<'r> {
         let enforced = self.request.enforced_ids.as_ref();
         let id = match enforced.and_then(|ids| ids.get(index)) {
             Some(id) => *id,
-            None => self.sampler.draw(logits, None, index),
+            None => {
+                let allowed = self.grammar.as_mut().map(|g| g.allowed()).transpose();
+                let allowed = allowed.map_err(off_grammar)?;
+                self.sampler.draw(logits, allowed.as_ref(), index)
+            }
         };
         self.sampler.took(id);
+        if enforced.is_none()
+            && let Some(grammar) = &mut self.grammar
+        {
+            grammar.take(id).map_err(off_grammar)?;
+        }
         self.ids.push(id);
         if let Some(top) = self.request.top_logprobs {
             self.logprobs.push(LogSoftmax::new(logits).position(id, top));
         }
         let tokenizer = engine.tokenizer().ok();
-        let bytes = tokenizer.filter(|t| !t.is_control(id)).map_or(&[][..], |t| t.bytes(id));
+        let shown =
+            |t: &&Tokenizer| !t.is_control(id) || (self.request.keep_control && !t.is_end(id));
+        let bytes = tokenizer.filter(shown).map_or(&[][..], |t| t.bytes(id));
         let (text, stopped) = self.stream.push(bytes);
         self.text.push_str(&text);
         let flow = on_token(TokenEvent { index, id, text: &text, logprobs: self.logprobs.last() });
         let ended = enforced.is_none()
             && !self.request.ignore_end
-            && tokenizer.is_some_and(|t| t.is_end(id));
+            && (tokenizer.is_some_and(|t| t.is_end(id))
+                || self.grammar.as_ref().is_some_and(|grammar| grammar.is_complete()));
         self.cut = stopped || flow.is_break();
         Ok(if flow.is_break() {
             Some(FinishReason::Cancelled)

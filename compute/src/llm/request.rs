@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::grammar::Grammar;
+
 /// Most logprobs a request may ask for per position (OpenAI's limit is 20; replay checks use 5).
 pub const TOP_LOGPROBS_MAX: usize = 64;
 /// Most stop strings a request may carry; OpenAI allows 4, we are lenient but bounded.
@@ -105,6 +107,11 @@ pub struct GenerateRequest {
     pub ignore_end: bool,
     /// Replay: these ids are taken whatever the model prefers, and their logprobs returned.
     pub enforced_ids: Option<Vec<u32>>,
+    /// The form the answer must have; it ends where the grammar does.
+    pub grammar: Option<Grammar>,
+    /// Control tokens are part of the text, but for those that end it: some models mark tool calls
+    /// with them.
+    pub keep_control: bool,
 }
 
 /// A token and its natural-log probability.
