@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use roadbed_compute::gpu::{Gpu, GpuError};
 use roadbed_compute::kernels::llm::{self, Method, WeightFormat};
+use roadbed_compute::kernels::matvec::MatvecVariant;
 use roadbed_compute::llm::packing;
 use roadbed_compute::llm::params::{MatrixShape, Step};
 
@@ -18,6 +19,16 @@ fn cpu_seconds() -> f64 {
         stat.split(' ').skip(13).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / 100.0
 }
+
+/// Weight rows, columns and rows of activations.
+const SHAPES: [(u32, u32, u32); 6] = [
+    (4096, 1536, 1),
+    (4096, 1536, 2),
+    (4096, 1536, 4),
+    (4096, 1536, 8),
+    (1536, 576, 32),
+    (1536, 576, 64),
+];
 
 struct Case {
     format: WeightFormat,
@@ -42,16 +53,12 @@ fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
         &gpu.storage("x", u64::from(x_rows * columns) * 4)?,
         &gpu.storage("out", u64::from(x_rows * rows) * 4)?,
     ];
-    let lanes = (columns / 32).next_power_of_two().clamp(8, 32);
+    let vector = MatvecVariant::of(method, columns as usize);
     let (pipeline, groups) = match (x_rows, method) {
-        (1, Method::Lane) => (
-            gpu.pipeline(llm::matvec(format, method), &[])?,
-            [rows.div_ceil(llm::MATVEC_LANE_ROWS), 1, 1],
-        ),
-        (1, Method::Group) => {
-            let constants = [("LANES", f64::from(lanes))];
-            let pipeline = gpu.pipeline(llm::matvec(format, method), &constants)?;
-            (pipeline, [rows.div_ceil(64 / lanes), 1, 1])
+        (1..=8, _) => {
+            let sharing = MatvecVariant::x_rows(x_rows);
+            let pipeline = gpu.pipeline(vector.kernel(format), &vector.constants(sharing))?;
+            (pipeline, [vector.groups(rows), 1, x_rows.div_ceil(sharing)])
         }
         (_, Method::Lane) => {
             let pipeline = gpu.pipeline(llm::matmul(format, method), &[])?;
@@ -97,7 +104,7 @@ fn main() -> Result<(), GpuError> {
     let only = std::env::args().nth(2).unwrap_or_default();
     for method in [Method::Lane, Method::Group] {
         for format in WeightFormat::ALL {
-            for (rows, columns, x_rows) in [(4096, 1536, 1), (1536, 576, 32), (1536, 576, 64)] {
+            for (rows, columns, x_rows) in SHAPES {
                 let label = format!("{format:?} {method:?} {rows}x{columns} by {x_rows}");
                 if !label.contains(&only) {
                     continue;

@@ -17,6 +17,8 @@ mod kernels_static;
 #[cfg(test)]
 mod layers_equal;
 #[cfg(test)]
+mod matvec_equal;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod proof;

@@ -3,6 +3,7 @@
 //! A weight kernel exists once per format and method. Methods are chosen by what kind of adapter it
 //! is: on a CPU driver a lane works alone, on a GPU lanes share rows and memory. Never by a GPU's name.
 
+use super::matvec::Sharing;
 use super::{Binding, Kernel};
 use Binding::{Read, ReadWrite, Uniform};
 
@@ -75,8 +76,6 @@ const GROUP: &[(&str, f64)] = &[("WORKGROUP", 64.0)];
 const SHARED_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 16.0)];
 const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 64.0)];
 
-/// Weight rows one workgroup of `matvec_lane.wgsl` covers: eight lanes of four.
-pub const MATVEC_LANE_ROWS: u32 = 32;
 /// Weight rows and activation rows one workgroup of `matmul_lane.wgsl` covers.
 pub const MATMUL_LANE_ROWS: u32 = 32;
 pub const MATMUL_LANE_X_ROWS: u32 = 8;
@@ -105,7 +104,14 @@ macro_rules! weight_kernels {
             },
             matvec_lane: Kernel {
                 name: concat!("matvec_lane_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "matvec_lane.wgsl"),
+                source: crate::wgsl!(
+                    "lib/step.wgsl",
+                    "lib/matrix.wgsl",
+                    $($part),+,
+                    "lib/sum_lane.wgsl",
+                    "lib/matvec_rows.wgsl",
+                    "matvec.wgsl"
+                ),
                 entry: "main",
                 bindings: WEIGHTS,
                 constants: LANE,
@@ -113,7 +119,14 @@ macro_rules! weight_kernels {
             },
             matvec_tree: Kernel {
                 name: concat!("matvec_tree_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "matvec_tree.wgsl"),
+                source: crate::wgsl!(
+                    "lib/step.wgsl",
+                    "lib/matrix.wgsl",
+                    $($part),+,
+                    "lib/sum_tree.wgsl",
+                    "lib/matvec_rows.wgsl",
+                    "matvec.wgsl"
+                ),
                 entry: "main",
                 bindings: WEIGHTS,
                 constants: SHARED_ROW,
@@ -321,12 +334,12 @@ pub fn embed(format: WeightFormat) -> &'static Kernel {
     &of_format(format).embed
 }
 
-/// Rows of activations, one by one, times a matrix.
+/// Few rows of activations times a matrix; see [`super::matvec::MatvecVariant`].
 #[must_use]
-pub fn matvec(format: WeightFormat, method: Method) -> &'static Kernel {
-    match method {
-        Method::Lane => &of_format(format).matvec_lane,
-        Method::Group => &of_format(format).matvec_tree,
+pub fn matvec(format: WeightFormat, sharing: Sharing) -> &'static Kernel {
+    match sharing {
+        Sharing::Lane => &of_format(format).matvec_lane,
+        Sharing::Tree => &of_format(format).matvec_tree,
     }
 }
 
@@ -392,7 +405,7 @@ mod tests {
         for format in WeightFormat::ALL {
             let name = format!("{format:?}").to_lowercase();
             assert_eq!(embed(format).name, format!("embed_{name}"));
-            assert_eq!(matvec(format, Method::Lane).name, format!("matvec_lane_{name}"));
+            assert_eq!(matvec(format, Sharing::Lane).name, format!("matvec_lane_{name}"));
         }
     }
 }

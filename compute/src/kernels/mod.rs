@@ -7,6 +7,7 @@
 
 pub mod hash;
 pub mod llm;
+pub mod matvec;
 pub mod poc;
 
 /// WGSL text joined from files under `shaders/`.

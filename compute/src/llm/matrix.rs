@@ -3,6 +3,7 @@
 use crate::gguf::{GgufFile, TensorEntry};
 use crate::gpu::{Gpu, GpuError};
 use crate::kernels::llm::{self, Method, WeightFormat};
+use crate::kernels::matvec::MatvecVariant;
 
 use super::error::EngineError;
 use super::op::{Grid, Op, Variant};
@@ -128,29 +129,34 @@ impl Matrix {
         out: &wgpu::Buffer,
         target: Target,
     ) -> Result<Vec<Op>, GpuError> {
-        let (vector_constants, vector_rows) = vector_shape(method, self.columns);
+        let vector = MatvecVariant::of(method, self.columns);
         self.shards
             .iter()
             .map(|shard| {
                 let shape = gpu.uniform("matrix", &self.shape(shard, target))?;
                 let rows = shard.rows as u32;
                 let buffers = [step, &shape, &shard.quants, &shard.scales, x, out];
-                let one = gpu.pipeline(llm::matvec(self.format, method), &vector_constants)?;
                 let many = gpu.pipeline(llm::matmul(self.format, method), &[])?;
-                let bind_group = gpu.bind(&one, &buffers)?;
+                let bind_group = gpu.bind(&many, &buffers)?;
+                let few = |x_rows: u32| -> Result<Variant, GpuError> {
+                    let constants = vector.constants(x_rows);
+                    Ok(Variant {
+                        pipeline: gpu.pipeline(vector.kernel(self.format), &constants)?,
+                        bind_group: bind_group.clone(),
+                        grid: Grid::Folded {
+                            groups: vector.groups(rows),
+                            x_rows,
+                            selecting: target.selecting,
+                        },
+                    })
+                };
                 let (tile_rows, tile_x) = match method {
                     Method::Lane => (llm::MATMUL_LANE_ROWS, llm::MATMUL_LANE_X_ROWS),
                     Method::Group => (llm::MATMUL_TILE, llm::MATMUL_TILE),
                 };
                 Ok(Op::Product {
-                    decode: Variant {
-                        pipeline: one,
-                        bind_group: bind_group.clone(),
-                        grid: Grid::Folded {
-                            groups: rows.div_ceil(vector_rows),
-                            selecting: target.selecting,
-                        },
-                    },
+                    decode: [few(1)?, few(2)?, few(4)?, few(8)?],
+                    selecting: target.selecting,
                     prefill: Variant {
                         pipeline: many,
                         bind_group,
@@ -187,18 +193,6 @@ impl Matrix {
                 }))
             })
             .collect()
-    }
-}
-
-/// Constants of the matvec kernel and the weight rows one workgroup of it covers.
-fn vector_shape(method: Method, columns: usize) -> (Vec<(&'static str, f64)>, u32) {
-    match method {
-        Method::Lane => (vec![], llm::MATVEC_LANE_ROWS),
-        Method::Group => {
-            let blocks = (columns / packing::BLOCK) as u32;
-            let lanes = blocks.next_power_of_two().clamp(8, 32);
-            (vec![("LANES", f64::from(lanes))], 64 / lanes)
-        }
     }
 }
 

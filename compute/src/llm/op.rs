@@ -22,8 +22,8 @@ const GROUPS_MAX: u32 = 65_535;
 /// How many workgroups a dispatch needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Grid {
-    /// `groups` workgroups, folded if many, for every row.
-    Folded { groups: u32, selecting: bool },
+    /// `groups` workgroups, folded if many, for every group of `x_rows` rows.
+    Folded { groups: u32, x_rows: u32, selecting: bool },
     /// `across` workgroups for every row.
     Elements { across: u32 },
     /// `across` workgroups for every group of `rows_per_tile` rows.
@@ -43,9 +43,9 @@ impl Grid {
     fn size(self, step: &Step) -> [u32; 3] {
         let rows = |selecting: bool| if selecting { step.selected } else { step.rows };
         match self {
-            Self::Folded { groups, selecting } => {
+            Self::Folded { groups, x_rows, selecting } => {
                 let [x, y, _] = fold(groups);
-                [x, y, rows(selecting)]
+                [x, y, rows(selecting).div_ceil(x_rows)]
             }
             Self::Elements { across } => [across, step.rows, 1],
             Self::Tiles { across, rows_per_tile, selecting } => {
@@ -73,10 +73,12 @@ impl Variant {
 
 pub(super) enum Op {
     Single(Variant),
-    /// A matrix product: one kernel per phase.
+    /// A matrix product: kernels per phase, and for decoding per number of rows that share a reading
+    /// of the weights (1, 2, 4, 8). A row's result is the same from each of these.
     Product {
-        decode: Variant,
+        decode: [Variant; 4],
         prefill: Variant,
+        selecting: bool,
     },
 }
 
@@ -84,8 +86,16 @@ impl Op {
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, step: &Step) {
         match (self, phase) {
             (Self::Single(variant), Phase::Prefill | Phase::Decode)
-            | (Self::Product { decode: variant, .. }, Phase::Decode)
             | (Self::Product { prefill: variant, .. }, Phase::Prefill) => {
+                variant.dispatch(pass, step);
+            }
+            (Self::Product { decode: [one, two, four, eight], selecting, .. }, Phase::Decode) => {
+                let variant = match if *selecting { step.selected } else { step.rows } {
+                    0 | 1 => one,
+                    2 => two,
+                    3 | 4 => four,
+                    _ => eight,
+                };
                 variant.dispatch(pass, step);
             }
         }
