@@ -5,8 +5,6 @@ mod adapters;
 #[cfg(test)]
 mod attention_equal;
 #[cfg(test)]
-mod batching;
-#[cfg(test)]
 mod device_lost;
 #[cfg(test)]
 mod gguf_hostile;
@@ -19,6 +17,8 @@ mod kernels_static;
 #[cfg(test)]
 mod layers_equal;
 #[cfg(test)]
+mod llama_cpp;
+#[cfg(test)]
 mod matvec_equal;
 #[cfg(test)]
 mod models;
@@ -28,6 +28,8 @@ mod proof;
 mod random;
 #[cfg(test)]
 mod text;
+#[cfg(test)]
+mod tiny_families;
 #[cfg(test)]
 mod tiny_language;
 #[cfg(test)]

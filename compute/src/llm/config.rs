@@ -97,7 +97,6 @@ impl ModelConfig {
         };
         let score_width =
             if family.wide_score_scale_layers == Some(layers) { hidden / heads } else { head };
-        let given_score_scale = float("attention.scale")?.filter(|scale| *scale != 0.0);
         let config = Self {
             architecture,
             layers,
@@ -113,7 +112,7 @@ impl ModelConfig {
             vocabulary: vocabulary?,
             tied,
             window: window(metadata, &key("attention.sliding_window"), family)?,
-            score_scale: given_score_scale.unwrap_or(1.0 / (score_width as f64).sqrt()) as f32,
+            score_scale: (1.0 / (score_width as f64).sqrt()) as f32,
             score_softcap: match family.score_softcap == 0.0 {
                 true => 0.0,
                 false => float("attn_logit_softcapping")?.unwrap_or(family.score_softcap) as f32,
@@ -150,7 +149,6 @@ impl ModelConfig {
             }
         };
         sane("norm epsilon", self.epsilon, 1.0)?;
-        sane("attention scale", self.score_scale, 1e3)?;
         sane("softcap of attention scores", self.score_softcap, 1e6)?;
         sane("softcap of logits", self.logit_softcap, 1e6)
     }

@@ -83,13 +83,10 @@ impl Rope {
                         given => given,
                     },
                 };
-                let log_multiplier = float("scaling.yarn_log_multiplier", 0.0)?;
-                let own = match (yarn.extrapolation == 0.0, log_multiplier == 0.0) {
-                    (true, _) => float("scaling.yarn_attn_factor", 1.0)?,
-                    (false, true) => yarn_magnitude(factor, 1.0),
-                    (false, false) => {
-                        yarn_magnitude(factor, 1.0) / yarn_magnitude(factor, log_multiplier)
-                    }
+                // Without fading there is nothing to sharpen again.
+                let own = match yarn.extrapolation == 0.0 {
+                    true => 1.0,
+                    false => yarn_magnitude(factor),
                 };
                 (factor, Some(yarn), own * attention)
             }
@@ -188,8 +185,8 @@ impl Yarn {
 }
 
 /// Longer contexts spread attention thinner; this sharpens it again (`yarn_get_mscale`).
-fn yarn_magnitude(factor: f64, multiplier: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * multiplier * factor.ln() + 1.0 }
+fn yarn_magnitude(factor: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
 }
 
 #[cfg(test)]

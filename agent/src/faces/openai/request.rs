@@ -119,13 +119,7 @@ fn read_common(
     let stop = read_stop(fields);
     Some(Completion {
         model: fields.optional("model"),
-        text: TextRequest {
-            max_tokens,
-            sampling,
-            stop,
-            top_logprobs,
-            ..TextRequest::greedy(prompt)
-        },
+        text: TextRequest { prompt, max_tokens, sampling, stop, top_logprobs },
         score,
         stream,
         include_usage,
@@ -268,8 +262,7 @@ fn read_score(fields: &Fields<'_>, prompt: &Prompt, top: Option<usize>) -> Optio
         }
         None => Prompt::Text(fields.optional("enforced_str")?),
     };
-    let top = top.unwrap_or(TOP_DEFAULT);
-    Some(ScoreRequest { prompt: prompt.clone(), continuation, top, to_end: true })
+    Some(ScoreRequest { prompt: prompt.clone(), continuation, top: top.unwrap_or(TOP_DEFAULT) })
 }
 
 #[cfg(test)]
