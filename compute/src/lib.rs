@@ -23,7 +23,7 @@ pub mod tokenizer;
 pub use adapter::{AdapterChoice, AdapterKind, AdapterSummary, list_adapters};
 pub use gpu::{Gpu, GpuError};
 pub use llm::{
-    AdapterLabel, Conversation, Engine, EngineError, EngineInfo, EngineOptions, FinishReason,
-    GenerateRequest, Generation, Message, PositionLogprobs, Sampling, Timings, TokenEvent,
-    TokenLogprob, Usage,
+    AdapterLabel, BatchLoad, Conversation, Engine, EngineError, EngineInfo, EngineOptions,
+    FinishReason, GenerateRequest, Generation, Message, NewToken, PositionLogprobs, Sampling,
+    SequenceEvent, SequenceId, Timings, TokenEvent, TokenLogprob, Usage,
 };

@@ -207,6 +207,7 @@ fn load(gpu: &Arc<Gpu>, file: &GgufFile, method: Method, chunk: usize) -> Engine
         context_tokens: Some(CONTEXT_TOKENS),
         chunk_tokens: Some(chunk),
         method: Some(method),
+        ..EngineOptions::default()
     };
     Engine::load_file(file, "tiny", Arc::clone(gpu), &options).unwrap()
 }

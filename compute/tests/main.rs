@@ -5,6 +5,8 @@ mod adapters;
 #[cfg(test)]
 mod attention_equal;
 #[cfg(test)]
+mod batching;
+#[cfg(test)]
 mod device_lost;
 #[cfg(test)]
 mod gguf_hostile;

@@ -22,6 +22,7 @@ fn load(gpu: &Arc<Gpu>, file: &GgufFile, method: Method, chunk: usize) -> Engine
         context_tokens: Some(128),
         chunk_tokens: Some(chunk),
         method: Some(method),
+        ..EngineOptions::default()
     };
     Engine::load_file(file, "tiny", Arc::clone(gpu), &options).unwrap()
 }
@@ -91,7 +92,7 @@ fn check_positions(engine: &mut Engine, prompt_ids: &[u32], tops: &Value) {
 }
 
 /// A random model of one layer type; `mixed` gives Q, K and V three different types.
-fn random_model(kind: TensorType, mixed: bool) -> GgufFile {
+pub fn random_model(kind: TensorType, mixed: bool) -> GgufFile {
     // Q4_K and Q6_K need rows of 256.
     let (hidden, ffn, heads, kv_heads, vocabulary) = (256_usize, 512, 8, 2, 61);
     let kv = hidden / heads * kv_heads;

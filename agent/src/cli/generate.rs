@@ -58,7 +58,6 @@ pub async fn run(args: GenerateArgs) -> anyhow::Result<()> {
     let messages: Vec<Message> =
         system.into_iter().chain([Message::new("user", &args.user)]).collect();
     let request = TextRequest {
-        prompt: Prompt::Chat(messages.into()),
         max_tokens: usize::try_from(args.max_tokens).ok(),
         sampling: Sampling {
             temperature: args.temperature,
@@ -68,8 +67,8 @@ pub async fn run(args: GenerateArgs) -> anyhow::Result<()> {
             seed: args.seed,
             ..Sampling::GREEDY
         },
-        stop: vec![],
         top_logprobs: args.logprobs,
+        ..TextRequest::greedy(Prompt::Chat(messages.into()))
     };
     let answer = match engine.generate(request) {
         Ok(running) => running.finish().await,

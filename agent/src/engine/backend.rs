@@ -13,6 +13,7 @@ use roadbed_compute::{
 };
 
 use super::fault::EngineFault;
+use crate::grammar::GrammarCompiler;
 
 /// What to load and how it is called outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct ModelInfo {
     pub end_ids: Vec<u32>,
     /// Bytes of GPU memory taken.
     pub memory_bytes: u64,
+    /// Compiles the forms answers may be asked for; `None` if the backend cannot keep to them.
+    pub grammars: Option<GrammarCompiler>,
 }
 
 /// What became of one nonce.

@@ -77,6 +77,8 @@ impl From<EngineError> for EngineFault {
                 Self::BadRequest { field: "prompt".to_owned(), reason: error.to_string() }
             }
             EngineError::Gpu(_)
+            | EngineError::Busy { .. }
+            | EngineError::Memory { .. }
             | EngineError::Gguf(_)
             | EngineError::Tokenizer(_)
             | EngineError::UnsupportedModel { .. } => Self::Failed { reason: error.to_string() },

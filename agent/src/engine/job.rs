@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use roadbed_compute::grammar::Grammar;
 use roadbed_compute::poc::Round;
 use roadbed_compute::{Conversation, FinishReason, Generation, PositionLogprobs, Sampling, Usage};
 use tokio::sync::{mpsc, oneshot};
@@ -18,8 +19,10 @@ pub const TOKENS_BUFFERED_MAX: usize = 4096;
 pub enum Prompt {
     /// A conversation, rendered by the model's template.
     Chat(Conversation),
-    /// Plain text.
+    /// Plain text that begins a sequence: with a begin-of-text token in front if the model wants one.
     Text(String),
+    /// Plain text alone.
+    Piece(String),
     /// Token ids.
     Ids(Vec<u32>),
 }
@@ -37,6 +40,26 @@ pub struct TextRequest {
     pub stop: Vec<String>,
     /// Alternatives per position; `None` gives no log probabilities.
     pub top_logprobs: Option<usize>,
+    /// The form the answer must have.
+    pub grammar: Option<Grammar>,
+    /// Control tokens are shown in the text, but for those that end it.
+    pub keep_control: bool,
+}
+
+impl TextRequest {
+    /// The likeliest continuation of a prompt, up to the model's own end of it.
+    #[must_use]
+    pub const fn greedy(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            max_tokens: None,
+            sampling: Sampling::GREEDY,
+            stop: vec![],
+            top_logprobs: None,
+            grammar: None,
+            keep_control: false,
+        }
+    }
 }
 
 /// A replay: log probabilities of a given answer.
@@ -48,6 +71,17 @@ pub struct ScoreRequest {
     pub continuation: Prompt,
     /// Alternatives per position.
     pub top: usize,
+    /// The answer goes on to an end-of-text token, which is added if it has none, as the network's replay does.
+    pub to_end: bool,
+}
+
+/// A prompt as the model sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokenized {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Their text, control tokens included.
+    pub text: String,
 }
 
 /// A replayed answer.
@@ -183,7 +217,7 @@ pub(super) enum Job {
     },
     Tokenize {
         prompt: Prompt,
-        done: oneshot::Sender<Result<Vec<u32>, EngineFault>>,
+        done: oneshot::Sender<Result<Tokenized, EngineFault>>,
     },
 }
 

@@ -24,7 +24,7 @@ pub use backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofSte
 pub use fault::EngineFault;
 pub use job::{
     Answer, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored, StreamToken,
-    TOKENS_BUFFERED_MAX, TextRequest, TokenText,
+    TOKENS_BUFFERED_MAX, TextRequest, TokenText, Tokenized,
 };
 pub use pull::{PullError, pull, remove};
 pub use queue::JOBS_QUEUED_MAX;

@@ -10,7 +10,7 @@ use super::backend::{BackendLoader, LoadRequest, ModelInfo};
 use super::fault::EngineFault;
 use super::job::{
     Control, Job, Prompt, Proof, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
-    TOKENS_BUFFERED_MAX, TextRequest,
+    TOKENS_BUFFERED_MAX, TextRequest, Tokenized,
 };
 use super::queue::{EngineQueue, OpenJob, PROOFS_QUEUED_MAX, QueuedJob, QueuedProof};
 use super::worker;
@@ -207,11 +207,11 @@ impl EngineService {
         answer.await.unwrap_or(Err(EngineFault::ShutDown))
     }
 
-    /// Token ids of a prompt.
+    /// A prompt as the model sees it; of [`Prompt::Ids`] also the text.
     ///
     /// # Errors
     /// As [`EngineService::generate`], or what failed on the way.
-    pub async fn tokenize(&self, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
+    pub async fn tokenize(&self, prompt: Prompt) -> Result<Tokenized, EngineFault> {
         let (done, answer) = oneshot::channel();
         self.job(Job::Tokenize { prompt, done })?;
         answer.await.unwrap_or(Err(EngineFault::ShutDown))

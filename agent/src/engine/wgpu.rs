@@ -12,6 +12,7 @@ use roadbed_compute::{
 
 use super::backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
 use super::fault::EngineFault;
+use crate::grammar::GrammarCompiler;
 
 /// Loads GGUF files with the compute crate.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,9 +40,12 @@ fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
     let usual_end = tokenizer.encode(&tokenizer.eos_text())?;
     let ids = 0..u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX);
     let others = ids.filter(|id| tokenizer.is_end(*id) && !usual_end.contains(id));
-    let end_ids = usual_end.iter().copied().chain(others).collect();
+    let end_ids: Vec<u32> = usual_end.iter().copied().chain(others).collect();
+    let token = |id| (!tokenizer.is_control(id)).then(|| tokenizer.bytes(id).to_vec());
+    let ids = 0..u32::try_from(engine.info().vocabulary).unwrap_or(u32::MAX);
+    let grammars = GrammarCompiler::new(ids.map(token).collect(), &end_ids);
     let served_as = request.served_as.clone();
-    Ok(WgpuBackend { prover: None, engine, tokenizer, served_as, end_ids })
+    Ok(WgpuBackend { prover: None, engine, tokenizer, served_as, end_ids, grammars })
 }
 
 struct WgpuBackend {
@@ -51,6 +55,7 @@ struct WgpuBackend {
     tokenizer: Tokenizer,
     served_as: String,
     end_ids: Vec<u32>,
+    grammars: GrammarCompiler,
 }
 
 impl EngineBackend for WgpuBackend {
@@ -63,6 +68,7 @@ impl EngineBackend for WgpuBackend {
             vocabulary: info.vocabulary,
             end_ids: self.end_ids.clone(),
             memory_bytes: info.weight_bytes.saturating_add(info.working_bytes),
+            grammars: Some(self.grammars.clone()),
         }
     }
 

@@ -15,6 +15,7 @@ use super::backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, Proof
 use super::fault::EngineFault;
 use super::job::{
     Answer, Control, Job, Prompt, ScoreRequest, Scored, StreamToken, TextRequest, TokenText,
+    Tokenized,
 };
 use super::queue::{QueuedJob, QueuedProof, Turn};
 use super::service::{Counters, EngineState, Shared};
@@ -157,7 +158,10 @@ impl Worker {
                 drop(done.send(scored));
             }
             Job::Tokenize { prompt, done } => {
-                let ids = self.with_backend(|backend| prompt_ids(backend, prompt));
+                let ids = self.with_backend(|backend| {
+                    let ids = prompt_ids(backend, prompt)?;
+                    Ok(Tokenized { text: backend.detokenize(&ids), ids })
+                });
                 drop(open);
                 drop(done.send(ids));
             }
@@ -252,6 +256,7 @@ fn prompt_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, E
     match prompt {
         Prompt::Chat(chat) => backend.tokenize_prompt(&backend.render_chat(&chat)?),
         Prompt::Text(text) => backend.tokenize_prompt(&text),
+        Prompt::Piece(text) => backend.tokenize(&text),
         Prompt::Ids(ids) => {
             let vocabulary = backend.info().vocabulary;
             match ids.iter().position(|&id| id as usize >= vocabulary) {
@@ -290,6 +295,8 @@ fn generate(
         sampling: request.sampling,
         stop: request.stop,
         top_logprobs: request.top_logprobs,
+        grammar: request.grammar,
+        keep_control: request.keep_control,
         ..GenerateRequest::default()
     };
     let mut generation = backend.generate(&engine_request, &mut |event| {
@@ -325,7 +332,8 @@ fn score(
     let info = backend.info();
     let ended = |ids: &[u32]| ids.last().is_some_and(|id| info.end_ids.contains(id));
     // The network's replay goes on to the end-of-text token when the list does not.
-    if !ended(&ids)
+    if request.to_end
+        && !ended(&ids)
         && let Some(&end) = info.end_ids.first()
     {
         ids.push(end);
@@ -351,7 +359,7 @@ fn score(
 fn continuation_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
     let ids = match prompt {
         Prompt::Text(text) => backend.tokenize(&text)?,
-        Prompt::Chat(_) | Prompt::Ids(_) => prompt_ids(backend, prompt)?,
+        Prompt::Chat(_) | Prompt::Ids(_) | Prompt::Piece(_) => prompt_ids(backend, prompt)?,
     };
     if ids.is_empty() {
         return Err(EngineFault::bad_request("enforced_tokens", "there is nothing to replay"));

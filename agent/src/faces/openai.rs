@@ -20,7 +20,7 @@ use super::body::read_body;
 use super::door::WholeBody;
 use super::node::Node;
 use super::reply::{no_backend, openai_bad_body, openai_error, openai_fault};
-use crate::engine::{ModelInfo, Prompt};
+use crate::engine::{ModelInfo, Prompt, Tokenized};
 use reply::{Shape, unix_seconds};
 use request::{Completion, read_chat, read_text};
 
@@ -105,7 +105,7 @@ async fn tokenize(State(node): Behind, body: WholeBody) -> Response {
         Err(fault) => return openai_bad_body(&fault),
     };
     match node.engine.tokenize(prompt).await {
-        Ok(ids) => {
+        Ok(Tokenized { ids, .. }) => {
             let view: Value =
                 json!({"count": ids.len(), "max_model_len": info.context_tokens, "tokens": ids});
             Json(view).into_response()

@@ -1,6 +1,6 @@
 //! From a JSON schema to a grammar over one model's tokens, within bounds.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -38,48 +38,44 @@ pub enum GrammarSpec {
 
 /// Compiles grammars for one vocabulary. Cheap to clone, and needs no GPU.
 #[derive(Clone)]
-pub struct GrammarCompiler {
-    factory: Arc<ParserFactory>,
+pub struct GrammarCompiler(Arc<Vocabulary>);
+
+struct Vocabulary {
+    /// What each token adds to the text; empty for those that no grammar allows.
+    words: Vec<Vec<u8>>,
+    end_ids: Vec<u32>,
+    /// Made when it is first asked for: it takes a tenth of a second, and most models are switched
+    /// before anybody asks.
+    factory: OnceLock<Result<ParserFactory, GrammarError>>,
 }
 
 impl std::fmt::Debug for GrammarCompiler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let vocabulary = self.factory.tok_env().tok_trie().vocab_size();
-        f.debug_struct("GrammarCompiler").field("vocabulary", &vocabulary).finish()
+        f.debug_struct("GrammarCompiler").field("tokens", &self.0.words.len()).finish()
     }
 }
 
 impl PartialEq for GrammarCompiler {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.factory, &other.factory)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 impl Eq for GrammarCompiler {}
 
 impl GrammarCompiler {
-    /// `tokens` are, by id, the bytes that a token adds to the text; `None` for control tokens, which no
-    /// grammar allows. `end_ids` end an answer and are allowed where the grammar may end.
-    pub fn new<'t>(
-        tokens: impl Iterator<Item = Option<&'t [u8]>>,
-        end_ids: &[u32],
-    ) -> Result<Self, GrammarError> {
-        let words: Vec<Vec<u8>> = tokens
-            .map(|bytes| bytes.filter(|b| b.len() <= TOKEN_BYTES_MAX).unwrap_or_default().to_vec())
-            .collect();
-        let bad = |reason: String| GrammarError::Vocabulary(reason);
-        let count = u32::try_from(words.len()).map_err(|e| bad(e.to_string()))?;
-        let Some(end) = end_ids.first().filter(|_| end_ids.iter().all(|id| *id < count)) else {
-            return Err(bad("it has no token that ends an answer".into()));
+    /// `tokens` are, by id, the bytes that a token adds to the text; `None` for control tokens, which no grammar
+    /// allows. `end_ids` end an answer and are allowed where the grammar may end.
+    #[must_use]
+    pub fn new(tokens: Vec<Option<Vec<u8>>>, end_ids: &[u32]) -> Self {
+        let word = |token: Option<Vec<u8>>| {
+            token.filter(|bytes| bytes.len() <= TOKEN_BYTES_MAX).unwrap_or_default()
         };
-        let trie = TokTrie::from(&TokRxInfo::new(count, *end), &words).with_eos_tokens(end_ids);
-        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let slices = SlicedBiasComputer::json_slices();
-        let factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices);
-        let mut factory = factory.map_err(|error| bad(error.to_string()))?;
-        factory.quiet();
-        *factory.limits_mut() = limits();
-        Ok(Self { factory: Arc::new(factory) })
+        Self(Arc::new(Vocabulary {
+            words: tokens.into_iter().map(word).collect(),
+            end_ids: end_ids.to_vec(),
+            factory: OnceLock::new(),
+        }))
     }
 
     /// Compiles a grammar; takes milliseconds, a hostile one up to a second.
@@ -92,11 +88,12 @@ impl GrammarCompiler {
             }
         };
         let schema = with_options(schema)?;
-        let factory = Arc::clone(&self.factory);
+        let vocabulary = Arc::clone(&self.0);
         // A thread of its own for its stack.
         let compiling = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
-            let matcher =
-                Matcher::new(factory.create_parser(TopLevelGrammar::from_json_schema(schema)));
+            let factory = vocabulary.factory()?;
+            let grammar = TopLevelGrammar::from_json_schema(schema);
+            let matcher = Matcher::new(factory.create_parser(grammar));
             match matcher.get_error() {
                 Some(reason) => Err(GrammarError::Unsupported(first_line(&reason))),
                 None => Ok(matcher),
@@ -108,6 +105,30 @@ impl GrammarCompiler {
             .join()
             .map_err(|_panic| failed("the compiler failed".into()))??;
         Ok(Grammar::new(Compiled::new(spec.clone(), matcher)))
+    }
+}
+
+impl Vocabulary {
+    fn factory(&self) -> Result<&ParserFactory, GrammarError> {
+        self.factory.get_or_init(|| self.make_factory()).as_ref().map_err(GrammarError::clone)
+    }
+
+    fn make_factory(&self) -> Result<ParserFactory, GrammarError> {
+        let bad = |reason: String| GrammarError::Vocabulary(reason);
+        let count = u32::try_from(self.words.len()).map_err(|e| bad(e.to_string()))?;
+        let Some(end) = self.end_ids.first().filter(|_| self.end_ids.iter().all(|id| *id < count))
+        else {
+            return Err(bad("it has no token that ends an answer".into()));
+        };
+        let trie = TokTrie::from(&TokRxInfo::new(count, *end), &self.words);
+        let trie = trie.with_eos_tokens(&self.end_ids);
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let slices = SlicedBiasComputer::json_slices();
+        let made = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices);
+        let mut factory = made.map_err(|error| bad(error.to_string()))?;
+        factory.quiet();
+        *factory.limits_mut() = limits();
+        Ok(factory)
     }
 }
 

@@ -14,11 +14,9 @@ const WORDS: [&str; 12] =
 const END: u32 = 256 + WORDS.len() as u32;
 
 fn compiler() -> GrammarCompiler {
-    let bytes: Vec<Vec<u8>> = (0..=255_u8).map(|byte| vec![byte]).collect();
-    let words = WORDS.iter().map(|word| word.as_bytes().to_vec());
-    let tokens: Vec<Vec<u8>> = bytes.into_iter().chain(words).collect();
-    let all = tokens.iter().map(|token| Some(&token[..])).chain([None]);
-    GrammarCompiler::new(all, &[END]).unwrap()
+    let bytes = (0..=255_u8).map(|byte| Some(vec![byte]));
+    let words = WORDS.iter().map(|word| Some(word.as_bytes().to_vec()));
+    GrammarCompiler::new(bytes.chain(words).chain([None]).collect(), &[END])
 }
 
 fn bytes_of(id: u32) -> Vec<u8> {
@@ -156,7 +154,8 @@ fn what_cannot_be_kept_is_refused() {
     assert!(says.contains("not"), "{says}");
     assert!(refused(json!("string")).contains("object"));
     assert!(refused(json!({"$ref": "http://elsewhere/schema"})).contains("ref"));
-    assert!(GrammarCompiler::new([Some(&b"a"[..])].into_iter(), &[]).is_err());
+    let endless = GrammarCompiler::new(vec![Some(b"a".to_vec())], &[]);
+    assert!(endless.compile(&GrammarSpec::JsonObject).is_err());
 }
 
 /// Schemas made to take long or to overflow a stack.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use roadbed_agent::engine::{
     EngineFault, EngineService, EngineState, JOBS_QUEUED_MAX, Prompt, ProofOrder, TextRequest,
 };
+use roadbed_compute::FinishReason;
 use roadbed_compute::poc::{Identity, Round};
-use roadbed_compute::{FinishReason, Sampling};
 
 use super::stand_in::{ALPHABET, Script, StandInLoader};
 use super::{load_request, until};
@@ -21,13 +21,7 @@ async fn engine() -> (EngineService, Arc<Script>) {
 }
 
 fn request(max_tokens: usize) -> TextRequest {
-    TextRequest {
-        prompt: Prompt::Text("hi".into()),
-        max_tokens: Some(max_tokens),
-        sampling: Sampling::GREEDY,
-        stop: vec![],
-        top_logprobs: None,
-    }
+    TextRequest { max_tokens: Some(max_tokens), ..TextRequest::greedy(Prompt::Text("hi".into())) }
 }
 
 fn round() -> Round {

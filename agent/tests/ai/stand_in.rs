@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use roadbed_agent::engine::{
     BackendLoader, EngineBackend, EngineFault, LoadRequest, ModelInfo, ProofStep,
 };
+use roadbed_agent::grammar::GrammarCompiler;
 use roadbed_compute::poc::{Artifact, Round, artifact::encode};
 use roadbed_compute::{
     AdapterKind, AdapterSummary, Conversation, FinishReason, GenerateRequest, Generation,
@@ -85,6 +86,7 @@ impl BackendLoader for StandInLoader {
             script: Arc::clone(&self.0),
             served_as: request.served_as.clone(),
             context_tokens,
+            grammars: grammars(),
         }))
     }
 }
@@ -104,6 +106,13 @@ struct StandIn {
     script: Arc<Script>,
     served_as: String,
     context_tokens: usize,
+    grammars: GrammarCompiler,
+}
+
+/// Over the bytes.
+fn grammars() -> GrammarCompiler {
+    let bytes = (0..=u8::MAX).map(|byte| Some(vec![byte]));
+    GrammarCompiler::new(bytes.chain([None]).collect(), &[END])
 }
 
 impl StandIn {
@@ -144,6 +153,7 @@ impl EngineBackend for StandIn {
             vocabulary: 257,
             end_ids: vec![END],
             memory_bytes: 0,
+            grammars: Some(self.grammars.clone()),
         }
     }
 

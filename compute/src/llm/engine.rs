@@ -6,15 +6,18 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::Batch;
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
 use super::op::Phase;
+use super::packing;
 use super::params::{PAGE, Row};
-use super::plan::LOGIT_ROWS_MAX;
+use super::plan::{CacheSize, LOGIT_ROWS_MAX, page_bytes, page_count, work_bytes};
 use super::proof::{ProofEmbeddings, ProofInputs};
 use super::request::{Conversation, PositionLogprobs, TOP_LOGPROBS_MAX};
 use super::sampling::LogSoftmax;
+use super::sequence::SequenceEvent;
 use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
 use crate::gguf::GgufFile;
@@ -30,6 +33,15 @@ const CONTEXT_TOKENS_DEFAULT: usize = 2048;
 const CHUNK_TOKENS_GPU: usize = 256;
 const CHUNK_TOKENS_SOFTWARE: usize = 64;
 
+/// Answers under way together unless asked for. A CPU driver gains nothing from more rows than share
+/// one reading of the weights; a GPU does, until the cache is full.
+const SEQUENCES_SOFTWARE: usize = 8;
+const SEQUENCES_GPU: usize = 16;
+/// Requests that wait unless asked for; more would wait longer than anybody does.
+const WAITING_DEFAULT: usize = 64;
+/// Contexts that the cache holds without a memory budget.
+const CACHE_CONTEXTS: usize = 2;
+
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
@@ -39,6 +51,15 @@ pub struct EngineOptions {
     pub chunk_tokens: Option<usize>,
     /// How kernels share out work; default by the adapter's kind.
     pub method: Option<Method>,
+    /// Most answers under way together; default 8 on a software adapter, 16 on a GPU, at most 32.
+    pub sequences: Option<usize>,
+    /// Most requests that wait for a place; default 64.
+    pub waiting: Option<usize>,
+    /// Tokens whose keys and values are kept, of all sequences together; at least a context. Default:
+    /// what the memory budget leaves, or two contexts without one.
+    pub cache_tokens: Option<usize>,
+    /// Bytes of GPU memory the model may take, if that is known.
+    pub memory_bytes: Option<u64>,
 }
 
 /// The adapter an engine runs on, as health pages show it.
@@ -65,6 +86,10 @@ pub struct EngineInfo {
     pub weight_bytes: u64,
     /// KV cache and activations on the GPU.
     pub working_bytes: u64,
+    /// Tokens whose keys and values are kept, of all sequences together.
+    pub cache_tokens: usize,
+    /// Answers that may be under way together.
+    pub sequences: usize,
 }
 
 /// A loaded model on an open GPU. Dropping it frees everything.
@@ -72,11 +97,14 @@ pub struct Engine {
     info: EngineInfo,
     gpu: Arc<Gpu>,
     config: ModelConfig,
-    tokenizer: Option<Tokenizer>,
+    pub(super) tokenizer: Option<Tokenizer>,
     template: Option<ChatTemplate>,
     pub(super) forward: Forward,
-    /// Ids whose keys and values are in the cache, from position 0.
-    pub(super) cached_ids: Vec<u32>,
+    pub(super) batch: Batch,
+    /// What has happened since the last step.
+    pub(super) events: Vec<SequenceEvent>,
+    /// Prompt tokens read per second, as measured.
+    pub(super) prefill_rate: Option<f64>,
 }
 
 impl Engine {
@@ -120,15 +148,17 @@ impl Engine {
             false => CHUNK_TOKENS_GPU,
         });
         let method = options.method.unwrap_or_else(|| Method::of(gpu.is_software()));
+        let sequences = options
+            .sequences
+            .unwrap_or(match gpu.is_software() {
+                true => SEQUENCES_SOFTWARE,
+                false => SEQUENCES_GPU,
+            })
+            .clamp(1, LOGIT_ROWS_MAX.min(chunk.max(1)));
+        let cache = cache_size(file, &config, context, chunk, sequences, options)?;
         let weights = Weights::upload(&gpu, file, &config, context)?;
-        let forward = Forward::new(
-            Arc::clone(&gpu),
-            config.clone(),
-            &weights,
-            method,
-            context,
-            chunk.max(1),
-        )?;
+        let forward =
+            Forward::new(Arc::clone(&gpu), config.clone(), &weights, method, cache, chunk.max(1))?;
         let name = file.metadata.string("general.name")?;
         Ok(Self {
             info: EngineInfo {
@@ -144,13 +174,17 @@ impl Engine {
                 model_context_tokens: config.context_tokens,
                 weight_bytes: forward.weight_bytes,
                 working_bytes: forward.working_bytes,
+                cache_tokens: cache.pages * PAGE,
+                sequences,
             },
             gpu,
             config,
             tokenizer,
             template,
             forward,
-            cached_ids: Vec::new(),
+            batch: Batch::new(cache.pages, sequences, options.waiting.unwrap_or(WAITING_DEFAULT)),
+            events: Vec::new(),
+            prefill_rate: None,
         })
     }
 
@@ -210,10 +244,9 @@ impl Engine {
         // The last id predicts nothing that was asked for.
         let fed = &whole[..whole.len() - usize::from(!continuation_ids.is_empty())];
         self.check_fits(fed.len())?;
-        self.cached_ids.clear();
         let mut scored = Vec::with_capacity(continuation_ids.len());
         for (start, chunk) in chunks(fed, self.forward.chunk()) {
-            let rows = rows_of(start, chunk.len(), 0);
+            let rows = self.forward.scratch_rows(start, chunk.len(), 0);
             let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &[] };
             self.forward.pass(pass, &Input::Ids(chunk), &[], Output::Nothing)?;
             let wanted = first.max(start)..(start + chunk.len()).min(whole.len() - 1);
@@ -234,12 +267,11 @@ impl Engine {
 
     /// Runs the decoder on embeddings instead of token ids and returns, per sequence, the final-norm
     /// hidden state of its last token (`hidden` floats). Positions are 0..tokens, attention is causal,
-    /// sequences do not see each other, and whatever was generated before is forgotten.
+    /// sequences do not see each other, nor the answers under way.
     ///
     /// As many sequences as fit a chunk run together; longer ones are cut into chunks.
     pub fn prove_hidden(&mut self, inputs: &ProofInputs<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
         self.check_proof(inputs)?;
-        self.cached_ids.clear();
         let reflections = match inputs.reflections {
             Some(reflections) => self.forward.reflections(&reflections.layers)?,
             None => Vec::new(),
@@ -247,14 +279,15 @@ impl Engine {
         let tokens = inputs.tokens;
         let chunk = self.forward.chunk();
         let pages = tokens.div_ceil(PAGE);
-        let together = (chunk / tokens).min(self.forward.pages() / pages).max(1);
+        let together = (chunk / tokens).min(self.forward.scratch_pages() / pages).max(1);
         let mut hidden = Vec::with_capacity(inputs.sequences);
         for first in (0..inputs.sequences).step_by(together) {
             let batch = together.min(inputs.sequences - first);
             for start in (0..tokens).step_by(chunk) {
                 let length = chunk.min(tokens - start);
-                let rows: Vec<Row> =
-                    (0..batch).flat_map(|i| rows_of(start, length, i * pages)).collect();
+                let rows: Vec<Row> = (0..batch)
+                    .flat_map(|i| self.forward.scratch_rows(start, length, i * pages))
+                    .collect();
                 let selected: Vec<u32> = (1..=batch).map(|i| (i * length) as u32 - 1).collect();
                 let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &selected };
                 let row = first * tokens + start;
@@ -346,9 +379,36 @@ pub(super) fn chunks(ids: &[u32], size: usize) -> impl Iterator<Item = (usize, &
     ids.chunks(size).enumerate().map(move |(i, chunk)| (i * size, chunk))
 }
 
-/// Rows of one sequence from `position` on, its page table starting at `pages_at`.
-pub(super) fn rows_of(position: usize, count: usize, pages_at: usize) -> Vec<Row> {
-    (position..position + count)
-        .map(|position| Row { position: position as u32, pages_at: pages_at as u32 })
-        .collect()
+/// The cache that was asked for, or the largest the budget allows.
+fn cache_size(
+    file: &GgufFile,
+    config: &ModelConfig,
+    context: usize,
+    chunk: usize,
+    sequences: usize,
+    options: &EngineOptions,
+) -> Result<CacheSize, EngineError> {
+    let most = page_count(context) * sequences;
+    let asked = options.cache_tokens.map(page_count);
+    let size = |pages: usize| CacheSize { context, pages, sequences };
+    let Some(budget_bytes) = options.memory_bytes else {
+        let pages = asked.unwrap_or(CACHE_CONTEXTS * page_count(context));
+        return Ok(size(pages.clamp(page_count(context), most)));
+    };
+    let weight_bytes = file
+        .tensors()
+        .map(|t| {
+            let (quants, scales) = packing::row_bytes(packing::format_of(t.kind), t.columns);
+            ((quants + scales) * t.rows) as u64
+        })
+        .sum();
+    let work_bytes = work_bytes(config, context, chunk);
+    let smallest = size(page_count(context));
+    let page = page_bytes(config);
+    let cache_bytes = (smallest.pages + smallest.scratch_pages()) as u64 * page;
+    let Some(left) = budget_bytes.checked_sub(weight_bytes + work_bytes + cache_bytes) else {
+        return Err(EngineError::Memory { weight_bytes, work_bytes, cache_bytes, budget_bytes });
+    };
+    let fitting = smallest.pages + usize::try_from(left / page).unwrap_or(usize::MAX);
+    Ok(size(fitting.min(asked.unwrap_or(most)).clamp(smallest.pages, most)))
 }

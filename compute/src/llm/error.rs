@@ -22,6 +22,12 @@ pub enum EngineError {
         "{tokens} tokens do not fit the context of {context_tokens}: shorten the prompt or load with a longer context"
     )]
     ContextFull { tokens: usize, context_tokens: usize },
+    #[error("{waiting} requests are waiting already: try again later")]
+    Busy { waiting: usize },
+    #[error(
+        "the model needs {weight_bytes} bytes for weights, {work_bytes} to work and at least {cache_bytes} for keys and values, more than the {budget_bytes} it may have: choose a shorter context or a smaller model"
+    )]
+    Memory { weight_bytes: u64, work_bytes: u64, cache_bytes: u64, budget_bytes: u64 },
     #[error("bad request: {field}: {reason}")]
     BadRequest { field: &'static str, reason: String },
 }
@@ -37,6 +43,8 @@ impl EngineError {
             | Self::Template(_)
             | Self::UnsupportedModel { .. }
             | Self::ContextFull { .. }
+            | Self::Busy { .. }
+            | Self::Memory { .. }
             | Self::BadRequest { .. } => false,
         }
     }
@@ -46,9 +54,12 @@ impl EngineError {
     pub fn is_callers_fault(&self) -> bool {
         match self {
             Self::ContextFull { .. } | Self::BadRequest { .. } | Self::Template(_) => true,
-            Self::Gpu(_) | Self::Gguf(_) | Self::Tokenizer(_) | Self::UnsupportedModel { .. } => {
-                false
-            }
+            Self::Gpu(_)
+            | Self::Gguf(_)
+            | Self::Tokenizer(_)
+            | Self::UnsupportedModel { .. }
+            | Self::Busy { .. }
+            | Self::Memory { .. } => false,
         }
     }
 }

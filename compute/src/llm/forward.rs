@@ -19,7 +19,7 @@ use super::error::EngineError;
 use super::matrix::Product;
 use super::op::{Op, Phase, Variant};
 use super::params::{Row, RowShape, Step};
-use super::plan::{Buffers, LOGIT_ROWS_MAX, Plan, fitting_chunk, page_count, row_lines};
+use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, Plan, fitting_chunk, page_count, row_lines};
 use super::weights::Weights;
 
 /// Work per submission on a GPU: 40 GFLOP is about 40 ms on the slowest cards we meet (1 TFLOP/s in
@@ -69,7 +69,7 @@ pub(super) struct Forward {
     gpu: Arc<Gpu>,
     config: ModelConfig,
     method: Method,
-    context: usize,
+    cache: CacheSize,
     chunk: usize,
     buffers: Buffers,
     embed: Vec<Op>,
@@ -88,11 +88,11 @@ impl Forward {
         config: ModelConfig,
         weights: &Weights,
         method: Method,
-        context: usize,
+        cache: CacheSize,
         chunk: usize,
     ) -> Result<Self, EngineError> {
-        let chunk = fitting_chunk(&gpu, &config, context, chunk)?;
-        let buffers = Buffers::new(&gpu, &config, context, chunk)?;
+        let chunk = fitting_chunk(&gpu, &config, cache.context, chunk)?;
+        let buffers = Buffers::new(&gpu, &config, cache, chunk)?;
         let plan = Plan { gpu: &gpu, config: &config, method, buffers: &buffers };
         let layers = weights
             .layers
@@ -127,7 +127,7 @@ impl Forward {
             gpu,
             config,
             method,
-            context,
+            cache,
             chunk,
             buffers,
         })
@@ -135,12 +135,30 @@ impl Forward {
 
     /// Longest sequence.
     pub fn context(&self) -> usize {
-        self.context
+        self.cache.context
     }
 
-    /// Pages of the caches.
-    pub fn pages(&self) -> usize {
-        page_count(self.context)
+    /// Pages for proofs and replays.
+    pub fn scratch_pages(&self) -> usize {
+        self.cache.scratch_pages()
+    }
+
+    /// Rows on scratch pages, `page` being the first of their sequence's.
+    pub fn scratch_rows(&self, position: usize, count: usize, page: usize) -> Vec<Row> {
+        let pages_at = (self.cache.scratch_at() + page) as u32;
+        (position..position + count)
+            .map(|position| Row { position: position as u32, pages_at })
+            .collect()
+    }
+
+    /// Word at which a running sequence's page table begins.
+    pub fn table_at(&self, table: usize) -> usize {
+        table * page_count(self.cache.context)
+    }
+
+    /// Enters pages into a page table, from word `at` on.
+    pub fn write_pages(&self, at: usize, pages: &[u32]) {
+        self.gpu.write(&self.buffers.pages, at as u64 * 4, bytemuck::cast_slice(pages));
     }
 
     /// Most rows of one pass.
@@ -177,7 +195,7 @@ impl Forward {
         let rows = run.rows.len();
         let step = run.step();
         assert!(
-            rows > 0 && rows <= self.chunk && step.kv_length as usize <= self.context,
+            rows > 0 && rows <= self.chunk && step.kv_length as usize <= self.cache.context,
             "the engine cuts its passes to the chunk and the context"
         );
         self.gpu.write(&self.buffers.rows, 0, bytemuck::cast_slice(run.rows));

@@ -1,56 +1,183 @@
-//! Generating an answer, token by token.
+//! Generating answers: many at once, step by step, or one with a callback.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, bad, check_top, rows_of};
+use super::batch::{BatchLoad, StepRows};
+use super::engine::{Engine, bad, check_top};
 use super::error::EngineError;
 use super::forward::{Input, Output, Pass};
 use super::op::Phase;
-use super::request::{
-    FinishReason, GenerateRequest, Generation, PositionLogprobs, STOP_STRINGS_MAX, Timings,
-    TokenEvent, Usage,
-};
-use super::sampling::{LogSoftmax, Sampler};
-use super::stream::TextStream;
-use crate::grammar::{Grammar, GrammarFault, GrammarState};
-use crate::tokenizer::Tokenizer;
+use super::params::Row;
+use super::plan::LOGIT_ROWS_MAX;
+use super::request::{FinishReason, GenerateRequest, Generation, STOP_STRINGS_MAX, TokenEvent};
+use super::sequence::{SequenceEvent, SequenceId, Slice};
+
+/// Longest a prompt may hold up running answers in one step. A reader does not notice it, and what is
+/// read in one go still keeps a GPU busy.
+const PREFILL_BESIDE: Duration = Duration::from_millis(50);
+/// Fewest tokens of a prompt a step reads, however slow the adapter: a row group of its kernels.
+const PREFILL_ROWS_MIN: usize = 8;
+/// Share of the newest measurement in the rate of prefill.
+const RATE_SMOOTHING: f64 = 0.3;
 
 impl Engine {
-    /// Generates, handing every token to `on_token`; `ControlFlow::Break` cancels.
+    /// Takes a request in; [`Self::step`] works on it, together with all others.
     ///
-    /// A prompt that begins like the last one reuses the keys and values already computed.
+    /// # Errors
+    /// A request that cannot be met, or [`EngineError::Busy`] when too many wait already.
+    pub fn admit(&mut self, request: GenerateRequest) -> Result<SequenceId, EngineError> {
+        self.check_request(&request)?;
+        let room = self.forward.context() - request.prompt_ids.len();
+        let waiting = self.batch.load().waiting;
+        self.batch.admit(request, room).ok_or(EngineError::Busy { waiting })
+    }
+
+    /// Works one step: one token of every answer under way, and a chunk of the prompts before them.
+    /// Says what came of it; nothing at all if nothing was to do.
+    ///
+    /// # Errors
+    /// A failure of the GPU. Events that came before it are in the next step's.
+    pub fn step(&mut self) -> Result<Vec<SequenceEvent>, EngineError> {
+        let work = self.batch.plan(self.step_rows(), Instant::now());
+        for sequence in work.nothing_to_do {
+            let (id, (_, generation)) =
+                (sequence.id, sequence.finish(FinishReason::Length, Instant::now()));
+            self.events.push(SequenceEvent::Finished { id, generation });
+        }
+        if !work.decode.is_empty() {
+            self.feed(Phase::Decode, &work.decode)?;
+        }
+        if !work.prefill.is_empty() {
+            let began = Instant::now();
+            self.feed(Phase::Prefill, &work.prefill)?;
+            let rows: usize = work.prefill.iter().map(|slice| slice.positions.len()).sum();
+            let rate = rows as f64 / began.elapsed().as_secs_f64().max(1e-6);
+            let before = self.prefill_rate.unwrap_or(rate);
+            self.prefill_rate = Some(before + RATE_SMOOTHING * (rate - before));
+        }
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Ends a sequence at once and frees its pages. Returns what it had come to, with
+    /// [`FinishReason::Cancelled`]; `None` if it has ended already.
+    pub fn cancel(&mut self, id: SequenceId) -> Option<Generation> {
+        // What it said since the last step is of no use to anybody any more.
+        self.events.retain(|event| event.id() != id);
+        let sequence = self.batch.remove(id)?;
+        Some(sequence.finish(FinishReason::Cancelled, Instant::now()).1)
+    }
+
+    /// How many sequences there are and how much room is left.
+    #[must_use]
+    pub fn batch_load(&self) -> BatchLoad {
+        self.batch.load()
+    }
+
+    /// Generates one answer, handing every token to `on_token`; `ControlFlow::Break` cancels. Other
+    /// sequences go on meanwhile; what becomes of them comes with the next [`Self::step`].
+    ///
+    /// # Errors
+    /// As [`Self::admit`] and [`Self::step`].
     pub fn generate(
         &mut self,
         request: &GenerateRequest,
         on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, EngineError> {
-        self.check_request(request)?;
-        let room = self.forward.context() - request.prompt_ids.len();
-        let most = request
-            .max_tokens
-            .min(room)
-            .min(request.enforced_ids.as_ref().map_or(usize::MAX, Vec::len));
-        let mut run = Run::new(request);
-        let started = Instant::now();
-        let mut logits = match most {
-            0 => Vec::new(),
-            _ => self.prefill(&request.prompt_ids)?,
-        };
-        run.timings.prefill = started.elapsed();
-        let decoding = Instant::now();
-        while run.ids.len() < most {
-            let finish = run.take(self, &logits, on_token)?;
-            if let Some(finish) = finish {
-                run.finish = finish;
-                break;
+        let own = self.admit(request.clone())?;
+        let mut others = Vec::new();
+        let generation = loop {
+            let mut ended = None;
+            let events = match self.step() {
+                Ok(events) => events,
+                Err(error) => {
+                    self.events.splice(0..0, others);
+                    return Err(error);
+                }
+            };
+            for event in events {
+                if event.id() != own {
+                    others.push(event);
+                    continue;
+                }
+                match event {
+                    // If it has just ended, there is nothing left to cancel.
+                    SequenceEvent::Token { token, .. } if on_token(token.event()).is_break() => {
+                        ended = self.cancel(own).map(Ok).or(ended);
+                    }
+                    SequenceEvent::Token { .. } => {}
+                    SequenceEvent::Finished { generation, .. } => ended = Some(Ok(generation)),
+                    SequenceEvent::Failed { error, .. } => ended = Some(Err(error)),
+                }
             }
-            if let Some(last) = run.ids.last().filter(|_| run.ids.len() < most) {
-                logits = self.decode(*last)?;
+            if let Some(ended) = ended {
+                break ended;
+            }
+        };
+        self.events.splice(0..0, others);
+        generation
+    }
+
+    fn step_rows(&self) -> StepRows {
+        let chunk = self.forward.chunk();
+        let measured = self.prefill_rate.map(|rate| (rate * PREFILL_BESIDE.as_secs_f64()) as usize);
+        StepRows {
+            decode: LOGIT_ROWS_MAX.min(chunk),
+            prefill_alone: chunk,
+            prefill_beside: measured.unwrap_or(0).clamp(PREFILL_ROWS_MIN.min(chunk), chunk),
+        }
+    }
+
+    /// Runs slices of one phase through the model and draws a token where one is due.
+    fn feed(&mut self, phase: Phase, slices: &[Slice]) -> Result<(), EngineError> {
+        let (mut rows, mut ids, mut selected) = (Vec::new(), Vec::new(), Vec::new());
+        for slice in slices {
+            let Some(sequence) = self.batch.running_mut(slice.id) else { continue };
+            let at = self.forward.table_at(sequence.table);
+            let new = &sequence.pages[sequence.pages_written..];
+            self.forward.write_pages(at + sequence.pages_written, new);
+            sequence.pages_written = sequence.pages.len();
+            for position in slice.positions.clone() {
+                rows.push(Row { position: position as u32, pages_at: at as u32 });
+                ids.push(sequence.token(position));
+            }
+            if slice.selects {
+                selected.push(rows.len() as u32 - 1);
             }
         }
-        run.timings.decode = decoding.elapsed();
-        Ok(run.into_generation(on_token))
+        let output = if selected.is_empty() { Output::Nothing } else { Output::Logits };
+        let pass = Pass { phase, rows: &rows, selected: &selected };
+        let logits = self.forward.pass(pass, &Input::Ids(&ids), &[], output)?;
+        let mut logits = logits.chunks_exact(self.info().vocabulary);
+        for slice in slices {
+            self.batch.fed(slice);
+            if slice.selects
+                && let Some(logits) = logits.next()
+            {
+                self.draw(slice.id, logits);
+            }
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self, id: SequenceId, logits: &[f32]) {
+        let now = Instant::now();
+        let Some(sequence) = self.batch.running_mut(id) else { return };
+        let (token, finish) = match sequence.take(logits, self.tokenizer.as_ref(), now) {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.batch.remove(id);
+                self.events.push(SequenceEvent::Failed { id, error });
+                return;
+            }
+        };
+        self.events.push(SequenceEvent::Token { id, token });
+        let Some(finish) = finish else { return };
+        if let Some(sequence) = self.batch.remove(id) {
+            let (token, generation) = sequence.finish(finish, now);
+            self.events.extend(token.map(|token| SequenceEvent::Token { id, token }));
+            self.events.push(SequenceEvent::Finished { id, generation });
+        }
     }
 
     fn check_request(&self, request: &GenerateRequest) -> Result<(), EngineError> {
@@ -76,151 +203,15 @@ impl Engine {
         }
         self.check_ids("prompt", ids)?;
         self.check_fits(ids.len())?;
-        self.prefill(ids)
-    }
-
-    /// Feeds a prompt and returns the logits after its last token.
-    fn prefill(&mut self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
-        // At least the last id is fed again, for its logits.
-        let common =
-            self.cached_ids.iter().zip(&ids[..ids.len() - 1]).take_while(|(a, b)| a == b).count();
-        self.cached_ids.truncate(common);
         let mut logits = Vec::new();
-        while self.cached_ids.len() < ids.len() {
-            let start = self.cached_ids.len();
-            let chunk = &ids[start..ids.len().min(start + self.forward.chunk())];
+        for (start, chunk) in super::engine::chunks(ids, self.forward.chunk()) {
+            let rows = self.forward.scratch_rows(start, chunk.len(), 0);
             let last = start + chunk.len() == ids.len();
             let output = if last { Output::Logits } else { Output::Nothing };
-            let rows = rows_of(start, chunk.len(), 0);
             let selected = [chunk.len() as u32 - 1];
             let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &selected };
             logits = self.forward.pass(pass, &Input::Ids(chunk), &[], output)?;
-            self.cached_ids.extend_from_slice(chunk);
         }
         Ok(logits)
-    }
-
-    /// Feeds one more id and returns the logits after it.
-    fn decode(&mut self, id: u32) -> Result<Vec<f32>, EngineError> {
-        let rows = rows_of(self.cached_ids.len(), 1, 0);
-        let pass = Pass { phase: Phase::Decode, rows: &rows, selected: &[0] };
-        let logits = self.forward.pass(pass, &Input::Ids(&[id]), &[], Output::Logits)?;
-        self.cached_ids.push(id);
-        Ok(logits)
-    }
-}
-
-fn off_grammar(fault: GrammarFault) -> EngineError {
-    bad("response_format", fault.0)
-}
-
-/// A generation in progress.
-struct Run<'r> {
-    request: &'r GenerateRequest,
-    stream: TextStream<'r>,
-    sampler: Sampler,
-    grammar: Option<Box<dyn GrammarState>>,
-    ids: Vec<u32>,
-    text: String,
-    logprobs: Vec<PositionLogprobs>,
-    finish: FinishReason,
-    timings: Timings,
-    /// A stop string or the callback ended it: text still held back is not wanted.
-    cut: bool,
-}
-
-impl<'r> Run<'r> {
-    fn new(request: &'r GenerateRequest) -> Self {
-        Self {
-            request,
-            stream: TextStream::new(&request.stop),
-            sampler: Sampler::new(&request.sampling, &request.prompt_ids),
-            grammar: request.grammar.as_ref().map(Grammar::start),
-            ids: Vec::new(),
-            text: String::new(),
-            logprobs: Vec::new(),
-            finish: FinishReason::Length,
-            timings: Timings { prefill: Duration::ZERO, decode: Duration::ZERO },
-            cut: false,
-        }
-    }
-
-    /// Chooses the next token from `logits` and hands it on; returns why to stop, if so.
-    fn take(
-        &mut self,
-        engine: &Engine,
-        logits: &[f32],
-        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<FinishReason>, EngineError> {
-        let index = self.ids.len();
-        let enforced = self.request.enforced_ids.as_ref();
-        let id = match enforced.and_then(|ids| ids.get(index)) {
-            Some(id) => *id,
-            None => {
-                let allowed = self.grammar.as_mut().map(|g| g.allowed()).transpose();
-                let allowed = allowed.map_err(off_grammar)?;
-                self.sampler.draw(logits, allowed.as_ref(), index)
-            }
-        };
-        self.sampler.took(id);
-        if enforced.is_none()
-            && let Some(grammar) = &mut self.grammar
-        {
-            grammar.take(id).map_err(off_grammar)?;
-        }
-        self.ids.push(id);
-        if let Some(top) = self.request.top_logprobs {
-            self.logprobs.push(LogSoftmax::new(logits).position(id, top));
-        }
-        let tokenizer = engine.tokenizer().ok();
-        let shown =
-            |t: &&Tokenizer| !t.is_control(id) || (self.request.keep_control && !t.is_end(id));
-        let bytes = tokenizer.filter(shown).map_or(&[][..], |t| t.bytes(id));
-        let (text, stopped) = self.stream.push(bytes);
-        self.text.push_str(&text);
-        let flow = on_token(TokenEvent { index, id, text: &text, logprobs: self.logprobs.last() });
-        let ended = enforced.is_none()
-            && !self.request.ignore_end
-            && (tokenizer.is_some_and(|t| t.is_end(id))
-                || self.grammar.as_ref().is_some_and(|grammar| grammar.is_complete()));
-        self.cut = stopped || flow.is_break();
-        Ok(if flow.is_break() {
-            Some(FinishReason::Cancelled)
-        } else if stopped || ended {
-            Some(FinishReason::Stop)
-        } else {
-            None
-        })
-    }
-
-    /// Hands on text still held back (the start of a stop string that never came).
-    fn into_generation(
-        mut self,
-        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
-    ) -> Generation {
-        if !self.cut {
-            let rest = self.stream.finish();
-            self.text.push_str(&rest);
-            if let Some(id) = self.ids.last().filter(|_| !rest.is_empty()) {
-                // The answer is complete; there is nothing left to cancel.
-                let _ = on_token(TokenEvent {
-                    index: self.ids.len() - 1,
-                    id: *id,
-                    text: &rest,
-                    logprobs: None,
-                });
-            }
-        }
-        Generation {
-            usage: Usage {
-                prompt_tokens: self.request.prompt_ids.len(),
-                completion_tokens: self.ids.len(),
-            },
-            ids: self.ids,
-            text: self.text,
-            finish: self.finish,
-            logprobs: self.logprobs,
-            timings: self.timings,
-        }
     }
 }

@@ -7,11 +7,13 @@
 //! are f32, so results agree with an f32 reference to the last few bits.
 
 mod architecture;
+mod batch;
 mod config;
 mod engine;
 mod error;
 mod forward;
 mod generation;
+mod kv;
 mod layer;
 mod matrix;
 mod op;
@@ -22,11 +24,13 @@ mod proof;
 mod request;
 mod rope;
 mod sampling;
+mod sequence;
 mod stream;
 pub(crate) mod tensors;
 mod weights;
 
 pub use architecture::{Activation, Architecture, Family, Windows};
+pub use batch::BatchLoad;
 pub use config::ModelConfig;
 pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
 pub use error::EngineError;
@@ -37,3 +41,4 @@ pub use request::{
     TokenLogprob, Usage,
 };
 pub use rope::{Rope, Yarn};
+pub use sequence::{NewToken, SequenceEvent, SequenceId};

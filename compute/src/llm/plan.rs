@@ -9,7 +9,7 @@ use super::op::{Grid, Op, Variant};
 use super::params::{AttentionShape, PAGE, Row, Step};
 
 /// Rows whose logits fit the logits buffer at once.
-pub(super) const LOGIT_ROWS_MAX: usize = 16;
+pub(super) const LOGIT_ROWS_MAX: usize = 32;
 /// Most bytes for attention scores; long contexts get smaller chunks instead.
 const SCORES_BYTES_MAX: u64 = 256 << 20;
 /// Everything a pass writes. Sizes: rows of a chunk, except the caches (all positions).
@@ -63,24 +63,66 @@ pub(super) fn page_count(context: usize) -> usize {
     context.div_ceil(PAGE)
 }
 
+/// How large the caches are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CacheSize {
+    /// Longest sequence.
+    pub context: usize,
+    /// Pages that sequences share among them.
+    pub pages: usize,
+    /// Sequences that run together; each has a page table for a whole context.
+    pub sequences: usize,
+}
+
+impl CacheSize {
+    /// Pages of their own for proofs and replays: a whole context, so that these never take pages from
+    /// answers under way. They come after the others.
+    pub fn scratch_pages(&self) -> usize {
+        page_count(self.context)
+    }
+
+    /// Word of the page tables at which the scratch pages are listed.
+    pub fn scratch_at(&self) -> usize {
+        self.sequences * page_count(self.context)
+    }
+
+    fn all_pages(&self) -> usize {
+        self.pages + self.scratch_pages()
+    }
+}
+
+/// Bytes of everything a pass writes but the caches, about.
+pub(super) fn work_bytes(config: &ModelConfig, context: usize, chunk: usize) -> u64 {
+    let (q, ffn) = (config.heads * config.head, config.ffn);
+    let row = 2 * config.hidden + config.qkv_width() + 2 * q + 3 * ffn + config.heads * context;
+    4 * (chunk * row + 2 * LOGIT_ROWS_MAX * config.vocabulary) as u64
+}
+
+/// Bytes of one page of keys and values in all layers.
+pub(super) fn page_bytes(config: &ModelConfig) -> u64 {
+    (PAGE * config.kv_heads * config.head * config.layers * 2 * 4) as u64
+}
+
 impl Buffers {
     pub fn new(
         gpu: &Gpu,
         config: &ModelConfig,
-        context: usize,
+        cache: CacheSize,
         chunk: usize,
     ) -> Result<Self, GpuError> {
+        let context = cache.context;
         let floats = |what: &str, count: usize| gpu.storage(what, count as u64 * 4);
         let rows = |what: &str, width: usize| floats(what, chunk * width);
-        let cache = page_count(context) * PAGE * config.kv_heads * config.head;
+        let pool = cache.all_pages() * PAGE * config.kv_heads * config.head;
         let row = size_of::<Row>() as u64;
-        let identity: Vec<u32> = (0..page_count(context) as u32).collect();
+        let mut tables = vec![0; cache.scratch_at()];
+        tables.extend(cache.pages as u32..cache.all_pages() as u32);
         let logits = LOGIT_ROWS_MAX * config.vocabulary;
         let largest = logits.max(chunk * config.hidden) as u64 * 4;
         Ok(Self {
             step: gpu.uniform("step", &Step::default())?,
             rows: gpu.storage("rows", 2 * chunk as u64 * row)?,
-            pages: gpu.storage_with("page tables", bytemuck::cast_slice(&identity))?,
+            pages: gpu.storage_with("page tables", bytemuck::cast_slice(&tables))?,
             ids: rows("token ids", 1)?,
             x: rows("residual stream", config.hidden)?,
             normed: rows("normed rows", config.hidden)?,
@@ -92,7 +134,7 @@ impl Buffers {
             ffn: rows("feed-forward", config.ffn)?,
             logits: floats("logits", logits)?,
             caches: (0..config.layers)
-                .map(|_| Ok((floats("keys", cache)?, floats("values", cache)?)))
+                .map(|_| Ok((floats("keys", pool)?, floats("values", pool)?)))
                 .collect::<Result<_, GpuError>>()?,
             readback: gpu.readback("read-back", largest)?,
         })

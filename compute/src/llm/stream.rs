@@ -2,15 +2,15 @@
 
 use crate::tokenizer::Utf8Stream;
 
-pub(super) struct TextStream<'a> {
+pub(super) struct TextStream {
     utf8: Utf8Stream,
-    stops: &'a [String],
+    stops: Vec<String>,
     /// Text that could be the beginning of a stop string; shorter than the longest of them.
     held: String,
 }
 
-impl<'a> TextStream<'a> {
-    pub fn new(stops: &'a [String]) -> Self {
+impl TextStream {
+    pub fn new(stops: Vec<String>) -> Self {
         Self { utf8: Utf8Stream::default(), stops, held: String::new() }
     }
 
@@ -18,6 +18,11 @@ impl<'a> TextStream<'a> {
     pub fn push(&mut self, bytes: &[u8]) -> (String, bool) {
         let text = self.utf8.push(bytes);
         self.add(&text)
+    }
+
+    /// Forgets what was held back.
+    pub fn clear(&mut self) {
+        *self = Self::new(std::mem::take(&mut self.stops));
     }
 
     /// Ends the stream and returns what was held back.
@@ -60,7 +65,7 @@ mod tests {
     #[track_caller]
     fn check(stops: &[&str], pieces: &[&str], expected: &[&str], stopped: bool) {
         let stops: Vec<String> = stops.iter().map(|s| (*s).to_owned()).collect();
-        let mut stream = TextStream::new(&stops);
+        let mut stream = TextStream::new(stops);
         let mut texts = Vec::new();
         let mut ended = false;
         for piece in pieces {

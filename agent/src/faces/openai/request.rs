@@ -119,7 +119,13 @@ fn read_common(
     let stop = read_stop(fields);
     Some(Completion {
         model: fields.optional("model"),
-        text: TextRequest { prompt, max_tokens, sampling, stop, top_logprobs },
+        text: TextRequest {
+            max_tokens,
+            sampling,
+            stop,
+            top_logprobs,
+            ..TextRequest::greedy(prompt)
+        },
         score,
         stream,
         include_usage,
@@ -262,7 +268,8 @@ fn read_score(fields: &Fields<'_>, prompt: &Prompt, top: Option<usize>) -> Optio
         }
         None => Prompt::Text(fields.optional("enforced_str")?),
     };
-    Some(ScoreRequest { prompt: prompt.clone(), continuation, top: top.unwrap_or(TOP_DEFAULT) })
+    let top = top.unwrap_or(TOP_DEFAULT);
+    Some(ScoreRequest { prompt: prompt.clone(), continuation, top, to_end: true })
 }
 
 #[cfg(test)]
