@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use roadbed_compute::gpu::{Gpu, GpuError};
 use roadbed_compute::kernels::llm::{self, Method, WeightFormat};
-use roadbed_compute::kernels::matvec::MatvecVariant;
+use roadbed_compute::kernels::matvec::{Activations, MatvecVariant, is_whole};
 use roadbed_compute::llm::packing;
 use roadbed_compute::llm::params::{MatrixShape, Step};
 
@@ -33,27 +33,26 @@ const SHAPES: [(u32, u32, u32); 6] = [
 struct Case {
     format: WeightFormat,
     method: Method,
+    activations: Activations,
     rows: u32,
     columns: u32,
     x_rows: u32,
 }
 
 fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
-    let Case { format, method, rows, columns, x_rows } = *case;
+    let Case { format, method, activations, rows, columns, x_rows } = *case;
     let (quants, scales) = packing::row_bytes(format, columns as usize);
+    let quants = gpu.storage_with("quants", &vec![0x55; quants * rows as usize])?;
+    let scales = gpu.storage_with("scales", &vec![0x11; (scales * rows as usize).max(16)])?;
+    let x = gpu.storage("x", u64::from(x_rows * columns) * 4)?;
+    let x_scales = gpu.storage("scales of x", u64::from(x_rows * columns) / 4)?;
+    let out = gpu.storage("out", u64::from(x_rows * rows) * 4)?;
     let step = Step { rows: x_rows, selected: x_rows, ..Step::default() };
     let shape = MatrixShape { columns, rows, out_stride: rows, ..MatrixShape::default() };
     let step = gpu.uniform("step", &step)?;
     let shape = gpu.uniform("shape", &shape)?;
-    let buffers = [
-        &step,
-        &shape,
-        &gpu.storage_with("quants", &vec![0x55; quants * rows as usize])?,
-        &gpu.storage_with("scales", &vec![0x11; (scales * rows as usize).max(8)])?,
-        &gpu.storage("x", u64::from(x_rows * columns) * 4)?,
-        &gpu.storage("out", u64::from(x_rows * rows) * 4)?,
-    ];
-    let vector = MatvecVariant::of(method, columns as usize);
+    let mut buffers = vec![&step, &shape, &quants, &scales, &x, &out];
+    let vector = MatvecVariant::of(method, activations, format, columns as usize);
     let (pipeline, groups) = match (x_rows, method) {
         (1..=8, _) => {
             let sharing = MatvecVariant::x_rows(x_rows);
@@ -72,6 +71,9 @@ fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
             (pipeline, [rows.div_ceil(64), x_rows.div_ceil(64), 1])
         }
     };
+    if vector.activations == Activations::Q8 && x_rows <= 8 {
+        buffers.push(&x_scales);
+    }
     let bind_group = gpu.bind(&pipeline, &buffers)?;
     let run = |times: u32| -> Result<(), GpuError> {
         let mut encoder = gpu.encoder("speed");
@@ -102,14 +104,20 @@ fn main() -> Result<(), GpuError> {
     let gpu = Gpu::open(&choice)?;
     println!("{}", gpu.summary());
     let only = std::env::args().nth(2).unwrap_or_default();
+    let activations = [Activations::F32, Activations::Q8];
     for method in [Method::Lane, Method::Group] {
         for format in WeightFormat::ALL {
-            for (rows, columns, x_rows) in SHAPES {
-                let label = format!("{format:?} {method:?} {rows}x{columns} by {x_rows}");
-                if !label.contains(&only) {
+            for (activations, (rows, columns, x_rows)) in activations
+                .into_iter()
+                .flat_map(|activations| SHAPES.map(|shape| (activations, shape)))
+            {
+                let label =
+                    format!("{format:?} {method:?} {activations:?} {rows}x{columns} by {x_rows}");
+                let same = activations == Activations::Q8 && (x_rows > 8 || !is_whole(format));
+                if same || !label.contains(&only) {
                     continue;
                 }
-                let case = Case { format, method, rows, columns, x_rows };
+                let case = Case { format, method, activations, rows, columns, x_rows };
                 let (wall, cpu) = time(&gpu, &case)?;
                 let work = f64::from(rows) * f64::from(columns) * f64::from(x_rows) / 1e9;
                 let (unit, factor) = match x_rows {

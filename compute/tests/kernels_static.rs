@@ -14,11 +14,17 @@ fn every_kernel_is_valid_with_its_constants() {
             panic!("{}: {}", kernel.name, error.emit_to_string(kernel.source.text))
         });
         // unpack2x16float is in every native driver; it is no f16 arithmetic.
-        let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-        let info =
-            Validator::new(ValidationFlags::all(), capabilities).validate(&module).unwrap_or_else(
-                |e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source.text)),
-            );
+        let capabilities = match kernel.uses_subgroups() {
+            true => Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP,
+            false => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+        };
+        let info = Validator::new(ValidationFlags::all(), capabilities)
+            .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+            .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+            .validate(&module)
+            .unwrap_or_else(|e| {
+                panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source.text))
+            });
         let constants =
             kernel.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let stage = naga::ShaderStage::Compute;

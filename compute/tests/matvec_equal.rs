@@ -4,13 +4,14 @@
 use roadbed_compute::Gpu;
 use roadbed_compute::gguf::TensorType;
 use roadbed_compute::kernels::llm::Method;
-use roadbed_compute::kernels::matvec::MatvecVariant;
+use roadbed_compute::kernels::matvec::{Activations, MatvecVariant, QUANTISE_Q8, Sharing};
 use roadbed_compute::llm::packing;
-use roadbed_compute::llm::params::{MatrixShape, Step};
+use roadbed_compute::llm::params::{MatrixShape, QuantiseShape, Step};
 use roadbed_compute::reference::ops;
+use roadbed_compute::reference::quantised::{dequantise_q8, quantise_q8};
 
 use crate::adapters;
-use crate::kernels_equal::{METHODS, Matrix, check, floats, run};
+use crate::kernels_equal::{Matrix, check, floats, read, run};
 use crate::random::Random;
 
 /// Where the product goes in each row of the result.
@@ -21,20 +22,47 @@ const ROW_FIRST: u32 = 2;
 /// untried choice of either method. Compiling a kernel is dearer than running it here.
 const THOROUGH: TensorType = TensorType::Q4_1;
 
-fn variants(kind: TensorType, columns: usize) -> Vec<MatvecVariant> {
-    let mut variants = METHODS.map(|method| MatvecVariant::of(method, columns)).to_vec();
-    if kind == THOROUGH {
-        let group = MatvecVariant::of(Method::Group, columns);
-        variants.extend(
-            [(64, 64, 2), (32, 16, 4)].map(|(workgroup, lanes, parts)| MatvecVariant {
-                workgroup,
-                lanes,
-                parts,
-                ..group
-            }),
-        );
+fn variants(gpu: &Gpu, kind: TensorType, columns: usize) -> Vec<MatvecVariant> {
+    let format = packing::format_of(kind);
+    let group = |activations| MatvecVariant::of(Method::Group, activations, format, columns);
+    let mut variants = Vec::new();
+    for activations in [Activations::F32, Activations::Q8] {
+        variants.push(MatvecVariant::of(Method::Lane, activations, format, columns));
+        variants.push(group(activations));
     }
+    if kind == THOROUGH {
+        let [f32, q8] = [Activations::F32, Activations::Q8].map(group);
+        variants.push(MatvecVariant { workgroup: 64, lanes: 64, parts: 2, ..f32 });
+        variants.push(MatvecVariant { workgroup: 32, lanes: 16, parts: 2, ..q8 });
+        if let Some(lanes) = gpu.subgroup_lanes() {
+            let sharing = Sharing::Subgroup;
+            variants.push(MatvecVariant { sharing, lanes, ..f32 });
+            variants.push(MatvecVariant { sharing, lanes, ..q8 });
+        }
+    }
+    // Formats of floats have no other kernel for quantised activations.
+    variants.dedup();
     variants
+}
+
+/// Activations on the GPU, and the floats they stand for.
+struct Rows {
+    buffers: Vec<wgpu::Buffer>,
+    meant: Vec<f32>,
+}
+
+impl Rows {
+    fn new(gpu: &Gpu, activations: Activations, x: &[f32]) -> Self {
+        match activations {
+            Activations::F32 => Self { buffers: vec![floats(gpu, x)], meant: x.to_vec() },
+            Activations::Q8 => {
+                let (levels, scales) = quantise_q8(x);
+                let words = gpu.storage_with("words", bytemuck::cast_slice(&levels)).unwrap();
+                let pairs = gpu.storage_with("scales", bytemuck::cast_slice(&scales)).unwrap();
+                Self { buffers: vec![words, pairs], meant: dequantise_q8(&levels, &scales) }
+            }
+        }
+    }
 }
 
 /// The product of `x` with the matrix in the middle of wider rows of ones, `x_rows` rows at a time.
@@ -42,12 +70,12 @@ fn product(
     gpu: &Gpu,
     variant: MatvecVariant,
     matrix: &Matrix,
-    x: &[f32],
+    x: &Rows,
     x_rows: u32,
     accumulate: bool,
 ) -> Vec<f32> {
     let stride = matrix.rows + 9;
-    let rows = (x.len() / matrix.columns) as u32;
+    let rows = (x.meant.len() / matrix.columns) as u32;
     let shape = MatrixShape {
         columns: matrix.columns as u32,
         rows: matrix.rows as u32,
@@ -65,18 +93,16 @@ fn product(
         ..Step::default()
     };
     let [quants, scales] = matrix.upload(gpu);
-    let buffers = [
-        &gpu.uniform("step", &step).unwrap(),
-        &gpu.uniform("shape", &shape).unwrap(),
-        &quants,
-        &scales,
-        &floats(gpu, x),
-        &floats(gpu, &vec![1.0; rows as usize * stride]),
-    ];
+    let out = floats(gpu, &vec![1.0; rows as usize * stride]);
+    let step = gpu.uniform("step", &step).unwrap();
+    let shape = gpu.uniform("shape", &shape).unwrap();
+    let mut buffers = vec![&step, &shape, &quants, &scales, &x.buffers[0], &out];
+    buffers.extend(x.buffers.get(1));
     let kernel = variant.kernel(packing::format_of(matrix.kind));
     // Folded in two, as long lists are.
     let groups = [variant.groups(matrix.rows as u32).div_ceil(2), 2, rows.div_ceil(x_rows)];
-    run(gpu, kernel, &variant.constants(x_rows), &buffers, groups)
+    run(gpu, kernel, &variant.constants(x_rows), &buffers, groups);
+    read(gpu, &out)
 }
 
 fn expected(matrix: &Matrix, x: &[f32], accumulate: bool) -> Vec<f32> {
@@ -106,8 +132,9 @@ fn decoding_products_match_and_do_not_depend_on_neighbours() {
                 let matrix = Matrix::random(&mut random, kind, rows, columns);
                 let x = random.floats(x_rows * columns);
                 let accumulate = rows % 2 == 0;
-                let wanted = expected(&matrix, &x, accumulate);
-                for variant in variants(kind, columns) {
+                for variant in variants(gpu, kind, columns) {
+                    let x = Rows::new(gpu, variant.activations, &x);
+                    let wanted = expected(&matrix, &x.meant, accumulate);
                     let what = format!("{kind} {rows}x{columns} by {x_rows}, {variant:?}");
                     let alone = product(gpu, variant, &matrix, &x, 1, accumulate);
                     check(variant.kernel(packing::format_of(kind)), &alone, &wanted, &what);
@@ -116,6 +143,42 @@ fn decoding_products_match_and_do_not_depend_on_neighbours() {
                         assert_eq!(bits(&found), bits(&alone), "{together} at a time: {what}");
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantised_rows_match() {
+    for gpu in adapters::all() {
+        let mut random = Random::new(7);
+        for (rows, columns) in [(1, 32), (3, 576), (9, 1536)] {
+            let mut x = random.floats(rows * columns);
+            // A block of nothing has no scale to divide by.
+            x[..32].fill(0.0);
+            let shape = QuantiseShape { columns: columns as u32, ..QuantiseShape::default() };
+            let step = Step { rows: rows as u32, ..Step::default() };
+            let scales = gpu.storage("scales", (rows * columns / 4) as u64).unwrap();
+            let words = gpu.storage("words", (rows * columns) as u64).unwrap();
+            let buffers = [
+                &gpu.uniform("step", &step).unwrap(),
+                &gpu.uniform("shape", &shape).unwrap(),
+                &floats(gpu, &x),
+                &scales,
+                &words,
+            ];
+            let groups = [(columns as u32 / 32).div_ceil(8), rows as u32, 1];
+            run(gpu, &QUANTISE_Q8, &[], &buffers, groups);
+            let found: Vec<i8> =
+                bytemuck::pod_collect_to_vec(&gpu.read(&words, words.size(), "words").unwrap());
+            let (levels, wanted) = quantise_q8(&x);
+            for (found, level) in found.iter().zip(&levels) {
+                assert!(QUANTISE_Q8.accepts((*found).into(), (*level).into(), 0.0));
+            }
+            for (found, wanted) in read(gpu, &scales).chunks_exact(2).zip(&wanted) {
+                assert!((found[0] - wanted[0]).abs() <= 1e-6 * wanted[0]);
+                // A level or two may have gone the other way.
+                assert!((found[1] - wanted[1]).abs() <= 2.5 * wanted[0]);
             }
         }
     }

@@ -25,6 +25,10 @@ use crate::kernels::Binding;
 /// of milliseconds on a GPU; a software adapter on a busy machine may need seconds for a chunk.
 pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Taken where offered; nothing depends on them. Subgroups and timestamps serve the tuner.
+const FEATURES_WANTED: wgpu::Features =
+    wgpu::Features::SUBGROUP.union(wgpu::Features::TIMESTAMP_QUERY);
+
 #[derive(Default)]
 struct Health {
     lost: Option<String>,
@@ -37,6 +41,7 @@ pub struct Gpu {
     queue: wgpu::Queue,
     summary: AdapterSummary,
     limits: wgpu::Limits,
+    subgroup_lanes: Option<u32>,
     health: Arc<Mutex<Health>>,
     pipelines: Mutex<HashMap<pipelines::Key, Arc<Pipeline>>>,
     layouts: Mutex<HashMap<Vec<Binding>, wgpu::BindGroupLayout>>,
@@ -52,9 +57,13 @@ impl Gpu {
         let (_, chosen) = adapters.swap_remove(summary.index);
 
         let limits = chosen.limits();
+        let features = chosen.features() & FEATURES_WANTED;
+        let subgroup_lanes = features
+            .contains(wgpu::Features::SUBGROUP)
+            .then(|| chosen.get_info().subgroup_min_size);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("roadbed"),
-            required_features: wgpu::Features::empty(),
+            required_features: features,
             required_limits: limits.clone(),
             ..Default::default()
         };
@@ -78,6 +87,7 @@ impl Gpu {
             queue,
             summary,
             limits,
+            subgroup_lanes,
             health,
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
@@ -99,6 +109,12 @@ impl Gpu {
     #[must_use]
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits
+    }
+
+    /// Smallest number of invocations that may exchange registers; `None` if they may not.
+    #[must_use]
+    pub fn subgroup_lanes(&self) -> Option<u32> {
+        self.subgroup_lanes
     }
 
     #[must_use]

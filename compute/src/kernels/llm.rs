@@ -3,7 +3,6 @@
 //! A weight kernel exists once per format and method. Methods are chosen by what kind of adapter it
 //! is: on a CPU driver a lane works alone, on a GPU lanes share rows and memory. Never by a GPU's name.
 
-use super::matvec::Sharing;
 use super::{Binding, Kernel};
 use Binding::{Read, ReadWrite, Uniform};
 
@@ -73,7 +72,6 @@ const COPY_TOLERANCE: f32 = 1e-6;
 /// Lanes of a software adapter's vector unit (lavapipe: 8).
 const LANE: &[(&str, f64)] = &[("WORKGROUP", 8.0)];
 const GROUP: &[(&str, f64)] = &[("WORKGROUP", 64.0)];
-const SHARED_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 16.0)];
 const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 64.0)];
 
 /// Weight rows and activation rows one workgroup of `matmul_lane.wgsl` covers.
@@ -85,8 +83,6 @@ pub const MATMUL_TILE: u32 = 64;
 /// The kernels that read one weight format.
 struct WeightKernels {
     embed: Kernel,
-    matvec_lane: Kernel,
-    matvec_tree: Kernel,
     matmul_lane: Kernel,
     matmul_tile: Kernel,
 }
@@ -101,36 +97,6 @@ macro_rules! weight_kernels {
                 bindings: WEIGHTS,
                 constants: GROUP,
                 tolerance: COPY_TOLERANCE,
-            },
-            matvec_lane: Kernel {
-                name: concat!("matvec_lane_", $name),
-                source: crate::wgsl!(
-                    "lib/step.wgsl",
-                    "lib/matrix.wgsl",
-                    $($part),+,
-                    "lib/sum_lane.wgsl",
-                    "lib/matvec_rows.wgsl",
-                    "matvec.wgsl"
-                ),
-                entry: "main",
-                bindings: WEIGHTS,
-                constants: LANE,
-                tolerance: SUM_TOLERANCE,
-            },
-            matvec_tree: Kernel {
-                name: concat!("matvec_tree_", $name),
-                source: crate::wgsl!(
-                    "lib/step.wgsl",
-                    "lib/matrix.wgsl",
-                    $($part),+,
-                    "lib/sum_tree.wgsl",
-                    "lib/matvec_rows.wgsl",
-                    "matvec.wgsl"
-                ),
-                entry: "main",
-                bindings: WEIGHTS,
-                constants: SHARED_ROW,
-                tolerance: SUM_TOLERANCE,
             },
             matmul_lane: Kernel {
                 name: concat!("matmul_lane_", $name),
@@ -334,15 +300,6 @@ pub fn embed(format: WeightFormat) -> &'static Kernel {
     &of_format(format).embed
 }
 
-/// Few rows of activations times a matrix; see [`super::matvec::MatvecVariant`].
-#[must_use]
-pub fn matvec(format: WeightFormat, sharing: Sharing) -> &'static Kernel {
-    match sharing {
-        Sharing::Lane => &of_format(format).matvec_lane,
-        Sharing::Tree => &of_format(format).matvec_tree,
-    }
-}
-
 /// Several rows of activations times a matrix.
 #[must_use]
 pub fn matmul(format: WeightFormat, method: Method) -> &'static Kernel {
@@ -389,7 +346,7 @@ pub fn attention_values(method: Method) -> &'static Kernel {
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
     WEIGHT_KERNELS
         .iter()
-        .flat_map(|k| [&k.embed, &k.matvec_lane, &k.matvec_tree, &k.matmul_lane, &k.matmul_tile])
+        .flat_map(|k| [&k.embed, &k.matmul_lane, &k.matmul_tile])
         .chain(RMS_NORM.iter().chain(&REFLECT).chain(&SOFTMAX))
         .chain(&ATTENTION_VALUES)
         .chain(HEAD_NORM.iter().chain(&POST_NORM))
@@ -405,7 +362,7 @@ mod tests {
         for format in WeightFormat::ALL {
             let name = format!("{format:?}").to_lowercase();
             assert_eq!(embed(format).name, format!("embed_{name}"));
-            assert_eq!(matvec(format, Sharing::Lane).name, format!("matvec_lane_{name}"));
+            assert_eq!(matmul(format, Method::Lane).name, format!("matmul_lane_{name}"));
         }
     }
 }

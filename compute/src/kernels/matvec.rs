@@ -1,15 +1,33 @@
 //! Variants of the matrix-vector product, which is what decoding spends its time on.
 //!
-//! All read weights in any format; they differ in who adds up with whom. [`MatvecVariant::x_rows`]
-//! rows of activations share one reading of the weights, each summed in the order it has alone.
+//! They differ in what they multiply with (floats, or activations quantised to bytes) and in who adds
+//! up with whom. [`MatvecVariant::x_rows`] rows of activations share one reading of the weights, each
+//! summed in the order it has alone.
 
 use super::Kernel;
-use super::llm::{Method, WeightFormat, matvec};
+use super::llm::{Method, WeightFormat};
+use super::{Binding, Binding::Read, Binding::ReadWrite, Binding::Uniform};
 
 /// Weight rows that one invocation, or the lanes that work together, multiply at once.
 const ROWS_PER_SET: u32 = 4;
 /// Most rows of activations that share one reading of the weights.
 pub const X_ROWS_MAX: u32 = 8;
+
+/// f32 sums in another order than the twin's: a few units in the last place of the terms.
+const SUM_TOLERANCE: f32 = 2e-5;
+/// Whole numbers add up exactly; what is left are the blocks' products.
+const Q8_TOLERANCE: f32 = 1e-5;
+
+/// What activations are when decoding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activations {
+    /// Floats: results agree with an f32 reference to the last bits.
+    #[default]
+    F32,
+    /// Signed bytes with a scale per 32, for weights whose levels are whole numbers; others keep f32.
+    /// Faster, and a little less exact.
+    Q8,
+}
 
 /// Who adds up with whom; each has its `shaders/lib/sum_*.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,32 +36,47 @@ pub enum Sharing {
     Lane,
     /// Lanes in a tree through shared memory: any GPU.
     Tree,
+    /// Lanes of one subgroup through registers: GPUs that offer subgroups.
+    Subgroup,
 }
 
 /// One way to multiply, for matrices of some width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatvecVariant {
+    pub activations: Activations,
     pub sharing: Sharing,
     /// Invocations of a workgroup.
     pub workgroup: u32,
     /// Invocations that share a set of rows; a power of two that divides `workgroup`.
     pub lanes: u32,
-    /// Eights of columns that an invocation takes at a time: 1, 2 or 4.
+    /// Eights of columns that an invocation takes at a time: 1 (floats only), 2 or 4.
     pub parts: u32,
 }
 
 impl MatvecVariant {
     /// What suits a kind of adapter untried.
     #[must_use]
-    pub fn of(method: Method, columns: usize) -> Self {
-        match method {
+    pub fn of(
+        method: Method,
+        activations: Activations,
+        format: WeightFormat,
+        columns: usize,
+    ) -> Self {
+        let activations = if is_whole(format) { activations } else { Activations::F32 };
+        let (sharing, workgroup, lanes, parts) = match method {
             // Lanes of lavapipe's vector unit.
-            Method::Lane => Self { sharing: Sharing::Lane, workgroup: 8, lanes: 1, parts: 4 },
+            Method::Lane => (Sharing::Lane, 8, 1, 4),
             Method::Group => {
                 let lanes = (columns as u32 / 32).next_power_of_two().clamp(8, 32);
-                Self { sharing: Sharing::Tree, workgroup: 64, lanes, parts: 1 }
+                let parts = match activations {
+                    // Neighbours read neighbouring words, and vectors of x side by side.
+                    Activations::F32 => 1,
+                    Activations::Q8 => 4,
+                };
+                (Sharing::Tree, 64, lanes, parts)
             }
-        }
+        };
+        Self { activations, sharing, workgroup, lanes, parts }
     }
 
     /// How many rows of activations a dispatch over `rows` of them takes at a time: 1, 2, 4 or 8.
@@ -52,9 +85,19 @@ impl MatvecVariant {
         rows.next_power_of_two().clamp(1, X_ROWS_MAX)
     }
 
+    /// The kernel for weights in `format`; whatever it is, floats can be multiplied with it.
     #[must_use]
     pub fn kernel(self, format: WeightFormat) -> &'static Kernel {
-        matvec(format, self.sharing)
+        let floats = &F32_KERNELS[format as usize];
+        let [lane, tree, subgroup] = match self.activations {
+            Activations::F32 => floats,
+            Activations::Q8 => Q8_KERNELS[format as usize].as_ref().unwrap_or(floats),
+        };
+        match self.sharing {
+            Sharing::Lane => lane,
+            Sharing::Tree => tree,
+            Sharing::Subgroup => subgroup,
+        }
     }
 
     #[must_use]
@@ -66,7 +109,9 @@ impl MatvecVariant {
         ];
         match self.sharing {
             Sharing::Lane => {}
-            Sharing::Tree => constants.push(("LANES", f64::from(self.lanes))),
+            Sharing::Tree | Sharing::Subgroup => {
+                constants.push(("LANES", f64::from(self.lanes)));
+            }
         }
         constants
     }
@@ -75,5 +120,141 @@ impl MatvecVariant {
     #[must_use]
     pub fn groups(self, rows: u32) -> u32 {
         rows.div_ceil(self.workgroup / self.lanes * ROWS_PER_SET)
+    }
+}
+
+/// True if the format's levels are whole numbers, which quantised activations need.
+#[must_use]
+pub fn is_whole(format: WeightFormat) -> bool {
+    Q8_KERNELS[format as usize].is_some()
+}
+
+/// Rows to quantised activations.
+pub static QUANTISE_Q8: Kernel = Kernel {
+    name: "quantise_q8",
+    source: crate::wgsl!("lib/step.wgsl", "quantise_q8.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, ReadWrite, ReadWrite],
+    constants: &[("WORKGROUP", 8.0)],
+    // Of a level: a driver's division may round the other way where a value lies between two.
+    tolerance: 1.0,
+};
+
+const F32_BINDINGS: &[Binding] = &[Uniform, Uniform, Read, Read, Read, ReadWrite];
+const Q8_BINDINGS: &[Binding] = &[Uniform, Uniform, Read, Read, Read, ReadWrite, Read];
+
+macro_rules! kernel {
+    ($name:expr, $sum:literal, $file:literal, $bindings:expr, $tolerance:expr, [$($part:literal),+]) => {
+        Kernel {
+            name: $name,
+            source: crate::wgsl!(
+                "lib/step.wgsl",
+                "lib/matrix.wgsl",
+                $($part),+,
+                $sum,
+                "lib/matvec_rows.wgsl",
+                $file
+            ),
+            entry: "main",
+            bindings: $bindings,
+            constants: &[],
+            tolerance: $tolerance,
+        }
+    };
+}
+
+/// One kernel per [`Sharing`], in its order.
+macro_rules! sharings {
+    ($name:literal, $file:literal, $bindings:expr, $tolerance:expr, $parts:tt) => {
+        [
+            kernel!(
+                concat!($name, "_lane"),
+                "lib/sum_lane.wgsl",
+                $file,
+                $bindings,
+                $tolerance,
+                $parts
+            ),
+            kernel!(
+                concat!($name, "_tree"),
+                "lib/sum_tree.wgsl",
+                $file,
+                $bindings,
+                $tolerance,
+                $parts
+            ),
+            kernel!(
+                concat!($name, "_subgroup"),
+                "lib/sum_subgroup.wgsl",
+                $file,
+                $bindings,
+                $tolerance,
+                $parts
+            ),
+        ]
+    };
+}
+
+macro_rules! floats {
+    ($name:literal, $($part:literal),+) => {
+        sharings!($name, "matvec.wgsl", F32_BINDINGS, SUM_TOLERANCE, [$($part),+])
+    };
+}
+
+macro_rules! bytes {
+    ($name:literal, $($part:literal),+) => {
+        Some(sharings!($name, "matvec_q8.wgsl", Q8_BINDINGS, Q8_TOLERANCE, [$($part),+]))
+    };
+}
+
+type Kernels = [Kernel; 3];
+
+/// In the order of [`WeightFormat::ALL`].
+static F32_KERNELS: [Kernels; WeightFormat::ALL.len()] = [
+    floats!("matvec_f32", "lib/weights_f32.wgsl"),
+    floats!("matvec_f16", "lib/weights_f16.wgsl"),
+    floats!("matvec_bf16", "lib/weights_bf16.wgsl"),
+    floats!("matvec_q8", "lib/weights_q8.wgsl"),
+    floats!("matvec_q4", "lib/levels_4bit.wgsl", "lib/scales_pair.wgsl"),
+    floats!("matvec_q5", "lib/levels_5bit.wgsl", "lib/scales_pair.wgsl"),
+    floats!("matvec_q4k", "lib/levels_4bit.wgsl", "lib/scales_super.wgsl"),
+    floats!("matvec_q5k", "lib/levels_5bit.wgsl", "lib/scales_super.wgsl"),
+    floats!("matvec_q6k", "lib/weights_q6k.wgsl"),
+    floats!("matvec_mxfp4", "lib/weights_mxfp4.wgsl"),
+];
+
+/// In the order of [`WeightFormat::ALL`]; formats of floats have none.
+static Q8_KERNELS: [Option<Kernels>; WeightFormat::ALL.len()] = [
+    None,
+    None,
+    None,
+    bytes!("matvec_q8_by_q8", "lib/weights_q8.wgsl"),
+    bytes!("matvec_q4_by_q8", "lib/levels_4bit.wgsl", "lib/scales_pair.wgsl"),
+    bytes!("matvec_q5_by_q8", "lib/levels_5bit.wgsl", "lib/scales_pair.wgsl"),
+    bytes!("matvec_q4k_by_q8", "lib/levels_4bit.wgsl", "lib/scales_super.wgsl"),
+    bytes!("matvec_q5k_by_q8", "lib/levels_5bit.wgsl", "lib/scales_super.wgsl"),
+    bytes!("matvec_q6k_by_q8", "lib/weights_q6k.wgsl"),
+    bytes!("matvec_mxfp4_by_q8", "lib/weights_mxfp4.wgsl"),
+];
+
+/// Every row of this file.
+pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
+    F32_KERNELS.iter().chain(Q8_KERNELS.iter().flatten()).flatten().chain([&QUANTISE_Q8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_in_their_places() {
+        for format in WeightFormat::ALL {
+            let name = format!("{format:?}").to_lowercase();
+            let f32 = MatvecVariant::of(Method::Lane, Activations::F32, format, 256);
+            assert_eq!(f32.kernel(format).name, format!("matvec_{name}_lane"));
+            let q8 = MatvecVariant::of(Method::Group, Activations::Q8, format, 256);
+            let suffix = if is_whole(format) { "_by_q8" } else { "" };
+            assert_eq!(q8.kernel(format).name, format!("matvec_{name}{suffix}_tree"));
+        }
     }
 }

@@ -56,6 +56,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// True if the adapter must offer subgroups for this kernel.
+    #[must_use]
+    pub fn uses_subgroups(&self) -> bool {
+        self.source.text.contains("subgroupShuffleXor(")
+    }
+
     /// True if `actual` is close enough to the twin's `expected`: the absolute difference is at most
     /// `tolerance * max(1, scale)`, scale being the largest magnitude of the expected result.
     #[must_use]
@@ -66,7 +72,7 @@ impl Kernel {
 
 /// Every kernel there is.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    llm::kernels().chain(poc::KERNELS.iter()).chain(hash::KERNELS.iter())
+    llm::kernels().chain(matvec::kernels()).chain(poc::KERNELS.iter()).chain(hash::KERNELS.iter())
 }
 
 /// Finds a kernel by name; for tests and tools.

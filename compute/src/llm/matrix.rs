@@ -3,7 +3,7 @@
 use crate::gguf::{GgufFile, TensorEntry};
 use crate::gpu::{Gpu, GpuError};
 use crate::kernels::llm::{self, Method, WeightFormat};
-use crate::kernels::matvec::MatvecVariant;
+use crate::kernels::matvec::{Activations, MatvecVariant};
 
 use super::error::EngineError;
 use super::op::{Grid, Op, Variant};
@@ -129,7 +129,7 @@ impl Matrix {
         out: &wgpu::Buffer,
         target: Target,
     ) -> Result<Vec<Op>, GpuError> {
-        let vector = MatvecVariant::of(method, self.columns);
+        let vector = MatvecVariant::of(method, Activations::F32, self.format, self.columns);
         self.shards
             .iter()
             .map(|shard| {

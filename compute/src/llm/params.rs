@@ -70,6 +70,15 @@ pub struct ScaleShape {
     pub padding: [u32; 2],
 }
 
+/// `shaders/quantise_q8.wgsl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct QuantiseShape {
+    pub columns: u32,
+    pub selecting: u32,
+    pub padding: [u32; 2],
+}
+
 /// `shaders/silu_mul.wgsl`, `shaders/gelu_mul.wgsl`, `shaders/bias.wgsl` and `shaders/reflect.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
