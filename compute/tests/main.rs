@@ -9,6 +9,8 @@ mod batching;
 #[cfg(test)]
 mod device_lost;
 #[cfg(test)]
+mod gguf_goldens;
+#[cfg(test)]
 mod gguf_hostile;
 #[cfg(test)]
 mod greedy;
