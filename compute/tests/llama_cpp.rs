@@ -83,7 +83,7 @@ impl Case {
     }
 
     fn by_reference(&self) -> Vec<Vec<f32>> {
-        let model = ReferenceModel::from_gguf(&self.file, CONTEXT_TOKENS).unwrap();
+        let model = ReferenceModel::from_source(&self.file, CONTEXT_TOKENS).unwrap();
         self.exact
             .iter()
             .map(|(ids, _)| {
@@ -175,7 +175,7 @@ fn every_family_decodes_beyond_its_window_like_the_reference() {
     for architecture in Architecture::ALL {
         let (bytes, _) = Recipe::of(architecture, TensorType::F32).files();
         let file = GgufFile::from_bytes(bytes).unwrap();
-        let model = ReferenceModel::from_gguf(&file, CONTEXT_TOKENS).unwrap();
+        let model = ReferenceModel::from_source(&file, CONTEXT_TOKENS).unwrap();
         for gpu in adapters::all() {
             for method in [Method::Lane, Method::Group] {
                 let request = GenerateRequest {

@@ -9,11 +9,15 @@ mod batching;
 #[cfg(test)]
 mod device_lost;
 #[cfg(test)]
+mod folders;
+#[cfg(test)]
 mod gguf_goldens;
 #[cfg(test)]
 mod gguf_hostile;
 #[cfg(test)]
 mod greedy;
+#[cfg(test)]
+mod hugging_face;
 #[cfg(test)]
 mod kernels_equal;
 #[cfg(test)]

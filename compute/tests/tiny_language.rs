@@ -57,7 +57,7 @@ fn published_logits_and_greedy_ids() {
         let prompt_ids = ids(&lm["input_ids"]);
         let wanted = reals(&lm["last_logits_f64"]);
 
-        let reference = ReferenceModel::from_gguf(&file, 128).unwrap();
+        let reference = ReferenceModel::from_source(&file, 128).unwrap();
         let rows = reference.embed(&prompt_ids);
         let hidden = reference.forward(rows, &mut Cache::default(), &[]);
         let last = &hidden[hidden.len() - reference.config.hidden..];
@@ -140,7 +140,7 @@ fn every_weight_type_agrees_with_the_reference() {
     let prompt_ids: Vec<u32> = (0..20).map(|i| i * 7 % 61).collect();
     for (kind, mixed) in TensorType::ALL.into_iter().flat_map(|k| [(k, false), (k, true)]) {
         let file = random_model(kind, mixed);
-        let reference = ReferenceModel::from_gguf(&file, 128).unwrap();
+        let reference = ReferenceModel::from_source(&file, 128).unwrap();
         let rows = reference.embed(&prompt_ids);
         let hidden = reference.forward(rows, &mut Cache::default(), &[]);
         let wanted = reference.logits(&hidden[hidden.len() - reference.config.hidden..]);
@@ -155,7 +155,7 @@ fn every_weight_type_agrees_with_the_reference() {
 #[test]
 fn proofs_agree_with_the_reference_however_they_are_cut() {
     let file = random_model(TensorType::Q4_1, false);
-    let reference = ReferenceModel::from_gguf(&file, 128).unwrap();
+    let reference = ReferenceModel::from_source(&file, 128).unwrap();
     let (hidden, layers) = (reference.config.hidden, reference.config.layers);
     let mut random = Random::new(8);
     let (sequences, tokens) = (5, 11);

@@ -2,8 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use roadbed_compute::gguf::GgufFile;
-use roadbed_compute::tokenizer::Tokenizer;
+use roadbed_compute::source;
 use serde_json::json;
 
 use crate::engine::catalogue::ModelStore;
@@ -30,10 +29,9 @@ pub async fn run(args: TokenizeArgs) -> anyhow::Result<()> {
     // The file alone is read: no GPU is needed for this.
     let found = ModelStore::from_environment()?.find(&args.model)?;
     let place = || found.path.display().to_string();
-    let file = GgufFile::open(&found.path).with_context(place)?;
-    let ids = Tokenizer::from_metadata(&file.metadata)
-        .and_then(|tokenizer| tokenizer.encode(&args.text))
-        .with_context(place)?;
+    let file = source::open(&found.path).with_context(place)?;
+    let ids =
+        file.tokenizer().and_then(|tokenizer| tokenizer.encode(&args.text)).with_context(place)?;
     if args.json {
         println!("{}", json!({ "ids": ids }));
     } else {

@@ -128,10 +128,13 @@ impl ModelStore {
             };
         }
         let path = Path::new(model);
-        if !path.is_file() {
+        let is_folder = path.join("config.json").is_file();
+        if !path.is_file() && !is_folder {
             return Err(ModelNotFound::Unknown { model: model.to_owned() });
         }
-        let served_as = path.file_stem().map_or(model.into(), |stem| stem.to_string_lossy());
+        // A folder's name has no ending to cut off, though it may have dots.
+        let name = if is_folder { path.file_name() } else { path.file_stem() };
+        let served_as = name.map_or(model.into(), |name| name.to_string_lossy());
         Ok(FoundModel { path: path.to_owned(), served_as: served_as.into_owned() })
     }
 }
@@ -153,6 +156,17 @@ mod tests {
         assert!(said.ends_with("run: roadbed-agent models pull smollm2-135m"), "{said}");
         let said = store.find("no/such.gguf").unwrap_err().to_string();
         assert!(said.contains("no/such.gguf") && said.contains("models pull smollm2-135m"));
+    }
+
+    #[test]
+    fn a_folder_is_served_under_its_own_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tiny-0.5B");
+        std::fs::create_dir(&path).unwrap();
+        let find = || ModelStore::at("/nonexistent").find(path.to_str().unwrap());
+        assert!(find().is_err(), "any folder is no model");
+        std::fs::write(path.join("config.json"), "{}").unwrap();
+        assert_eq!(find().unwrap().served_as, "tiny-0.5B");
     }
 
     #[test]

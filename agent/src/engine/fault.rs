@@ -80,6 +80,7 @@ impl From<EngineError> for EngineFault {
             | EngineError::Busy { .. }
             | EngineError::Memory { .. }
             | EngineError::Gguf(_)
+            | EngineError::Safetensors(_)
             | EngineError::Tokenizer(_)
             | EngineError::UnsupportedModel { .. } => Self::Failed { reason: error.to_string() },
         }

@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use roadbed_compute::gguf::GgufFile;
 use roadbed_compute::poc::{PocError, Prover, Round};
+use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
     Conversation, Engine, EngineError, EngineOptions, GenerateRequest, Generation, Gpu,
@@ -30,13 +30,13 @@ impl BackendLoader for WgpuLoader {
 }
 
 fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
-    let file = GgufFile::open(&request.path)?;
+    let file = source::open(&request.path)?;
     // A tokenizer of our own beside the engine's: it stays readable while the engine is busy generating.
-    let tokenizer = Tokenizer::from_metadata(&file.metadata)?;
+    let tokenizer = file.tokenizer()?;
     let options =
         EngineOptions { context_tokens: request.context_tokens, ..EngineOptions::default() };
     let gpu = Gpu::open(&request.adapter)?;
-    let engine = Engine::load_file(&file, &request.served_as, gpu, &options)?;
+    let engine = Engine::load_file(&*file, &request.served_as, gpu, &options)?;
     let usual_end = tokenizer.encode(&tokenizer.eos_text())?;
     let ids = 0..u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX);
     let others = ids.filter(|id| tokenizer.is_end(*id) && !usual_end.contains(id));

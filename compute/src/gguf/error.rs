@@ -12,3 +12,9 @@ pub enum GgufError {
     #[error("tensor {name}: {reason}")]
     Tensor { name: String, reason: String },
 }
+
+impl GgufError {
+    pub(crate) fn missing_tensor(name: &str) -> Self {
+        Self::Tensor { name: name.to_owned(), reason: "missing".to_owned() }
+    }
+}

@@ -13,7 +13,6 @@ mod value;
 pub mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 pub use cursor::STRING_BYTES_MAX;
@@ -22,6 +21,10 @@ pub use tensor::{TensorEntry, TensorType};
 pub use value::{Metadata, Value};
 
 use cursor::Cursor;
+
+use crate::mapped::Bytes;
+use crate::source::WeightSource;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// `GGUF`, read as a little-endian number.
 const MAGIC: u32 = u32::from_le_bytes(*b"GGUF");
@@ -36,20 +39,6 @@ const ALIGNMENT_DEFAULT: usize = 32;
 /// Alignments above this would only serve to waste the file.
 const ALIGNMENT_MAX: usize = 1 << 16;
 
-enum Bytes {
-    Mapped(memmap2::Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
-    }
-}
-
 /// An open model file.
 pub struct GgufFile {
     bytes: Bytes,
@@ -58,12 +47,10 @@ pub struct GgufFile {
 }
 
 impl GgufFile {
-    /// Maps a file. It must not be truncated while it is open; `models pull` renames files into
-    /// place only when they are complete and never rewrites one.
+    /// Maps a file. It must not be truncated while it is open.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
         let io = |source| GgufError::Io { path: path.display().to_string(), source };
-        let file = File::open(path).map_err(io)?;
-        Self::parse(Bytes::Mapped(map(&file).map_err(io)?))
+        Self::parse(Bytes::open(path).map_err(io)?)
     }
 
     /// Reads a file that is already in memory.
@@ -117,10 +104,7 @@ impl GgufFile {
     }
 
     pub fn require_tensor(&self, name: &str) -> Result<&TensorEntry, GgufError> {
-        self.tensor(name).ok_or_else(|| GgufError::Tensor {
-            name: name.to_owned(),
-            reason: "missing".to_owned(),
-        })
+        self.tensor(name).ok_or_else(|| GgufError::missing_tensor(name))
     }
 
     pub fn tensors(&self) -> impl Iterator<Item = &TensorEntry> {
@@ -140,13 +124,27 @@ impl GgufFile {
     }
 }
 
-#[expect(
-    unsafe_code,
-    reason = "mapping a file is unsafe because another process may truncate it; see GgufFile::open"
-)]
-fn map(file: &File) -> std::io::Result<memmap2::Mmap> {
-    // SAFETY: the map is read-only and model files are never rewritten in place.
-    unsafe { memmap2::Mmap::map(file) }
+impl WeightSource for GgufFile {
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    fn entries(&self) -> &BTreeMap<String, TensorEntry> {
+        &self.tensors
+    }
+
+    fn row(&self, entry: &TensorEntry, row: usize) -> &[u8] {
+        let bytes = entry.row_bytes();
+        &self.data(entry)[row * bytes..][..bytes]
+    }
+
+    fn weights(&self, entry: &TensorEntry) -> Vec<f32> {
+        GgufFile::weights(self, entry)
+    }
+
+    fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
+        Tokenizer::from_metadata(&self.metadata)
+    }
 }
 
 fn alignment(metadata: &Metadata) -> Result<usize, GgufError> {
@@ -204,6 +202,9 @@ fn tensor_entry(cursor: &mut Cursor<'_>) -> Result<TensorEntry, GgufError> {
         columns,
         rows,
         name,
+        file: 0,
+        interleaved_head: 0,
+        plus_one: false,
     })
 }
 

@@ -117,8 +117,15 @@ pub struct TensorEntry {
     /// Product of the other dimensions; 1 for a vector.
     pub rows: usize,
     /// Offset from the start of the file and length, both checked against it.
-    pub(super) start: usize,
-    pub(super) bytes: usize,
+    pub(crate) start: usize,
+    pub(crate) bytes: usize,
+    /// Which of its source's files it is in.
+    pub(crate) file: usize,
+    /// Rows (of a vector, elements) per head, if the file has each head's halves one after the other
+    /// and they are to be read as neighbouring pairs; 0 if rows are in their place.
+    pub(crate) interleaved_head: usize,
+    /// One is added to every weight of this vector.
+    pub(crate) plus_one: bool,
 }
 
 impl TensorEntry {

@@ -37,6 +37,11 @@ impl Metadata {
         self.0.get(key)
     }
 
+    /// Sets a key, for a source that is no GGUF file.
+    pub(crate) fn insert(&mut self, key: String, value: Value) {
+        self.0.insert(key, value);
+    }
+
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

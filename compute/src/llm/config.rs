@@ -1,6 +1,7 @@
 //! Shape of a model, read from its metadata and checked before anything is allocated.
 
-use crate::gguf::{GgufError, GgufFile, Metadata};
+use crate::gguf::{GgufError, Metadata};
+use crate::source::WeightSource;
 
 use super::architecture::{Architecture, Family, Windows};
 use super::error::EngineError;
@@ -53,10 +54,10 @@ fn unsupported(reason: impl Into<String>) -> EngineError {
 }
 
 impl ModelConfig {
-    /// Reads and checks the shape of a model file, its tensors' shapes included.
-    pub fn from_gguf(file: &GgufFile) -> Result<Self, EngineError> {
+    /// Reads and checks the shape of a model, its tensors' shapes included.
+    pub fn from_source(file: &dyn WeightSource) -> Result<Self, EngineError> {
         let config = Self::from_metadata(
-            &file.metadata,
+            file.metadata(),
             file.require_tensor("token_embd.weight").map(|table| table.rows),
             file.tensor("output.weight").is_none(),
         )?;

@@ -10,6 +10,7 @@ use super::batch::Batch;
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
+use super::loader::{LoadProgress, Loader};
 use super::op::Phase;
 use super::packing;
 use super::params::{PAGE, Row};
@@ -20,9 +21,9 @@ use super::sampling::LogSoftmax;
 use super::sequence::SequenceEvent;
 use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
-use crate::gguf::GgufFile;
 use crate::gpu::Gpu;
 use crate::kernels::llm::Method;
+use crate::source::{self, WeightSource};
 use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -108,32 +109,43 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads a GGUF file onto the chosen adapter.
+    /// Loads a GGUF file or a Hugging Face folder onto the chosen adapter.
     pub fn load(
         path: &Path,
         choice: &AdapterChoice,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        let file = GgufFile::open(path)?;
-        let name =
-            path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        Self::load_file(&file, &name, Gpu::open(choice)?, options)
+        let file = source::open(path)?;
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Self::load_file(&*file, &name, Gpu::open(choice)?, options)
     }
 
-    /// Loads an open file onto an open device; `fallback_name` serves if the file has no name.
+    /// Loads an open model onto an open device; `fallback_name` serves if the model has no name.
     pub fn load_file(
-        file: &GgufFile,
+        file: &dyn WeightSource,
         fallback_name: &str,
         gpu: Arc<Gpu>,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        let config = ModelConfig::from_gguf(file)?;
-        let tokenizer = match Tokenizer::from_metadata(&file.metadata) {
+        Self::load_with_progress(file, fallback_name, gpu, options, &|_| ())
+    }
+
+    /// As [`Self::load_file`], telling how far it is after every few megabytes.
+    pub fn load_with_progress(
+        file: &dyn WeightSource,
+        fallback_name: &str,
+        gpu: Arc<Gpu>,
+        options: &EngineOptions,
+        progress: &dyn Fn(LoadProgress),
+    ) -> Result<Self, EngineError> {
+        let config = ModelConfig::from_source(file)?;
+        let tokenizer = match file.tokenizer() {
             Ok(tokenizer) => Some(tokenizer),
             Err(TokenizerError::Missing) => None,
             Err(error) => return Err(error.into()),
         };
-        let template = match (file.metadata.string("tokenizer.chat_template")?, &tokenizer) {
+        let template = match (file.metadata().string("tokenizer.chat_template")?, &tokenizer) {
             (Some(source), Some(tokenizer)) => {
                 Some(ChatTemplate::new(source, &tokenizer.bos_text(), &tokenizer.eos_text())?)
             }
@@ -156,10 +168,11 @@ impl Engine {
             })
             .clamp(1, LOGIT_ROWS_MAX.min(chunk.max(1)));
         let cache = cache_size(file, &config, context, chunk, sequences, options)?;
-        let weights = Weights::upload(&gpu, file, &config, context)?;
+        let loader = Loader::new(&gpu, file, progress);
+        let weights = Weights::upload(&loader, &config, context)?;
         let forward =
             Forward::new(Arc::clone(&gpu), config.clone(), &weights, method, cache, chunk.max(1))?;
-        let name = file.metadata.string("general.name")?;
+        let name = file.metadata().string("general.name")?;
         Ok(Self {
             info: EngineInfo {
                 model_name: name.unwrap_or(fallback_name).to_owned(),
@@ -381,7 +394,7 @@ pub(super) fn chunks(ids: &[u32], size: usize) -> impl Iterator<Item = (usize, &
 
 /// The cache that was asked for, or the largest the budget allows.
 fn cache_size(
-    file: &GgufFile,
+    file: &dyn WeightSource,
     config: &ModelConfig,
     context: usize,
     chunk: usize,
@@ -396,7 +409,8 @@ fn cache_size(
         return Ok(size(pages.clamp(page_count(context), most)));
     };
     let weight_bytes = file
-        .tensors()
+        .entries()
+        .values()
         .map(|t| {
             let (quants, scales) = packing::row_bytes(packing::format_of(t.kind), t.columns);
             ((quants + scales) * t.rows) as u64

@@ -2,6 +2,7 @@
 
 use crate::gguf::GgufError;
 use crate::gpu::GpuError;
+use crate::safetensors::SafetensorsError;
 use crate::template::TemplateError;
 use crate::tokenizer::TokenizerError;
 
@@ -12,6 +13,8 @@ pub enum EngineError {
     Gpu(#[from] GpuError),
     #[error("model file: {0}")]
     Gguf(#[from] GgufError),
+    #[error("model folder: {0}")]
+    Safetensors(#[from] SafetensorsError),
     #[error("tokenizer: {0}")]
     Tokenizer(#[from] TokenizerError),
     #[error("chat template: {0}")]
@@ -39,6 +42,7 @@ impl EngineError {
         match self {
             Self::Gpu(error) => error.is_device_lost(),
             Self::Gguf(_)
+            | Self::Safetensors(_)
             | Self::Tokenizer(_)
             | Self::Template(_)
             | Self::UnsupportedModel { .. }
@@ -56,6 +60,7 @@ impl EngineError {
             Self::ContextFull { .. } | Self::BadRequest { .. } | Self::Template(_) => true,
             Self::Gpu(_)
             | Self::Gguf(_)
+            | Self::Safetensors(_)
             | Self::Tokenizer(_)
             | Self::UnsupportedModel { .. }
             | Self::Busy { .. }

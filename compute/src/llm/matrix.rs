@@ -1,13 +1,14 @@
 //! Weight matrices on the GPU: packed, sharded under the adapter's binding limit, ready to dispatch.
 
-use crate::gguf::{GgufFile, TensorEntry};
+use crate::gguf::TensorEntry;
 use crate::gpu::{Gpu, GpuError};
 use crate::kernels::llm::{self, Method, WeightFormat};
 use crate::kernels::matvec::{Activations, MatvecVariant};
 
 use super::error::EngineError;
+use super::loader::Loader;
 use super::op::{Grid, Op, Variant};
-use super::packing::{self, Packed};
+use super::packing;
 use super::params::MatrixShape;
 
 /// Largest shard even where bindings may be larger: some drivers slow down or fail above it.
@@ -42,11 +43,11 @@ pub(super) struct Target {
 impl Matrix {
     /// Uploads tensors of equal format and width as one matrix, rows in the given order.
     fn upload(
-        gpu: &Gpu,
-        file: &GgufFile,
+        loader: &Loader<'_>,
         entries: &[&TensorEntry],
         bytes_max: u64,
     ) -> Result<Self, EngineError> {
+        let name = &entries[0].name;
         let format = packing::format_of(entries[0].kind);
         let columns = entries[0].columns;
         let (quant_bytes, scale_bytes) = packing::row_bytes(format, columns);
@@ -54,52 +55,27 @@ impl Matrix {
         let shard_rows = usize::try_from(bytes_max / row_bytes).unwrap_or(usize::MAX);
         if shard_rows == 0 {
             return Err(GpuError::Limit {
-                what: format!("one row of tensor {}", entries[0].name),
+                what: format!("one row of tensor {name}"),
                 needed_bytes: row_bytes,
                 limit_bytes: bytes_max,
                 limit: "max_storage_buffer_binding_size",
             }
             .into());
         }
-        let mut matrix = Self { format, columns, rows: 0, shards: Vec::new() };
-        let mut pending = Packed::default();
-        for entry in entries {
-            for row in file.data(entry).chunks_exact(entry.row_bytes()) {
-                packing::pack_row(entry.kind, &entry.name, row, &mut pending)?;
-                matrix.rows += 1;
-                if pending.quants.len() == shard_rows * quant_bytes {
-                    matrix.push(gpu, &entry.name, quant_bytes, &mut pending)?;
-                }
-            }
-        }
-        if !pending.quants.is_empty() {
-            matrix.push(gpu, &entries[0].name, quant_bytes, &mut pending)?;
-        }
-        Ok(matrix)
-    }
-
-    fn push(
-        &mut self,
-        gpu: &Gpu,
-        name: &str,
-        quant_bytes: usize,
-        pending: &mut Packed,
-    ) -> Result<(), GpuError> {
-        let rows = pending.quants.len() / quant_bytes;
-        self.shards.push(Shard {
-            row_first: self.rows - rows,
-            rows,
-            quants: gpu.storage_with(name, &pending.quants)?,
-            // Formats without scales still have the binding; eight bytes are one element of any.
-            scales: match pending.scales.is_empty() {
-                true => gpu.storage(name, 8)?,
-                false => gpu.storage_with(name, &pending.scales)?,
-            },
-        });
-        pending.quants.clear();
-        pending.scales.clear();
-        // Staging memory of the upload is given back only once it was submitted.
-        gpu.flush(name)
+        let rows = entries.iter().map(|entry| entry.rows).sum();
+        let storage = |bytes: usize| loader.gpu.storage(name, bytes as u64);
+        let shards = (0..rows)
+            .step_by(shard_rows)
+            .map(|row_first| {
+                let count = shard_rows.min(rows - row_first);
+                let quants = storage(count * quant_bytes)?;
+                // Formats without scales still have the binding; eight bytes are one element of any.
+                let scales = storage((count * scale_bytes).max(8))?;
+                loader.fill(entries, row_first..row_first + count, &quants, &scales)?;
+                Ok(Shard { row_first, rows: count, quants, scales })
+            })
+            .collect::<Result<_, EngineError>>()?;
+        Ok(Self { format, columns, rows, shards })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -204,17 +180,19 @@ pub(super) struct Fused {
 }
 
 impl Fused {
-    pub fn upload(gpu: &Gpu, file: &GgufFile, names: &[String]) -> Result<Self, EngineError> {
-        let entries =
-            names.iter().map(|name| file.require_tensor(name)).collect::<Result<Vec<_>, _>>()?;
-        let limits = gpu.limits();
+    pub fn upload(loader: &Loader<'_>, names: &[String]) -> Result<Self, EngineError> {
+        let entries = names
+            .iter()
+            .map(|name| loader.source.require_tensor(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let limits = loader.gpu.limits();
         let bytes_max =
             limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(SHARD_BYTES_MAX);
         let mut fused = Self { matrices: Vec::new(), width: 0 };
         for group in
             entries.chunk_by(|a, b| packing::format_of(a.kind) == packing::format_of(b.kind))
         {
-            let matrix = Matrix::upload(gpu, file, group, bytes_max)?;
+            let matrix = Matrix::upload(loader, group, bytes_max)?;
             let rows = matrix.rows;
             fused.matrices.push((fused.width, matrix));
             fused.width += rows;

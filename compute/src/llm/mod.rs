@@ -15,6 +15,7 @@ mod forward;
 mod generation;
 mod kv;
 mod layer;
+mod loader;
 mod matrix;
 mod op;
 pub mod packing;
@@ -34,6 +35,7 @@ pub use batch::BatchLoad;
 pub use config::ModelConfig;
 pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
 pub use error::EngineError;
+pub use loader::LoadProgress;
 pub use proof::{ProofEmbeddings, ProofInputs, Reflections};
 pub use request::{
     Conversation, FinishReason, GenerateRequest, Generation, LOGIT_BIAS_MAX, Message,

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::gguf::{GgufError, GgufFile, TensorEntry};
+use crate::gguf::{GgufError, TensorEntry};
+use crate::source::WeightSource;
 
 use super::config::ModelConfig;
 use super::error::EngineError;
@@ -69,7 +70,7 @@ fn parts(config: &ModelConfig) -> Vec<Part> {
 }
 
 /// Checks that the file's tensors are those of the model, no more, no fewer, and have its shapes.
-pub(super) fn check(file: &GgufFile, config: &ModelConfig) -> Result<(), EngineError> {
+pub(super) fn check(file: &dyn WeightSource, config: &ModelConfig) -> Result<(), EngineError> {
     let parts = parts(config);
     let mut known = BTreeSet::new();
     for layer in 0..config.layers {
@@ -89,7 +90,8 @@ pub(super) fn check(file: &GgufFile, config: &ModelConfig) -> Result<(), EngineE
     rope_factors(file, config)?;
     let global = ["output_norm.weight", "token_embd.weight", "output.weight", ROPE_FACTORS];
     let unknown = file
-        .tensors()
+        .entries()
+        .values()
         .find(|entry| !known.contains(&entry.name) && !global.contains(&entry.name.as_str()));
     match unknown {
         None => Ok(()),
@@ -106,7 +108,7 @@ pub(super) fn check(file: &GgufFile, config: &ModelConfig) -> Result<(), EngineE
 
 /// The factors that divide the frequencies of the rotations, if the file has them.
 pub(crate) fn rope_factors(
-    file: &GgufFile,
+    file: &dyn WeightSource,
     config: &ModelConfig,
 ) -> Result<Option<Vec<f32>>, GgufError> {
     if file.tensor(ROPE_FACTORS).is_none() {
@@ -124,7 +126,7 @@ pub(crate) fn rope_factors(
 
 /// A tensor that must have exactly this shape.
 fn shaped<'f>(
-    file: &'f GgufFile,
+    file: &'f dyn WeightSource,
     name: &str,
     rows: usize,
     columns: usize,

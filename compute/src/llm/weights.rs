@@ -1,10 +1,8 @@
 //! All weights of a model on the GPU.
 
-use crate::gguf::GgufFile;
-use crate::gpu::Gpu;
-
 use super::config::ModelConfig;
 use super::error::EngineError;
+use super::loader::Loader;
 use super::matrix::Fused;
 use super::tensors::{self, layer_tensor};
 
@@ -63,12 +61,12 @@ pub(super) struct Weights {
 impl Weights {
     /// Uploads everything; `positions` is the context to prepare rotations for.
     pub fn upload(
-        gpu: &Gpu,
-        file: &GgufFile,
+        loader: &Loader<'_>,
         config: &ModelConfig,
         positions: usize,
     ) -> Result<Self, EngineError> {
-        let one = |name: &str| Fused::upload(gpu, file, &[name.to_owned()]);
+        let (gpu, file) = (loader.gpu, loader.source);
+        let one = |name: &str| Fused::upload(loader, &[name.to_owned()]);
         let factors = tensors::rope_factors(file, config)?;
         let upload_angles =
             |what: &str, angles: &[[f32; 2]]| gpu.storage_with(what, bytemuck::cast_slice(angles));
@@ -88,7 +86,7 @@ impl Weights {
         let layers = (0..config.layers)
             .map(|layer| {
                 let angles = if config.is_local(layer) { &local_angles } else { &angles };
-                upload_layer(gpu, file, config, layer, angles.clone())
+                upload_layer(loader, config, layer, angles.clone())
             })
             .collect::<Result<Vec<_>, EngineError>>()?;
         let embedding = one("token_embd.weight")?;
@@ -99,7 +97,7 @@ impl Weights {
         bytes += embedding.bytes() + output.as_ref().map_or(0, Fused::bytes);
         bytes += layers.iter().map(LayerWeights::bytes).sum::<u64>();
         Ok(Self {
-            output_norm: vector(gpu, file, "output_norm.weight")?,
+            output_norm: vector(loader, "output_norm.weight")?,
             embedding,
             layers,
             output,
@@ -114,8 +112,7 @@ impl Weights {
 }
 
 fn upload_layer(
-    gpu: &Gpu,
-    file: &GgufFile,
+    loader: &Loader<'_>,
     config: &ModelConfig,
     layer: usize,
     angles: wgpu::Buffer,
@@ -124,11 +121,11 @@ fn upload_layer(
     let name = |part: &str| layer_tensor(layer, part);
     let fused = |parts: &[&str]| {
         let names: Vec<String> = parts.iter().map(|part| name(&format!("{part}.weight"))).collect();
-        Fused::upload(gpu, file, &names)
+        Fused::upload(loader, &names)
     };
-    let norm = |part: &str| vector(gpu, file, &name(part));
+    let norm = |part: &str| vector(loader, &name(part));
     let norm_if = |has: bool, part: &str| has.then(|| norm(part)).transpose();
-    let bias = |parts: &[(&str, usize)]| biases(gpu, file, layer, parts);
+    let bias = |parts: &[(&str, usize)]| biases(loader, layer, parts);
     let (queries, keys) = (config.heads * config.head, config.kv_heads * config.head);
     Ok(LayerWeights {
         attention_norm: norm("attn_norm.weight")?,
@@ -137,9 +134,12 @@ fn upload_layer(
         head_norms: match family.head_norms {
             false => None,
             true => {
-                let mut both = file.weights(file.require_tensor(&name("attn_q_norm.weight"))?);
-                both.extend(file.weights(file.require_tensor(&name("attn_k_norm.weight"))?));
-                Some(gpu.storage_with("head norms", bytemuck::cast_slice(&both))?)
+                let floats = |part: &str| {
+                    Ok::<_, EngineError>(loader.floats(loader.source.require_tensor(&name(part))?))
+                };
+                let mut both = floats("attn_q_norm.weight")?;
+                both.extend(floats("attn_k_norm.weight")?);
+                Some(loader.gpu.storage_with("head norms", bytemuck::cast_slice(&both))?)
             }
         },
         attention_output: fused(&["attn_output"])?,
@@ -157,28 +157,27 @@ fn upload_layer(
 }
 
 /// A vector of weights as f32, whatever its type in the file.
-fn vector(gpu: &Gpu, file: &GgufFile, name: &str) -> Result<wgpu::Buffer, EngineError> {
-    let weights = file.weights(file.require_tensor(name)?);
-    Ok(gpu.storage_with(name, bytemuck::cast_slice(&weights))?)
+fn vector(loader: &Loader<'_>, name: &str) -> Result<wgpu::Buffer, EngineError> {
+    let weights = loader.floats(loader.source.require_tensor(name)?);
+    Ok(loader.gpu.storage_with(name, bytemuck::cast_slice(&weights))?)
 }
 
 /// The biases of fused matrices side by side, zeros for those that have none; `None` if none has one.
 fn biases(
-    gpu: &Gpu,
-    file: &GgufFile,
+    loader: &Loader<'_>,
     layer: usize,
     parts: &[(&str, usize)],
 ) -> Result<Option<wgpu::Buffer>, EngineError> {
     let mut all = Vec::new();
     let mut any = false;
     for (part, width) in parts {
-        match file.tensor(&layer_tensor(layer, part)) {
+        match loader.source.tensor(&layer_tensor(layer, part)) {
             Some(entry) => {
                 any = true;
-                all.extend(file.weights(entry));
+                all.extend(loader.floats(entry));
             }
             None => all.resize(all.len() + width, 0.0),
         }
     }
-    Ok(any.then(|| gpu.storage_with("biases", bytemuck::cast_slice(&all))).transpose()?)
+    Ok(any.then(|| loader.gpu.storage_with("biases", bytemuck::cast_slice(&all))).transpose()?)
 }

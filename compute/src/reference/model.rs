@@ -1,8 +1,8 @@
 //! A whole forward pass on the CPU, weights dequantised to f32: the oracle of the GPU engine.
 
 use super::ops::{self, Heads, Scoring};
-use crate::gguf::GgufFile;
 use crate::llm::{Activation, EngineError, ModelConfig, tensors};
+use crate::source::WeightSource;
 
 /// A matrix `[_, columns]` with its bias.
 struct Linear {
@@ -57,8 +57,8 @@ pub struct Cache {
 
 impl ReferenceModel {
     /// Dequantises a file; sequences may be up to `positions` long.
-    pub fn from_gguf(file: &GgufFile, positions: usize) -> Result<Self, EngineError> {
-        let config = ModelConfig::from_gguf(file)?;
+    pub fn from_source(file: &dyn WeightSource, positions: usize) -> Result<Self, EngineError> {
+        let config = ModelConfig::from_source(file)?;
         let weights = |name: &str| -> Result<Vec<f32>, EngineError> {
             Ok(file.weights(file.require_tensor(name)?))
         };
@@ -70,7 +70,7 @@ impl ReferenceModel {
                 false => Some(weights("output.weight")?),
             },
             layers: (0..config.layers)
-                .map(|index| Layer::from_gguf(file, &config, index, positions))
+                .map(|index| Layer::from_source(file, &config, index, positions))
                 .collect::<Result<_, _>>()?,
             config,
         })
@@ -178,8 +178,8 @@ impl ReferenceModel {
 }
 
 impl Layer {
-    fn from_gguf(
-        file: &GgufFile,
+    fn from_source(
+        file: &dyn WeightSource,
         config: &ModelConfig,
         index: usize,
         positions: usize,
