@@ -164,6 +164,7 @@ class LlamaCppCpu(Completions):
         params.model.path = self.arguments.model_file
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         params.n_gpu_layers, params.n_ctx, params.n_parallel, params.warmup = 0, 2048, 1, True
+        params.verbosity = 0
         self.server = xllamacpp.Server(params)
 
     def stop(self):
