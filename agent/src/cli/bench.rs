@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use roadbed_compute::{AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest};
+use roadbed_compute::{
+    AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest, SequenceEvent,
+};
 use serde::Serialize;
 
 use crate::engine::startup::load_request;
@@ -35,6 +37,9 @@ pub struct BenchArgs {
     /// New tokens whose decoding is timed.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
     pub tokens: u32,
+    /// Also decode this many sequences together; 0 leaves it out.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=32))]
+    pub sequences: u32,
     /// Rounds; the figures are medians over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
@@ -70,6 +75,9 @@ impl Stretch {
 pub struct Round {
     pub prefill: Stretch,
     pub decode: Stretch,
+    /// Several sequences decoding together, their tokens added up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub together: Option<Stretch>,
 }
 
 /// Everything that was measured.
@@ -114,7 +122,15 @@ fn measure(
     adapter: &roadbed_compute::AdapterChoice,
 ) -> anyhow::Result<BenchReport> {
     eprintln!("loading {}", path.display());
-    let (engine, load) = timed(1, || Engine::load(path, adapter, &EngineOptions::default()));
+    let sequences = args.sequences as usize;
+    let options = EngineOptions {
+        sequences: (sequences > 0).then_some(sequences),
+        // Nobody may have to give way in a measurement.
+        cache_tokens: (sequences > 0)
+            .then_some(sequences * (COLD_PROMPT + args.tokens as usize + 16)),
+        ..EngineOptions::default()
+    };
+    let (engine, load) = timed(1, || Engine::load(path, adapter, &options));
     let mut engine = engine.with_context(|| format!("cannot load {}", path.display()))?;
     let info = engine.info().clone();
     let (prompt, tokens) = (args.prompt as usize, args.tokens as usize);
@@ -129,7 +145,11 @@ fn measure(
     let mut rounds = Vec::new();
     for index in 1..=args.rounds {
         eprint!("round {index} of {}\r", args.rounds);
-        rounds.push(round(&mut engine, prompt, tokens)?);
+        let mut measured = round(&mut engine, prompt, tokens)?;
+        if sequences > 0 {
+            measured.together = Some(together(&mut engine, &info, sequences, tokens)?);
+        }
+        rounds.push(measured);
     }
     eprintln!();
     let ((), unload) = timed(1, || drop(engine));
@@ -156,13 +176,7 @@ fn one_round(
     tokens: usize,
     round: usize,
 ) -> anyhow::Result<Round> {
-    let id = |at: usize| u32::try_from((at * 31 + round * 7919) % info.vocabulary);
-    let request = GenerateRequest {
-        prompt_ids: (0..prompt).map(id).collect::<Result<_, _>>()?,
-        max_tokens: tokens,
-        ignore_end: true,
-        ..GenerateRequest::default()
-    };
+    let request = request(info, prompt, tokens, round);
     let began = Mark::now();
     let mut first = None;
     engine.generate(&request, &mut |_| {
@@ -171,7 +185,49 @@ fn one_round(
     })?;
     let end = Mark::now();
     let first = first.context("the model gave no token")?;
-    Ok(Round { prefill: first.since(&began, prompt), decode: end.since(&first, tokens - 1) })
+    let decode = end.since(&first, tokens - 1);
+    Ok(Round { prefill: first.since(&began, prompt), decode, together: None })
+}
+
+fn request(info: &EngineInfo, prompt: usize, tokens: usize, salt: usize) -> GenerateRequest {
+    let vocabulary = info.vocabulary.max(1);
+    GenerateRequest {
+        prompt_ids: (0..prompt).map(|at| ((at * 31 + salt * 7919) % vocabulary) as u32).collect(),
+        max_tokens: tokens,
+        ignore_end: true,
+        ..GenerateRequest::default()
+    }
+}
+
+/// Decodes several sequences together, from the moment when all of them have their first token.
+fn together(
+    engine: &mut Engine,
+    info: &EngineInfo,
+    sequences: usize,
+    tokens: usize,
+) -> anyhow::Result<Stretch> {
+    for salt in 0..sequences {
+        engine.admit(request(info, COLD_PROMPT, tokens, salt))?;
+    }
+    let (mut started, mut ended, mut counted) = (0, 0, 0);
+    let mut began = None;
+    while ended < sequences {
+        for event in engine.step()? {
+            match event {
+                SequenceEvent::Token { token, .. } => {
+                    started += usize::from(token.index == 0);
+                    counted += usize::from(began.is_some());
+                }
+                SequenceEvent::Finished { .. } => ended += 1,
+                SequenceEvent::Failed { error, .. } => return Err(error.into()),
+            }
+        }
+        if began.is_none() && started == sequences {
+            began = Some(Mark::now());
+        }
+    }
+    let began = began.context("the model gave no tokens")?;
+    Ok(Mark::now().since(&began, counted))
 }
 
 fn timed<T>(tokens: usize, work: impl FnOnce() -> T) -> (T, Stretch) {
@@ -228,11 +284,17 @@ fn table(report: &BenchReport) -> String {
     };
     let (_, prefill) = rate(|round| round.prefill);
     let (decode_rate, decode) = rate(|round| round.decode);
+    let together = match report.rounds.iter().all(|round| round.together.is_some()) {
+        true => {
+            format!("together       {}\n", rate(|round| round.together.unwrap_or(round.decode)).1)
+        }
+        false => String::new(),
+    };
     let lengths = report.rounds.first().map_or((0, 0), |r| (r.prefill.tokens, r.decode.tokens + 1));
     format!(
         "{}\nmodel         {}\nweights       {:.1} MB, KV and work {:.1} MB\nload          {:.2} s\n\
          first token   {:.2} s after that\nprefill {:<5} {prefill}\ndecode {:<6} {decode} = {:.1} GB/s of weights\n\
-         unload        {:.2} s\n",
+         {together}unload        {:.2} s\n",
         report.adapter,
         report.model,
         report.weight_bytes as f64 / 1e6,
