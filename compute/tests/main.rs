@@ -7,6 +7,8 @@ mod attention_equal;
 #[cfg(test)]
 mod batching;
 #[cfg(test)]
+mod config_hostile;
+#[cfg(test)]
 mod device_lost;
 #[cfg(test)]
 mod folders;

@@ -140,6 +140,25 @@ impl Recipe {
         all
     }
 
+    /// The same model with another value of one key, or one key more.
+    pub fn with(mut self, key: &'static str, field: Field<'static>) -> Self {
+        self.extra.retain(|(extra, _)| *extra != key);
+        self.extra.push((key, field));
+        self
+    }
+
+    /// The same model with a tensor more.
+    pub fn with_rope_factors(mut self, factors: Vec<f32>) -> Self {
+        self.rope_factors = factors;
+        self
+    }
+
+    /// The same model with biases where its family has none.
+    pub fn with_biases(mut self, biases: &'static [&'static str]) -> Self {
+        self.biases = biases;
+        self
+    }
+
     /// The file, and the same model with every weight as f32.
     pub fn files(&self) -> (Vec<u8>, Vec<u8>) {
         let bytes = self.write(|writer, name, columns, weights| {
@@ -241,7 +260,8 @@ impl Recipe {
             ("attention.value_length", count(self.head)),
             ("attention.layer_norm_rms_epsilon", Field::F32(1e-6)),
         ];
-        for (key, field) in sizes.iter().chain(&self.extra) {
+        let own = |key: &str| self.extra.iter().any(|(extra, _)| *extra == key);
+        for (key, field) in sizes.iter().filter(|(key, _)| !own(key)).chain(&self.extra) {
             writer.field(&format!("{word}.{key}"), field);
         }
         // Names of no meaning, and the newline that llama.cpp looks for.

@@ -93,7 +93,7 @@ impl ModelConfig {
         let rope = Rope::from_metadata(metadata, architecture, head, context_tokens)?;
         let given_local_base = float("rope.freq_base_swa")?;
         let local_rope = match given_local_base.or(family.local_rope_base) {
-            Some(base) => rope.local(base),
+            Some(base) => rope.local(base, head)?,
             None => rope.clone(),
         };
         let score_width =

@@ -102,9 +102,11 @@ impl Rope {
     }
 
     /// Unstretched rotations about another base: layers that see only near positions.
-    #[must_use]
-    pub fn local(&self, base: f64) -> Self {
-        Self { dimensions: self.dimensions, base, factor: 1.0, yarn: None, magnitude: 1.0 }
+    pub fn local(&self, base: f64, head: usize) -> Result<Self, EngineError> {
+        let local =
+            Self { dimensions: self.dimensions, base, factor: 1.0, yarn: None, magnitude: 1.0 };
+        local.check(head)?;
+        Ok(local)
     }
 
     fn check(&self, head: usize) -> Result<(), EngineError> {
