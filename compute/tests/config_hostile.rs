@@ -11,7 +11,7 @@ use crate::tiny_families::Recipe;
 fn config(recipe: &Recipe) -> Result<ModelConfig, String> {
     let (bytes, _) = recipe.files();
     let file = GgufFile::from_bytes(bytes).map_err(|error| error.to_string())?;
-    ModelConfig::from_gguf(&file).map_err(|error| error.to_string())
+    ModelConfig::from_source(&file).map_err(|error| error.to_string())
 }
 
 fn plain(architecture: Architecture) -> Recipe {
@@ -48,7 +48,7 @@ fn an_unknown_architecture_lists_the_known_ones() {
     let mut writer = GgufWriter::default();
     writer.field("general.architecture", &Field::Text("mamba"));
     let file = GgufFile::from_bytes(writer.finish()).unwrap();
-    let error = ModelConfig::from_gguf(&file).unwrap_err().to_string();
+    let error = ModelConfig::from_source(&file).unwrap_err().to_string();
     assert!(error.contains("'mamba'") && error.contains("gemma3"), "{error}");
 }
 

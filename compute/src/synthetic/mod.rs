@@ -18,7 +18,8 @@ use std::io::{self, Write};
 use crate::gguf::TensorType;
 use crate::gguf::writer::{Field, GgufWriter};
 
-pub use shape::{Architecture, Shape, UnknownName};
+pub use crate::llm::Architecture;
+pub use shape::{Shape, UnknownName};
 
 /// Bytes made at a time; a row longer than this is made whole.
 const PIECE_BYTES: usize = 1 << 20;
@@ -175,7 +176,7 @@ impl Synthetic {
 
     /// Gemma has no output matrix of its own.
     fn is_tied(&self) -> bool {
-        self.shape.tied || self.architecture.is_gemma()
+        self.shape.tied || self.architecture.family().scaled_embeddings
     }
 
     /// Name, role, rows and columns of a layer's tensors. Names: llama.cpp `src/llama-arch.cpp`.
@@ -236,7 +237,7 @@ impl Synthetic {
             ("attention.value_length", count(shape.head)),
             ("attention.layer_norm_rms_epsilon", Field::F32(1e-5)),
             ("rope.dimension_count", count(shape.head)),
-            ("rope.freq_base", Field::F32(self.architecture.rope_base())),
+            ("rope.freq_base", Field::F32(shape::rope_base(self.architecture))),
             ("vocab_size", count(shape.vocabulary)),
         ];
         match self.architecture {
@@ -283,6 +284,7 @@ mod tests {
                 let file = written(&model);
                 let count: usize = file.tensors().map(|t| t.rows * t.columns).sum();
                 assert_eq!(count as u64, model.parameters());
+                crate::llm::ModelConfig::from_source(&file).unwrap();
                 let entry = file.require_tensor("blk.0.ffn_up.weight").unwrap();
                 assert_eq!(entry.kind, kind, "256 columns suit every type");
                 let weights = file.weights(entry);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::llm::Architecture;
+
 /// How big a model is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -67,48 +69,11 @@ impl Shape {
     }
 }
 
-/// The architectures that can be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    Llama,
-    /// Biases on queries, keys and values.
-    Qwen2,
-    /// Norms of each query and key head.
-    Qwen3,
-    /// Norms after each half of a layer, capped logits, a window in every second layer.
-    Gemma2,
-    /// Norms after each half and of each head, a window in five of six layers.
-    Gemma3,
-}
-
-impl Architecture {
-    pub const ALL: [Self; 5] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma2, Self::Gemma3];
-
-    /// `general.architecture` of the file.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-            Self::Gemma2 => "gemma2",
-            Self::Gemma3 => "gemma3",
-        }
-    }
-
-    pub(super) fn is_gemma(self) -> bool {
-        match self {
-            Self::Llama | Self::Qwen2 | Self::Qwen3 => false,
-            Self::Gemma2 | Self::Gemma3 => true,
-        }
-    }
-
-    /// As the published models of each have it.
-    pub(super) fn rope_base(self) -> f32 {
-        match self {
-            Self::Llama | Self::Gemma2 => 10_000.0,
-            Self::Qwen2 | Self::Qwen3 | Self::Gemma3 => 1_000_000.0,
-        }
+/// Base of the rotations, as the published models of each have it.
+pub(super) fn rope_base(architecture: Architecture) -> f32 {
+    match architecture {
+        Architecture::Llama | Architecture::Gemma2 => 10_000.0,
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Gemma3 => 1_000_000.0,
     }
 }
 
