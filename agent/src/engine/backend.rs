@@ -3,13 +3,12 @@
 //! All calls block and all of them are made from one thread, so a backend needs no locks. The values are those of the
 //! compute crate, plain data without a GPU in it.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use roadbed_compute::poc::{Artifact, Round};
 use roadbed_compute::{
-    AdapterChoice, AdapterSummary, Conversation, GenerateRequest, Generation, PositionLogprobs,
-    TokenEvent,
+    AdapterChoice, AdapterSummary, BatchLoad, Conversation, GenerateRequest, Generation, NewToken,
+    PositionLogprobs, SequenceId,
 };
 
 use super::fault::EngineFault;
@@ -45,6 +44,34 @@ pub struct ModelInfo {
     pub memory_bytes: u64,
     /// Compiles the forms answers may be asked for; `None` if the backend cannot keep to them.
     pub grammars: Option<GrammarCompiler>,
+    /// Answers that may be under way together.
+    pub answers_max: usize,
+}
+
+/// What became of an answer under way.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnswerEvent {
+    /// One more token.
+    Token {
+        /// Of which answer.
+        id: SequenceId,
+        /// The token.
+        token: NewToken,
+    },
+    /// It is complete; nothing follows.
+    Finished {
+        /// Which answer.
+        id: SequenceId,
+        /// All of it.
+        generation: Generation,
+    },
+    /// It cannot go on, whereas the others can; nothing follows.
+    Failed {
+        /// Which answer.
+        id: SequenceId,
+        /// Why.
+        fault: EngineFault,
+    },
 }
 
 /// What became of one nonce.
@@ -114,15 +141,23 @@ pub trait EngineBackend {
     /// Messages the template refuses.
     fn render_chat(&self, conversation: &Conversation) -> Result<String, EngineFault>;
 
-    /// Generates, handing over every token; [`ControlFlow::Break`] cancels.
+    /// Takes a request in. [`EngineBackend::step`] works on it, together with all others; ids are never used twice.
     ///
     /// # Errors
-    /// A request that cannot be met, or a device that failed.
-    fn generate(
-        &mut self,
-        request: &GenerateRequest,
-        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Generation, EngineFault>;
+    /// A request that cannot be met, or [`EngineFault::QueueFull`].
+    fn admit(&mut self, request: GenerateRequest) -> Result<SequenceId, EngineFault>;
+
+    /// Works a short step on everything that was taken in, and says what came of it.
+    ///
+    /// # Errors
+    /// A failure of all answers under way, most often a device that failed.
+    fn step(&mut self) -> Result<Vec<AnswerEvent>, EngineFault>;
+
+    /// Drops an answer and frees what it holds, at once. Returns what it had come to; `None` if it has ended already.
+    fn cancel(&mut self, id: SequenceId) -> Option<Generation>;
+
+    /// How many answers there are and how much room is left.
+    fn batch_load(&self) -> BatchLoad;
 
     /// Log probabilities of `continuation_ids` after `prompt_ids`, with the `top` likeliest alternatives of each.
     ///

@@ -66,6 +66,10 @@ impl From<EngineError> for EngineFault {
         if error.is_device_lost() {
             return Self::DeviceLost { reason: error.to_string() };
         }
+        if let EngineError::Busy { waiting } = error {
+            // More than a second is only known where answers are counted.
+            return Self::QueueFull { queued: waiting, retry_seconds: 1 };
+        }
         if !error.is_callers_fault() {
             return Self::Failed { reason: error.to_string() };
         }

@@ -222,6 +222,14 @@ pub(super) enum Job {
 }
 
 impl Job {
+    /// True if it becomes an answer under way, of which there are only so many.
+    pub(super) const fn is_generation(&self) -> bool {
+        match self {
+            Self::Generate { .. } => true,
+            Self::Score { .. } | Self::Tokenize { .. } => false,
+        }
+    }
+
     /// True if nobody waits for it any more.
     pub(super) fn is_abandoned(&self) -> bool {
         match self {

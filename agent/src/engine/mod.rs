@@ -7,6 +7,7 @@
 //! What answers behind the queue is an [`EngineBackend`]: today our own WGSL engine; a server on the same machine can
 //! take its place without the callers noticing.
 
+mod answers;
 pub mod backend;
 pub mod catalogue;
 mod fault;
@@ -20,7 +21,7 @@ mod wgpu;
 mod worker;
 
 pub use self::wgpu::WgpuLoader;
-pub use backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
+pub use backend::{AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
 pub use fault::EngineFault;
 pub use job::{
     Answer, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored, StreamToken,
@@ -28,4 +29,4 @@ pub use job::{
 };
 pub use pull::{PullError, pull, remove};
 pub use queue::JOBS_QUEUED_MAX;
-pub use service::{EngineService, EngineState, EngineStats};
+pub use service::{EngineService, EngineState, EngineStats, Occupancy};

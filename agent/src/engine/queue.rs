@@ -1,10 +1,12 @@
 //! The queue before the engine thread: control orders first, then chats and proof steps in turn.
 //!
-//! A proof is endless and a chat is paid, so neither may starve the other: after each chat one proof step runs, after
-//! each proof step one chat. Proofs take their steps one proof after another, in the order they came.
+//! A proof is endless and a chat is paid, so neither may starve the other: while there is both, each gets half of the
+//! engine's time, and never two proof steps follow one another. Proofs take their steps one proof after another, in the
+//! order they came.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -55,13 +57,53 @@ struct Waiting {
     jobs: VecDeque<QueuedJob>,
     proofs: VecDeque<QueuedProof>,
     closed: bool,
-    chat_was_last: bool,
+    balance: Balance,
+}
+
+/// The engine's time since chats and proofs began to compete for it.
+#[derive(Debug, Default)]
+struct Balance {
+    chats: Duration,
+    proofs: Duration,
+    proof_was_last: bool,
+}
+
+impl Balance {
+    fn is_proofs_turn(&self) -> bool {
+        !self.proof_was_last && self.proofs <= self.chats
+    }
+
+    fn chats_took(&mut self, time: Duration, proofs_wait: bool) {
+        // Time nobody else wanted is nobody's debt.
+        let proofs = if proofs_wait { self.proofs } else { Duration::ZERO };
+        let chats = if proofs_wait { self.chats + time } else { Duration::ZERO };
+        *self = Self { chats, proofs, proof_was_last: false };
+    }
+
+    fn proofs_took(&mut self, time: Duration, chats_wait: bool) {
+        let proofs = if chats_wait { self.proofs + time } else { Duration::ZERO };
+        let chats = if chats_wait { self.chats } else { Duration::ZERO };
+        *self = Self { chats, proofs, proof_was_last: true };
+    }
+}
+
+/// What the engine thread is busy with when it asks for more.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Busy {
+    /// There are answers under way.
+    pub(super) answers: bool,
+    /// Another answer can be begun.
+    pub(super) room: bool,
+    /// The last turn was a job that held the answers up.
+    pub(super) held_up: bool,
 }
 
 /// What the engine thread does next.
 pub(super) enum Turn {
     Control(Control),
     Job(QueuedJob),
+    /// A step of all answers under way.
+    Step,
     /// The oldest proof may take one step; it is put back with [`EngineQueue::put_back`] while it has more.
     Proof(QueuedProof),
     /// No work will ever come again.
@@ -123,8 +165,27 @@ impl EngineQueue {
         self.lock().proofs.push_front(proof);
     }
 
+    /// Jobs that wait.
+    pub(super) fn jobs(&self) -> usize {
+        self.lock().jobs.len()
+    }
+
+    /// Notes how long a turn for chats took.
+    pub(super) fn chats_took(&self, time: Duration) {
+        let mut waiting = self.lock();
+        let proofs_wait = !waiting.proofs.is_empty();
+        waiting.balance.chats_took(time, proofs_wait);
+    }
+
+    /// Notes how long a proof step took; `answers` says whether there are answers under way.
+    pub(super) fn proofs_took(&self, time: Duration, answers: bool) {
+        let mut waiting = self.lock();
+        let chats_wait = answers || !waiting.jobs.is_empty();
+        waiting.balance.proofs_took(time, chats_wait);
+    }
+
     /// Waits for the next turn.
-    pub(super) fn next(&self) -> Turn {
+    pub(super) fn next(&self, busy: Busy) -> Turn {
         let mut waiting = self.lock();
         loop {
             if waiting.closed {
@@ -133,18 +194,24 @@ impl EngineQueue {
             if let Some(control) = waiting.controls.pop_front() {
                 return Turn::Control(control);
             }
-            let chat_first = !waiting.chat_was_last || waiting.proofs.is_empty();
-            if chat_first && let Some(job) = waiting.jobs.pop_front() {
-                waiting.chat_was_last = true;
-                return Turn::Job(job);
-            }
-            waiting.chat_was_last = false;
-            if let Some(proof) = waiting.proofs.pop_front() {
+            let takeable = |queued: &QueuedJob| busy.room || !queued.job.is_generation();
+            let job = waiting.jobs.iter().position(takeable);
+            let chats = busy.answers || job.is_some();
+            if (!chats || waiting.balance.is_proofs_turn())
+                && let Some(proof) = waiting.proofs.pop_front()
+            {
                 return Turn::Proof(proof);
             }
-            if waiting.jobs.is_empty() {
-                waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            if busy.answers && busy.held_up {
+                return Turn::Step;
             }
+            if let Some(job) = job.and_then(|at| waiting.jobs.remove(at)) {
+                return Turn::Job(job);
+            }
+            if busy.answers {
+                return Turn::Step;
+            }
+            waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -158,5 +225,32 @@ impl EngineQueue {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chats_and_proofs_share_the_time_and_owe_nothing_for_idle_hours() {
+        let ms = Duration::from_millis;
+        let mut balance = Balance::default();
+        // Hours of chats alone.
+        (0..1000).for_each(|_| balance.chats_took(ms(5000), false));
+        let (mut chats, mut proofs, mut proofs_in_a_row) = (0, 0, 0);
+        for _ in 0..1000 {
+            if balance.is_proofs_turn() {
+                balance.proofs_took(ms(90), true);
+                proofs += 90;
+                proofs_in_a_row += 1;
+            } else {
+                balance.chats_took(ms(20), true);
+                chats += 20;
+                proofs_in_a_row = 0;
+            }
+            assert!(proofs_in_a_row <= 1);
+            assert!(i32::abs(chats - proofs) <= 110, "{chats} ms of chats, {proofs} of proofs");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use roadbed_compute::BatchLoad;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::backend::{BackendLoader, LoadRequest, ModelInfo};
@@ -72,6 +73,19 @@ pub struct EngineStats {
     pub nonces_dropped: u64,
 }
 
+/// How full the engine is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Occupancy {
+    /// Answers under way.
+    pub running: usize,
+    /// Jobs that wait.
+    pub waiting: usize,
+    /// Pages of the KV cache that no answer holds.
+    pub pages_free: usize,
+    /// Pages of the KV cache.
+    pub pages: usize,
+}
+
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) completions: AtomicU64,
@@ -82,7 +96,7 @@ pub(super) struct Counters {
     pub(super) failed: AtomicU64,
     pub(super) artifacts: AtomicU64,
     pub(super) nonces_dropped: AtomicU64,
-    /// Milliseconds spent on completions.
+    /// Milliseconds of the engine's time spent on completions.
     pub(super) busy_millis: AtomicU64,
 }
 
@@ -100,6 +114,8 @@ pub(super) struct Shared {
     /// Rises with every order to stop; work handed in before it is cancelled.
     pub(super) epoch: AtomicU64,
     pub(super) ended: watch::Sender<bool>,
+    /// As the engine thread left it after its last turn.
+    pub(super) batch: watch::Sender<BatchLoad>,
     open: watch::Sender<usize>,
     accepting: AtomicBool,
 }
@@ -139,6 +155,7 @@ impl EngineService {
             counters: Counters::default(),
             epoch: AtomicU64::new(0),
             ended: watch::Sender::new(false),
+            batch: watch::Sender::new(BatchLoad::default()),
             open: watch::Sender::new(0),
             accepting: AtomicBool::new(true),
         });
@@ -269,6 +286,13 @@ impl EngineService {
         drop(self.shared.open.subscribe().wait_for(|open| *open == 0).await);
     }
 
+    /// How full the engine is.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        let BatchLoad { running, waiting, pages_free, pages } = *self.shared.batch.borrow();
+        Occupancy { running, waiting: waiting + self.shared.queue.jobs(), pages_free, pages }
+    }
+
     /// Work done so far.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
@@ -319,7 +343,8 @@ impl EngineService {
         })
     }
 
-    /// When a place in the queue is likely to be free: the mean time of an answer, or a second before the first.
+    /// When a place in the queue is likely to be free, by the rate at which answers have been completed so far: after
+    /// as many of them as are an eighth of the queue. Before the first, a second an answer is assumed.
     fn retry_seconds(&self, queued: usize) -> u64 {
         let done = self.shared.counters.completions.load(Ordering::Relaxed).max(1);
         let busy = self.shared.counters.busy_millis.load(Ordering::Relaxed);

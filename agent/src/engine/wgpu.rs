@@ -1,16 +1,16 @@
 //! Our own engine behind the queue: the compute crate's WGSL kernels.
 
-use std::ops::ControlFlow;
-
 use roadbed_compute::poc::{PocError, Prover, Round};
 use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
-    Conversation, Engine, EngineError, EngineOptions, GenerateRequest, Generation, Gpu,
-    PositionLogprobs, TokenEvent,
+    BatchLoad, Conversation, Engine, EngineError, EngineOptions, GenerateRequest, Generation, Gpu,
+    PositionLogprobs, SequenceEvent, SequenceId,
 };
 
-use super::backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
+use super::backend::{
+    AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep,
+};
 use super::fault::EngineFault;
 use crate::grammar::GrammarCompiler;
 
@@ -69,6 +69,7 @@ impl EngineBackend for WgpuBackend {
             end_ids: self.end_ids.clone(),
             memory_bytes: info.weight_bytes.saturating_add(info.working_bytes),
             grammars: Some(self.grammars.clone()),
+            answers_max: info.sequences,
         }
     }
 
@@ -96,12 +97,25 @@ impl EngineBackend for WgpuBackend {
         Ok(self.engine.render_chat(conversation)?)
     }
 
-    fn generate(
-        &mut self,
-        request: &GenerateRequest,
-        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Generation, EngineFault> {
-        Ok(self.engine.generate(request, on_token)?)
+    fn admit(&mut self, request: GenerateRequest) -> Result<SequenceId, EngineFault> {
+        Ok(self.engine.admit(request)?)
+    }
+
+    fn step(&mut self) -> Result<Vec<AnswerEvent>, EngineFault> {
+        let event = |event| match event {
+            SequenceEvent::Token { id, token } => AnswerEvent::Token { id, token },
+            SequenceEvent::Finished { id, generation } => AnswerEvent::Finished { id, generation },
+            SequenceEvent::Failed { id, error } => AnswerEvent::Failed { id, fault: error.into() },
+        };
+        Ok(self.engine.step()?.into_iter().map(event).collect())
+    }
+
+    fn cancel(&mut self, id: SequenceId) -> Option<Generation> {
+        self.engine.cancel(id)
+    }
+
+    fn batch_load(&self) -> BatchLoad {
+        self.engine.batch_load()
     }
 
     fn score(

@@ -8,25 +8,42 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use roadbed_compute::{FinishReason, GenerateRequest, Usage};
-use tokio::sync::mpsc;
+use roadbed_compute::{BatchLoad, FinishReason, Generation, SequenceId, Usage};
 
-use super::backend::{BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
-use super::fault::EngineFault;
-use super::job::{
-    Answer, Control, Job, Prompt, ScoreRequest, Scored, StreamToken, TextRequest, TokenText,
-    Tokenized,
+use super::answers::{Answering, Recipient, admit};
+use super::backend::{
+    AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep,
 };
-use super::queue::{QueuedJob, QueuedProof, Turn};
+use super::fault::EngineFault;
+use super::job::{Control, Job, Prompt, ScoreRequest, Scored, TextRequest, TokenText, Tokenized};
+use super::queue::{Busy, QueuedJob, QueuedProof, Turn};
 use super::service::{Counters, EngineState, Shared};
 
 /// Runs until the queue is closed.
 pub(super) fn work(shared: &Arc<Shared>, loader: Box<dyn BackendLoader>) {
-    let mut worker =
-        Worker { shared: Arc::clone(shared), loader, backend: None, token_bytes: None };
+    let mut worker = Worker {
+        shared: Arc::clone(shared),
+        loader,
+        backend: None,
+        token_bytes: None,
+        answers: Vec::new(),
+        answers_max: 0,
+        held_up: false,
+    };
     loop {
-        match shared.queue.next() {
+        let busy = Busy {
+            answers: !worker.answers.is_empty(),
+            // Without a model every job is answered at once.
+            room: worker.answers.len() < worker.answers_max.max(1),
+            held_up: worker.held_up,
+        };
+        let began = Instant::now();
+        match shared.queue.next(busy) {
             Turn::Control(Control::Load { request, done }) => {
+                // What runs is finished first, by the model it began with.
+                while !worker.answers.is_empty() {
+                    worker.step();
+                }
                 // Nobody may wait for it any more: it is loaded all the same, the state tells.
                 drop(done.send(worker.load(&request)));
             }
@@ -34,10 +51,25 @@ pub(super) fn work(shared: &Arc<Shared>, loader: Box<dyn BackendLoader>) {
                 worker.unload();
                 let _gone = done.send(());
             }
-            Turn::Job(queued) => worker.do_job(queued),
-            Turn::Proof(queued) => worker.step_proof(queued),
+            Turn::Job(queued) => {
+                worker.held_up = !queued.job.is_generation();
+                let began = Instant::now();
+                worker.do_job(queued);
+                shared.queue.chats_took(began.elapsed());
+            }
+            Turn::Step => {
+                worker.held_up = false;
+                worker.step();
+                shared.queue.chats_took(began.elapsed());
+            }
+            Turn::Proof(queued) => {
+                let began = Instant::now();
+                worker.step_proof(queued);
+                shared.queue.proofs_took(began.elapsed(), !worker.answers.is_empty());
+            }
             Turn::Closed => break,
         }
+        worker.tell_load();
     }
     worker.unload();
     let (jobs, proofs) = shared.queue.clear();
@@ -52,9 +84,13 @@ struct Worker {
     shared: Arc<Shared>,
     loader: Box<dyn BackendLoader>,
     backend: Option<Box<dyn EngineBackend>>,
-    /// Bytes of every token id, for log probabilities; made when they are first asked for, because the backend is
-    /// busy while they are needed.
+    /// Bytes of every token id, for log probabilities; made when they are first asked for.
     token_bytes: Option<Arc<[Vec<u8>]>>,
+    answers: Vec<Answering>,
+    /// Answers that the loaded model takes together.
+    answers_max: usize,
+    /// The last turn was a job that held the answers up.
+    held_up: bool,
 }
 
 impl Worker {
@@ -73,6 +109,7 @@ impl Worker {
         match loaded {
             Ok((backend, info)) => {
                 self.backend = Some(backend);
+                self.answers_max = info.answers_max;
                 self.shared.state.send_replace(EngineState::Ready(Arc::new(info.clone())));
                 Ok(info)
             }
@@ -104,7 +141,9 @@ impl Worker {
     }
 
     fn unload(&mut self) {
+        self.fail_answers(&EngineFault::Cancelled);
         self.token_bytes = None;
+        self.answers_max = 0;
         if let Some(backend) = self.backend.take()
             && catch_unwind(AssertUnwindSafe(move || drop(backend))).is_err()
         {
@@ -123,9 +162,14 @@ impl Worker {
         if let Err(fault @ EngineFault::DeviceLost { .. }) = &result {
             let served_as = backend_name(&self.shared);
             tracing::error!(model = %served_as, %fault, "the model is lost");
+            let answers = std::mem::take(&mut self.answers);
             self.unload();
             let failed = EngineState::Failed { served_as, fault: fault.clone() };
             self.shared.state.send_replace(failed);
+            // Whoever learns of it finds the state changed already.
+            for answer in answers {
+                self.end(answer, Err(fault.clone()));
+            }
         }
         result
     }
@@ -137,23 +181,16 @@ impl Worker {
             job.refuse(EngineFault::Cancelled);
             return;
         }
-        let shared = Arc::clone(&self.shared);
         let began = Instant::now();
         match job {
             Job::Generate { request, tokens, done } => {
-                let bytes = self.token_bytes(request.top_logprobs.is_some());
-                let answer = self.with_backend(|backend| {
-                    generate(backend, request, &tokens, &bytes, &|| shared.is_current(epoch))
-                });
-                self.count(answer.as_ref().map(|a| (a.finish(), a.generation.usage)), began);
-                // The count of open jobs falls before the answer is out, so that a caller who asks sees it.
-                drop(open);
-                drop(done.send(answer));
+                self.begin(request, Recipient { tokens, done, epoch, open });
             }
             Job::Score { request, done } => {
                 let bytes = self.token_bytes(true);
                 let scored = self.with_backend(|backend| score(backend, request, &bytes));
-                self.count(scored.as_ref().map(|s| (FinishReason::Stop, s.usage)), began);
+                self.count(scored.as_ref().map(|s| (FinishReason::Stop, s.usage)));
+                self.count_time(began);
                 drop(open);
                 drop(done.send(scored));
             }
@@ -168,7 +205,102 @@ impl Worker {
         }
     }
 
-    fn count(&self, outcome: Result<(FinishReason, Usage), &EngineFault>, began: Instant) {
+    fn begin(&mut self, request: TextRequest, recipient: Recipient) {
+        let bytes = self.token_bytes(request.top_logprobs.is_some());
+        match self.with_backend(|backend| admit(backend, request)) {
+            Ok(admitted) => self.answers.push(Answering::new(admitted, recipient, bytes)),
+            Err(fault) => {
+                self.count(Err(&fault));
+                recipient.send(Err(fault));
+            }
+        }
+    }
+
+    /// Drops the answers nobody wants any more, then works a step on the others.
+    fn step(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let unwanted = |answer: &mut Answering| {
+            !answer.recipient.is_there() || !shared.is_current(answer.recipient.epoch)
+        };
+        for answer in self.answers.extract_if(.., unwanted).collect::<Vec<_>>() {
+            if let Some(generation) = self.cancel(&answer) {
+                Counters::add(&shared.counters.tokens, generation.usage.completion_tokens);
+            }
+            self.end(answer, Err(EngineFault::Cancelled));
+        }
+        if self.answers.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        match self.with_backend(|backend| backend.step()) {
+            Ok(events) => events.into_iter().for_each(|event| self.take(event)),
+            // If the device was lost, nothing is left here to fail.
+            Err(fault) => self.fail_answers(&fault),
+        }
+        self.count_time(began);
+    }
+
+    fn take(&mut self, event: AnswerEvent) {
+        match event {
+            AnswerEvent::Token { id, token } => {
+                let at = self.answers.iter().position(|answer| answer.id == id);
+                if let Some(at) = at
+                    && !self.answers[at].pass_on(token)
+                {
+                    let answer = self.answers.swap_remove(at);
+                    if let Some(generation) = self.cancel(&answer) {
+                        self.end(answer, Ok(generation));
+                    } else {
+                        // It was complete; its last event follows.
+                        self.answers.push(answer);
+                    }
+                }
+            }
+            AnswerEvent::Finished { id, generation } => self.end_of(id, Ok(generation)),
+            AnswerEvent::Failed { id, fault } => self.end_of(id, Err(fault)),
+        }
+    }
+
+    fn cancel(&mut self, answer: &Answering) -> Option<Generation> {
+        self.with_backend(|backend| Ok(backend.cancel(answer.id))).ok().flatten()
+    }
+
+    fn end_of(&mut self, id: SequenceId, outcome: Result<Generation, EngineFault>) {
+        if let Some(at) = self.answers.iter().position(|answer| answer.id == id) {
+            let answer = self.answers.swap_remove(at);
+            self.end(answer, outcome);
+        }
+    }
+
+    fn end(&self, answer: Answering, outcome: Result<Generation, EngineFault>) {
+        self.count(outcome.as_ref().map(|generation| (generation.finish, generation.usage)));
+        match outcome {
+            Ok(generation) => answer.finish(generation),
+            Err(fault) => answer.recipient.send(Err(fault)),
+        }
+    }
+
+    /// Ends all answers under way with one fault.
+    fn fail_answers(&mut self, fault: &EngineFault) {
+        for answer in std::mem::take(&mut self.answers) {
+            self.cancel(&answer);
+            self.end(answer, Err(fault.clone()));
+        }
+    }
+
+    fn tell_load(&self) {
+        let load = self.backend.as_ref().map_or_else(BatchLoad::default, |b| b.batch_load());
+        if *self.shared.batch.borrow() != load {
+            self.shared.batch.send_replace(load);
+        }
+    }
+
+    fn count_time(&self, began: Instant) {
+        let millis = usize::try_from(began.elapsed().as_millis());
+        Counters::add(&self.shared.counters.busy_millis, millis.unwrap_or(usize::MAX));
+    }
+
+    fn count(&self, outcome: Result<(FinishReason, Usage), &EngineFault>) {
         let counters = &self.shared.counters;
         match outcome {
             Ok((finish, usage)) => {
@@ -177,8 +309,6 @@ impl Worker {
                 match finish {
                     FinishReason::Stop | FinishReason::Length => {
                         Counters::add(&counters.completions, 1);
-                        let millis = usize::try_from(began.elapsed().as_millis());
-                        Counters::add(&counters.busy_millis, millis.unwrap_or(usize::MAX));
                     }
                     FinishReason::Cancelled => Counters::add(&counters.cancelled, 1),
                 }
@@ -252,7 +382,10 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, EngineFault>) -> Result<T, Engine
     })
 }
 
-fn prompt_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
+pub(super) fn prompt_ids(
+    backend: &dyn EngineBackend,
+    prompt: Prompt,
+) -> Result<Vec<u32>, EngineFault> {
     match prompt {
         Prompt::Chat(chat) => backend.tokenize_prompt(&backend.render_chat(&chat)?),
         Prompt::Text(text) => backend.tokenize_prompt(&text),
@@ -268,58 +401,6 @@ fn prompt_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, E
             }
         }
     }
-}
-
-fn generate(
-    backend: &mut dyn EngineBackend,
-    request: TextRequest,
-    tokens: &mpsc::Sender<StreamToken>,
-    bytes: &[Vec<u8>],
-    still_wanted: &dyn Fn() -> bool,
-) -> Result<Answer, EngineFault> {
-    let prompt_ids = prompt_ids(backend, request.prompt)?;
-    let context = backend.info().context_tokens;
-    if prompt_ids.is_empty() {
-        return Err(EngineFault::bad_request("prompt", "it has no tokens"));
-    }
-    if prompt_ids.len() >= context {
-        return Err(EngineFault::bad_request(
-            "prompt",
-            format!("{} tokens leave no room in the context of {context}", prompt_ids.len()),
-        ));
-    }
-    let room = context - prompt_ids.len();
-    let engine_request = GenerateRequest {
-        prompt_ids: prompt_ids.clone(),
-        max_tokens: request.max_tokens.map_or(room, |most| most.min(room)),
-        sampling: request.sampling,
-        stop: request.stop,
-        top_logprobs: request.top_logprobs,
-        grammar: request.grammar,
-        keep_control: request.keep_control,
-        ..GenerateRequest::default()
-    };
-    let mut generation = backend.generate(&engine_request, &mut |event| {
-        let logprobs = event.logprobs.map(|position| TokenText::of(position, bytes));
-        let token = StreamToken { id: event.id, text: event.text.to_owned(), logprobs };
-        if !still_wanted() {
-            return ControlFlow::Break(());
-        }
-        match tokens.try_send(token) {
-            Ok(()) => ControlFlow::Continue(()),
-            // Gone, or so slow that a whole context of tokens waits for it.
-            Err(mpsc::error::TrySendError::Closed(_) | mpsc::error::TrySendError::Full(_)) => {
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    if generation.finish == FinishReason::Cancelled && !still_wanted() {
-        return Err(EngineFault::Cancelled);
-    }
-    let positions = std::mem::take(&mut generation.logprobs);
-    let tokens = positions.iter().map(|position| TokenText::of(position, bytes)).collect();
-    generation.logprobs = positions;
-    Ok(Answer { prompt_ids, generation, tokens })
 }
 
 fn score(

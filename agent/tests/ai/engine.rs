@@ -103,26 +103,54 @@ async fn proofs_and_chats_take_turns() {
 }
 
 #[tokio::test]
-async fn many_chats_do_not_starve_a_proof() {
+async fn chats_and_a_proof_do_not_starve_each_other() {
     let (engine, script) = engine().await;
-    script.tokens.shut();
+    script.endless.store(true, Ordering::SeqCst);
     let chats: Vec<_> = (0..20).map(|_| engine.generate(request(1)).unwrap()).collect();
-    let at_last = Arc::new(AtomicU64::new(u64::MAX));
-    let (kept, watched) = (Arc::clone(&at_last), Arc::clone(&script));
+    let spoken = Arc::new(AtomicU64::new(0));
+    let (kept, watched) = (Arc::clone(&spoken), Arc::clone(&script));
     let on_step = move |_| {
         kept.store(watched.spoken.load(Ordering::SeqCst), Ordering::SeqCst);
         ControlFlow::Continue(())
     };
-    let order = ProofOrder { nonces: Box::new(0..10), on_step: Box::new(on_step), ..endless() };
-    let proof = engine.prove(order).unwrap();
-    script.tokens.open();
-    assert_eq!(proof.await.unwrap(), Ok(()));
-    // Two nonces a step, one chat between two steps.
-    let answered = at_last.load(Ordering::SeqCst);
-    assert!((4..=6).contains(&answered), "{answered} chats were answered before the last nonce");
-    for chat in chats {
-        assert!(chat.finish().await.is_ok());
+    let order = ProofOrder { nonces: Box::new(0..20), on_step: Box::new(on_step), ..endless() };
+    // The chats would go on for ever.
+    assert_eq!(engine.prove(order).unwrap().await.unwrap(), Ok(()));
+    // Two nonces a step, and at least one token between two steps.
+    assert!(spoken.load(Ordering::SeqCst) >= 9, "{spoken:?}");
+    drop(chats);
+    engine.drained().await;
+}
+
+#[tokio::test]
+async fn answers_run_together_and_leave_one_by_one() {
+    let script = Arc::new(Script::default());
+    script.answers_max.store(3, Ordering::SeqCst);
+    script.endless.store(true, Ordering::SeqCst);
+    let engine = EngineService::start(StandInLoader(Arc::clone(&script))).unwrap();
+    engine.load(load_request()).await.unwrap();
+    let mut chats: Vec<_> = (0..4).map(|_| engine.generate(request(1)).unwrap()).collect();
+    let full = |running, waiting| {
+        let now = engine.occupancy();
+        ((now.running, now.waiting) == (running, waiting)).then_some(now)
+    };
+    let now = until("three together", || full(3, 1)).await;
+    assert_eq!((now.pages_free, now.pages), (97, 100));
+    for chat in &mut chats[..3] {
+        assert_eq!(chat.tokens.recv().await.unwrap().text, "a");
     }
+    // A reader who goes makes room for the next one before the next token.
+    drop(chats.swap_remove(1));
+    until("the fourth", || full(3, 0)).await;
+    // One that is lost is lost with all the others, and each of them is told.
+    script.lose_device.store(true, Ordering::SeqCst);
+    for chat in chats {
+        let fault = chat.finish().await.unwrap_err();
+        assert!(matches!(fault, EngineFault::DeviceLost { .. }), "{fault:?}");
+    }
+    assert!(matches!(&*engine.state().borrow(), EngineState::Failed { .. }));
+    assert_eq!(engine.open_jobs(), 0);
+    until("an empty engine", || full(0, 0)).await;
 }
 
 #[tokio::test]

@@ -1,17 +1,16 @@
 //! A stand-in for a language-model engine: byte tokens, an alphabet for an answer, artifacts computed from the nonce.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use roadbed_agent::engine::{
-    BackendLoader, EngineBackend, EngineFault, LoadRequest, ModelInfo, ProofStep,
+    AnswerEvent, BackendLoader, EngineBackend, EngineFault, LoadRequest, ModelInfo, ProofStep,
 };
 use roadbed_agent::grammar::GrammarCompiler;
 use roadbed_compute::poc::{Artifact, Round, artifact::encode};
 use roadbed_compute::{
-    AdapterKind, AdapterSummary, Conversation, FinishReason, GenerateRequest, Generation,
-    PositionLogprobs, Timings, TokenEvent, TokenLogprob, Usage,
+    AdapterKind, AdapterSummary, BatchLoad, Conversation, FinishReason, GenerateRequest,
+    Generation, NewToken, PositionLogprobs, SequenceId, Timings, TokenLogprob, Usage,
 };
 
 /// Ends an answer. The ids below are bytes.
@@ -71,6 +70,8 @@ pub struct Script {
     pub nan_nonce: Mutex<Option<u32>>,
     /// Tokens handed out.
     pub spoken: AtomicU64,
+    /// Answers under way together; 0 is one.
+    pub answers_max: AtomicU64,
 }
 
 pub struct StandInLoader(pub Arc<Script>);
@@ -87,6 +88,8 @@ impl BackendLoader for StandInLoader {
             served_as: request.served_as.clone(),
             context_tokens,
             grammars: grammars(),
+            answers: vec![],
+            admitted: 0,
         }))
     }
 }
@@ -107,12 +110,65 @@ struct StandIn {
     served_as: String,
     context_tokens: usize,
     grammars: GrammarCompiler,
+    answers: Vec<Speaking>,
+    admitted: u64,
 }
 
 /// Over the bytes.
 fn grammars() -> GrammarCompiler {
     let bytes = (0..=u8::MAX).map(|byte| Some(vec![byte]));
     GrammarCompiler::new(bytes.chain([None]).collect(), &[END])
+}
+
+/// An answer under way.
+struct Speaking {
+    id: SequenceId,
+    request: GenerateRequest,
+    ids: Vec<u32>,
+    text: String,
+    logprobs: Vec<PositionLogprobs>,
+}
+
+impl Speaking {
+    /// Says the next letter of the alphabet; true if it was the last.
+    fn speak(&mut self, endless: bool) -> (NewToken, Option<FinishReason>) {
+        let index = self.ids.len();
+        let letter = ALPHABET.as_bytes().get(if endless { index % 26 } else { index });
+        let id = letter.map_or(END, |letter| u32::from(*letter));
+        self.ids.push(id);
+        let piece = letter.map_or_else(String::new, |letter| char::from(*letter).to_string());
+        self.text.push_str(&piece);
+        let logprobs = self.request.top_logprobs.map(|top| position(id, top));
+        self.logprobs.extend(logprobs.clone());
+        let stop = self.request.stop.iter().find(|stop| self.text.ends_with(stop.as_str()));
+        let stopped = stop.map(|stop| self.text.len() - stop.len());
+        let text = if stopped.is_some() { String::new() } else { piece };
+        if let Some(at) = stopped {
+            self.text.truncate(at);
+        }
+        let finish = if id == END || stopped.is_some() {
+            Some(FinishReason::Stop)
+        } else {
+            let full = !endless && self.ids.len() == self.request.max_tokens;
+            full.then_some(FinishReason::Length)
+        };
+        (NewToken { index, id, text, logprobs }, finish)
+    }
+
+    fn end(self, finish: FinishReason) -> Generation {
+        let usage = Usage {
+            prompt_tokens: self.request.prompt_ids.len(),
+            completion_tokens: self.ids.len(),
+        };
+        Generation {
+            ids: self.ids,
+            text: self.text,
+            finish,
+            usage,
+            logprobs: self.logprobs,
+            timings: Timings::default(),
+        }
+    }
 }
 
 impl StandIn {
@@ -154,6 +210,7 @@ impl EngineBackend for StandIn {
             end_ids: vec![END],
             memory_bytes: 0,
             grammars: Some(self.grammars.clone()),
+            answers_max: self.script.answers_max.load(Ordering::SeqCst).max(1) as usize,
         }
     }
 
@@ -182,49 +239,53 @@ impl EngineBackend for StandIn {
         Ok(conversation.messages.iter().map(|m| format!("{}:{}\n", m.role, m.content)).collect())
     }
 
-    fn generate(
-        &mut self,
-        request: &GenerateRequest,
-        on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Generation, EngineFault> {
+    fn admit(&mut self, request: GenerateRequest) -> Result<SequenceId, EngineFault> {
         self.check()?;
-        let (mut ids, mut text, mut logprobs) = (vec![], String::new(), vec![]);
-        let mut finish = FinishReason::Length;
+        let id = SequenceId(self.admitted);
+        self.admitted += 1;
+        let (ids, text, logprobs) = (vec![], String::new(), vec![]);
+        self.answers.push(Speaking { id, request, ids, text, logprobs });
+        Ok(id)
+    }
+
+    fn step(&mut self) -> Result<Vec<AnswerEvent>, EngineFault> {
+        self.check()?;
+        self.script.tokens.pass();
+        self.check()?;
         let endless = self.script.endless.load(Ordering::SeqCst);
-        let alphabets = if endless { usize::MAX } else { 1 };
-        let letters = std::iter::repeat_n(ALPHABET, alphabets).flat_map(str::bytes);
-        for (index, id) in letters.map(u32::from).chain([END]).enumerate() {
-            if endless {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            } else if index == request.max_tokens {
-                break;
+        if endless {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let mut events = vec![];
+        for mut answer in std::mem::take(&mut self.answers) {
+            let id = answer.id;
+            if !endless && answer.request.max_tokens == 0 {
+                let generation = answer.end(FinishReason::Length);
+                events.push(AnswerEvent::Finished { id, generation });
+                continue;
             }
-            self.script.tokens.pass();
-            self.check()?;
-            ids.push(id);
-            let piece = if id == END { String::new() } else { self.detokenize(&[id]) };
-            text.push_str(&piece);
-            let place = request.top_logprobs.map(|top| position(id, top));
-            let stop = request.stop.iter().find(|stop| text.ends_with(stop.as_str()));
-            let shown = if stop.is_some() { "" } else { piece.as_str() };
-            let event = TokenEvent { index, id, text: shown, logprobs: place.as_ref() };
-            let flow = on_token(event);
+            let (token, finish) = answer.speak(endless);
             self.script.spoken.fetch_add(1, Ordering::SeqCst);
-            logprobs.extend(place);
-            if let Some(stop) = stop {
-                text.truncate(text.len() - stop.len());
-            }
-            if id == END || stop.is_some() {
-                finish = FinishReason::Stop;
-                break;
-            }
-            if flow.is_break() {
-                finish = FinishReason::Cancelled;
-                break;
+            events.push(AnswerEvent::Token { id, token });
+            match finish {
+                Some(finish) => {
+                    let generation = answer.end(finish);
+                    events.push(AnswerEvent::Finished { id, generation });
+                }
+                None => self.answers.push(answer),
             }
         }
-        let usage = Usage { prompt_tokens: request.prompt_ids.len(), completion_tokens: ids.len() };
-        Ok(Generation { ids, text, finish, usage, logprobs, timings: Timings::default() })
+        Ok(events)
+    }
+
+    fn cancel(&mut self, id: SequenceId) -> Option<Generation> {
+        let at = self.answers.iter().position(|answer| answer.id == id)?;
+        Some(self.answers.remove(at).end(FinishReason::Cancelled))
+    }
+
+    fn batch_load(&self) -> BatchLoad {
+        let running = self.answers.len();
+        BatchLoad { running, waiting: 0, pages_free: 100 - running, pages: 100 }
     }
 
     fn score(

@@ -80,8 +80,9 @@ async fn metrics(State(node): Behind) -> Response {
     page.gauge("mlnode_version_info", "Contract this node follows", &version, 1);
     if let Some(info) = node.model() {
         let labels = format!(
-            "model_name=\"{}\",dtype=\"gguf\",replicas=\"1\",max_num_seqs=\"1\",max_model_len=\"{}\",tensor_parallel_size=\"1\",pipeline_parallel_size=\"1\"",
+            "model_name=\"{}\",dtype=\"gguf\",replicas=\"1\",max_num_seqs=\"{}\",max_model_len=\"{}\",tensor_parallel_size=\"1\",pipeline_parallel_size=\"1\"",
             escaped(&info.served_as),
+            info.answers_max,
             info.context_tokens
         );
         page.gauge("mlnode_config_info", "What is loaded", &labels, 1);
@@ -89,6 +90,15 @@ async fn metrics(State(node): Behind) -> Response {
     let up = u64::from(node.model().is_some());
     page.gauge("roadbed_model_up", "1 while a model answers", "", up);
     page.gauge("roadbed_open_jobs", "Chats that wait or run", "", node.engine.open_jobs() as u64);
+    let now = node.engine.occupancy();
+    for (name, help, value) in [
+        ("roadbed_answers_running", "Answers under way together", now.running),
+        ("roadbed_jobs_waiting", "Chats that wait", now.waiting),
+        ("roadbed_kv_pages_free", "Pages of the KV cache that no answer holds", now.pages_free),
+        ("roadbed_kv_pages", "Pages of the KV cache", now.pages),
+    ] {
+        page.gauge(name, help, "", value as u64);
+    }
     let engine = node.engine.stats();
     let proof = node.proof.counters();
     for (name, help, value) in [
