@@ -45,4 +45,6 @@ mod tiny_language;
 #[cfg(test)]
 mod tiny_models;
 #[cfg(test)]
+mod tokenizer_goldens;
+#[cfg(test)]
 mod weights_exact;

@@ -26,6 +26,7 @@ pub enum Field<'a> {
     Text(&'a str),
     Texts(&'a [String]),
     I32s(&'a [i32]),
+    F32s(&'a [f32]),
 }
 
 /// Collects metadata and tensors and writes them in one go.
@@ -74,6 +75,14 @@ impl GgufWriter {
             Field::I32s(values) => {
                 code(out, 9);
                 code(out, 5);
+                out.extend((values.len() as u64).to_le_bytes());
+                for value in *values {
+                    out.extend(value.to_le_bytes());
+                }
+            }
+            Field::F32s(values) => {
+                code(out, 9);
+                code(out, 6);
                 out.extend((values.len() as u64).to_le_bytes());
                 for value in *values {
                     out.extend(value.to_le_bytes());

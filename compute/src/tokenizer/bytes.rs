@@ -1,21 +1,36 @@
 //! GPT-2's alphabet: every byte as one printable character, and streams of bytes back to text.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// [`byte_to_char`] as a table: vocabularies have millions of characters to translate.
+static CHARACTERS: LazyLock<[char; 256]> = LazyLock::new(|| {
+    let mut other = 256;
+    std::array::from_fn(|byte| match u8::try_from(byte) {
+        Ok(byte @ (0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF)) => char::from(byte),
+        Ok(_) | Err(_) => {
+            other += 1;
+            char::from_u32(other - 1).unwrap_or(char::REPLACEMENT_CHARACTER)
+        }
+    })
+});
+
+static BYTES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
+    let bytes = 0..=u8::MAX;
+    bytes.map(|byte| (byte_to_char(byte), byte)).collect()
+});
+
 /// The character that stands for `byte` in a GPT-2 vocabulary: printable Latin-1 stands for itself,
 /// the other 68 bytes take the code points from 256 up, in order.
 #[must_use]
 pub fn byte_to_char(byte: u8) -> char {
-    let printable = |b: u8| matches!(b, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
-    if printable(byte) {
-        return char::from(byte);
-    }
-    let rank = (0..byte).filter(|b| !printable(*b)).count();
-    char::from_u32(256 + rank as u32).unwrap_or(char::REPLACEMENT_CHARACTER)
+    CHARACTERS[usize::from(byte)]
 }
 
 /// The inverse of [`byte_to_char`].
 #[must_use]
 pub fn char_to_byte(c: char) -> Option<u8> {
-    (0..=u8::MAX).find(|b| byte_to_char(*b) == c)
+    BYTES.get(&c).copied()
 }
 
 /// Turns bytes that arrive token by token into text, holding back incomplete characters.
