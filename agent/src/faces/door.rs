@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -39,6 +39,7 @@ pub struct FacesSettings {
 }
 
 struct Door {
+    node: Arc<Node>,
     settings: FacesSettings,
     requests: Semaphore,
 }
@@ -53,7 +54,8 @@ impl Faces {
     /// The faces of a node.
     #[must_use]
     pub fn new(node: Arc<Node>, settings: FacesSettings) -> Self {
-        let door = Arc::new(Door { settings, requests: Semaphore::new(REQUESTS_MAX) });
+        let requests = Semaphore::new(REQUESTS_MAX);
+        let door = Arc::new(Door { node: Arc::clone(&node), settings, requests });
         let routes = Router::new()
             .merge(mlnode::routes())
             .merge(openai::routes())
@@ -89,14 +91,22 @@ async fn not_allowed() -> Response {
 }
 
 fn is_openai(path: &str) -> bool {
-    path == "/v1" || path.starts_with("/v1/")
+    path == "/v1" || path.starts_with("/v1/") || matches!(path, "/tokenize" | "/detokenize")
 }
 
-async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    if let Some(uri) = plain_uri(&parts.uri) {
-        parts.uri = uri;
+async fn pass(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
+    if let Some(uri) = plain_uri(request.uri()) {
+        *request.uri_mut() = uri;
     }
+    let asked = Instant::now();
+    let uri = request.uri().clone();
+    let response = admit(&door, request, next).await;
+    door.node.metrics.answered(uri.path(), response.status().as_u16(), asked.elapsed());
+    response
+}
+
+async fn admit(door: &Door, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let openai = is_openai(path);
     let refuse = |status: StatusCode, kind: &str, message: &str| {

@@ -8,6 +8,7 @@
 mod body;
 mod door;
 mod gate;
+mod metrics;
 mod mlnode;
 mod node;
 mod openai;

@@ -10,6 +10,7 @@ use roadbed_compute::AdapterSummary;
 use roadbed_protocol::WorkloadKind;
 
 use super::gate::{Gate, GateControl};
+use super::metrics::Metrics;
 use super::mlnode::Downloads;
 use crate::engine::catalogue::{ModelStore, entry};
 use crate::engine::{EngineFault, EngineService, EngineState, LoadRequest, ModelInfo};
@@ -94,6 +95,7 @@ pub struct Node {
     pub(super) store: Option<ModelStore>,
     pub(super) devices: Vec<AdapterSummary>,
     pub(super) downloads: Downloads,
+    pub(super) metrics: Metrics,
     gate: GateControl,
     configured: LoadRequest,
     /// The turn of the gate in which a Network Node asked to pause.
@@ -114,6 +116,7 @@ impl Node {
             store,
             devices,
             downloads: Downloads::default(),
+            metrics: Metrics::default(),
             gate,
             configured,
             paused: Mutex::default(),

@@ -2,6 +2,7 @@
 //!
 //! Behind the queue stands a stand-in engine ([`stand_in`]) whose every answer is known; one module runs the real one.
 
+mod answers;
 mod callback;
 mod engine;
 mod mlnode;

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::stand_in::{ALPHABET, END};
 use super::{MODEL, Rig, RigParts, read, rig, until};
 
-fn chat(more: Value) -> Value {
+pub fn chat(more: Value) -> Value {
     let mut body = json!({
         "model": MODEL, "messages": [{"role": "user", "content": "hi"}], "temperature": 0,
     });
@@ -22,7 +22,7 @@ fn chat(more: Value) -> Value {
 }
 
 /// The chunks of a stream, and whether it ended with `[DONE]`.
-async fn chunks(rig: &Rig, path: &str, body: Value) -> (Vec<Value>, bool) {
+pub async fn chunks(rig: &Rig, path: &str, body: Value) -> (Vec<Value>, bool) {
     let response = rig.send(Method::POST, path, Some(body.to_string())).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -180,7 +180,7 @@ async fn tokens_are_counted() {
 async fn refusals_say_what_and_where() {
     let rig = rig().await;
     for (body, status, place, says) in [
-        (chat(json!({"n": 2})), 400, json!("n"), "only n = 1"),
+        (chat(json!({"n": 0})), 400, json!("n"), "1 to 32"),
         (chat(json!({"messages": [{"role": 5}]})), 400, json!("messages.0.role"), "valid string"),
         (json!({"model": MODEL}), 400, json!("messages"), "Field required"),
         (chat(json!({"model": "gpt-4"})), 404, json!("model"), MODEL),

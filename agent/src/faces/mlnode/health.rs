@@ -1,6 +1,5 @@
 //! Probes, the clock and the metrics page: small, cheap, without side effects.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,6 +11,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::super::door::empty;
+use super::super::metrics::Page;
 use super::super::node::{Node, NodeState};
 use super::gpu::device_list;
 use super::{Behind, CONTRACT_VERSION};
@@ -115,32 +115,9 @@ async fn metrics(State(node): Behind) -> Response {
     ] {
         page.counter(name, help, value);
     }
+    node.metrics.write(&mut page);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text)
         .into_response()
-}
-
-#[derive(Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn gauge(&mut self, name: &str, help: &str, labels: &str, value: u64) {
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        self.family(name, help, "gauge", &labels, value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, help, "counter", "", value);
-    }
-
-    fn family(&mut self, name: &str, help: &str, kind: &str, labels: &str, value: u64) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            self.text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{labels} {value}"
-        );
-    }
 }
 
 fn escaped(label: &str) -> String {

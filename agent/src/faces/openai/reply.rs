@@ -2,11 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use roadbed_compute::{FinishReason, Usage};
+use roadbed_compute::Usage;
 use serde_json::{Map, Value, json};
 
+use super::answer::{CallPart, Said};
 use super::request::Completion;
-use crate::engine::{Answer, EngineFault, ModelInfo, Scored, StreamToken, TokenText};
+use crate::engine::{EngineFault, ModelInfo, Scored, TokenText};
 
 /// Which of the two paths answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub(super) struct ReplyForm {
     numeric_tokens: bool,
     return_ids: bool,
     wants_logprobs: bool,
+    include_usage: bool,
 }
 
 pub(super) fn unix_seconds() -> u64 {
@@ -37,21 +39,19 @@ impl ReplyForm {
         info: &ModelInfo,
         completion: &Completion,
     ) -> Result<Self, EngineFault> {
-        let mut bytes = [0u8; 12];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| EngineFault::Failed { reason: format!("no random bytes: {error}") })?;
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = random_text(24)?;
         let before = match shape {
             Shape::Chat => "chatcmpl",
             Shape::Text => "cmpl",
         };
         Ok(Self {
             shape,
-            id: format!("{before}-{hex}"),
+            id: format!("{before}-{id}"),
             created: unix_seconds(),
             model: info.served_as.clone(),
             numeric_tokens: completion.numeric_tokens,
             return_ids: completion.return_ids,
+            include_usage: completion.include_usage,
             wants_logprobs: completion.text.top_logprobs.is_some() || completion.score.is_some(),
         })
     }
@@ -74,56 +74,9 @@ impl ReplyForm {
         }
     }
 
-    /// A generated answer.
-    pub(super) fn answer(&self, answer: &Answer) -> Value {
-        let finish = match answer.finish() {
-            FinishReason::Stop => "stop",
-            FinishReason::Length | FinishReason::Cancelled => "length",
-        };
-        let generation = &answer.generation;
-        self.whole(
-            &generation.text,
-            &answer.tokens,
-            finish,
-            generation.usage,
-            &answer.prompt_ids,
-            &generation.ids,
-        )
-    }
-
-    /// A replayed answer.
-    pub(super) fn scored(&self, scored: &Scored) -> Value {
-        let ids: Vec<u32> = scored.tokens.iter().map(|token| token.id).collect();
-        let finish = if scored.ended { "stop" } else { "length" };
-        self.whole(&scored.text, &scored.tokens, finish, scored.usage, &scored.prompt_ids, &ids)
-    }
-
-    fn whole(
-        &self,
-        text: &str,
-        tokens: &[TokenText],
-        finish: &str,
-        usage: Usage,
-        prompt_ids: &[u32],
-        ids: &[u32],
-    ) -> Value {
-        let logprobs = self.logprobs(tokens, 0);
-        let mut choice = Map::new();
-        choice.insert("index".into(), json!(0));
-        match self.shape {
-            Shape::Chat => {
-                choice.insert("message".into(), json!({"role": "assistant", "content": text}));
-            }
-            Shape::Text => {
-                choice.insert("text".into(), json!(text));
-            }
-        }
-        choice.insert("logprobs".into(), logprobs);
-        choice.insert("finish_reason".into(), json!(finish));
-        if self.return_ids {
-            choice.insert("token_ids".into(), json!(ids));
-        }
-        let mut whole = self.head(self.object(false), vec![Value::Object(choice)]);
+    /// A whole reply.
+    pub(super) fn whole(&self, choices: Vec<Value>, usage: Usage, prompt_ids: &[u32]) -> Value {
+        let mut whole = self.head(self.object(false), choices);
         whole.insert("usage".into(), usage_view(usage));
         if self.return_ids {
             whole.insert("prompt_token_ids".into(), json!(prompt_ids));
@@ -131,57 +84,88 @@ impl ReplyForm {
         Value::Object(whole)
     }
 
-    /// The first chunk of a chat: who speaks.
-    pub(super) fn opening(&self) -> Option<Value> {
+    /// A replayed answer.
+    pub(super) fn scored(&self, scored: &Scored) -> Value {
+        let said = Said { content: scored.text.clone(), ..Said::default() };
+        let finish = if scored.ended { "stop" } else { "length" };
+        let choice = self.choice(0, &said, &scored.tokens, &ids_of(&scored.tokens), finish);
+        self.whole(vec![choice], scored.usage, &scored.prompt_ids)
+    }
+
+    /// One answer of a whole reply.
+    pub(super) fn choice(
+        &self,
+        index: usize,
+        said: &Said,
+        tokens: &[TokenText],
+        ids: &[u32],
+        finish: &str,
+    ) -> Value {
+        let mut choice = Map::new();
+        choice.insert("index".into(), json!(index));
+        match self.shape {
+            Shape::Chat => choice.insert("message".into(), message(said)),
+            Shape::Text => choice.insert("text".into(), json!(said.content)),
+        };
+        choice.insert("logprobs".into(), self.logprobs(tokens, 0));
+        choice.insert("finish_reason".into(), json!(finish));
+        if self.return_ids {
+            choice.insert("token_ids".into(), json!(ids));
+        }
+        Value::Object(choice)
+    }
+
+    /// The first chunk of a chat's answer: who speaks.
+    pub(super) fn opening(&self, index: usize) -> Option<Value> {
         match self.shape {
             Shape::Chat => {
                 let delta = json!({"role": "assistant", "content": ""});
                 Some(self.chunk(json!({
-                    "index": 0, "delta": delta, "logprobs": null, "finish_reason": null,
+                    "index": index, "delta": delta, "logprobs": null, "finish_reason": null,
                 })))
             }
             Shape::Text => None,
         }
     }
 
-    /// A chunk with one token; `None` if there is nothing to show yet. `offset` is where its text begins.
-    pub(super) fn token(&self, token: &StreamToken, offset: usize) -> Option<Value> {
-        if token.text.is_empty() && token.logprobs.is_none() && !self.return_ids {
+    /// A chunk of an answer; `None` if there is nothing to show yet. `offset` is where its text begins.
+    pub(super) fn piece(
+        &self,
+        index: usize,
+        said: &Said,
+        tokens: &[TokenText],
+        ids: &[u32],
+        offset: usize,
+    ) -> Option<Value> {
+        if said.is_empty() && tokens.is_empty() && !self.return_ids {
             return None;
         }
-        let tokens = token.logprobs.as_slice();
-        let mut choice = Map::new();
-        choice.insert("index".into(), json!(0));
-        match self.shape {
-            Shape::Chat => choice.insert("delta".into(), json!({"content": token.text})),
-            Shape::Text => choice.insert("text".into(), json!(token.text)),
-        };
+        let mut choice = self.chunk_choice(index, said, Value::Null);
         choice.insert("logprobs".into(), self.logprobs(tokens, offset));
-        choice.insert("finish_reason".into(), Value::Null);
         if self.return_ids {
-            choice.insert("token_ids".into(), json!([token.id]));
+            choice.insert("token_ids".into(), json!(ids));
         }
         Some(self.chunk(Value::Object(choice)))
     }
 
-    /// The last chunk of the answer itself, with text that was held back as a possible stop text.
-    pub(super) fn closing(&self, finish: FinishReason, rest: &str) -> Value {
-        let finish = match finish {
-            FinishReason::Stop => "stop",
-            FinishReason::Length | FinishReason::Cancelled => "length",
-        };
-        self.chunk(match self.shape {
-            Shape::Chat => {
-                let delta = if rest.is_empty() { json!({}) } else { json!({"content": rest}) };
-                json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish})
-            }
-            Shape::Text => {
-                json!({"index": 0, "text": rest, "logprobs": null, "finish_reason": finish})
-            }
-        })
+    /// The last chunk of an answer, with text that was held back.
+    pub(super) fn closing(&self, index: usize, rest: &Said, finish: &str) -> Value {
+        self.chunk(Value::Object(self.chunk_choice(index, rest, json!(finish))))
     }
 
-    /// The chunk after the answer that counts it.
+    fn chunk_choice(&self, index: usize, said: &Said, finish: Value) -> Map<String, Value> {
+        let mut choice = Map::new();
+        choice.insert("index".into(), json!(index));
+        match self.shape {
+            Shape::Chat => choice.insert("delta".into(), delta(said)),
+            Shape::Text => choice.insert("text".into(), json!(said.content)),
+        };
+        choice.insert("logprobs".into(), Value::Null);
+        choice.insert("finish_reason".into(), finish);
+        choice
+    }
+
+    /// The chunk after the answers that counts them.
     pub(super) fn usage(&self, usage: Usage) -> Value {
         let mut chunk = self.head(self.object(true), vec![]);
         chunk.insert("usage".into(), usage_view(usage));
@@ -189,7 +173,11 @@ impl ReplyForm {
     }
 
     fn chunk(&self, choice: Value) -> Value {
-        Value::Object(self.head(self.object(true), vec![choice]))
+        let mut chunk = self.head(self.object(true), vec![choice]);
+        if self.include_usage {
+            chunk.insert("usage".into(), Value::Null);
+        }
+        Value::Object(chunk)
     }
 
     fn logprobs(&self, tokens: &[TokenText], offset: usize) -> Value {
@@ -227,6 +215,10 @@ impl ReplyForm {
         let tops: Vec<Value> = tokens
             .iter()
             .map(|token| {
+                // The first token of a prompt follows nothing.
+                if token.logprob.is_nan() {
+                    return Value::Null;
+                }
                 let entries = token.top.iter().map(|top| (self.name(top), json!(top.logprob)));
                 Value::Object(entries.collect())
             })
@@ -244,6 +236,74 @@ impl ReplyForm {
             "text_offset": offsets,
         })
     }
+}
+
+fn ids_of(tokens: &[TokenText]) -> Vec<u32> {
+    tokens.iter().map(|token| token.id).collect()
+}
+
+/// Random letters and digits.
+fn random_text(length: usize) -> Result<String, EngineFault> {
+    const LETTERS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+    let mut bytes = vec![0u8; length];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| EngineFault::Failed { reason: format!("no random bytes: {error}") })?;
+    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
+}
+
+/// The parts of calls as OpenAI writes them; a new call gets an id.
+fn calls_view(calls: &[CallPart], chunk: bool) -> Value {
+    calls
+        .iter()
+        .map(|call| {
+            let mut view = Map::new();
+            if chunk {
+                view.insert("index".into(), json!(call.index));
+            }
+            let mut function = Map::new();
+            if let Some(name) = &call.name {
+                // Nine letters: some templates refuse any other id when it comes back.
+                let id = random_text(9).unwrap_or_else(|_| format!("call{:05}", call.index));
+                view.insert("id".into(), json!(id));
+                view.insert("type".into(), json!("function"));
+                function.insert("name".into(), json!(name));
+            }
+            function.insert("arguments".into(), json!(call.arguments));
+            view.insert("function".into(), Value::Object(function));
+            Value::Object(view)
+        })
+        .collect()
+}
+
+fn message(said: &Said) -> Value {
+    let mut message = json!({"role": "assistant"});
+    message["content"] = match said.calls.is_empty() {
+        true => json!(said.content),
+        // Beside calls, blanks are no content.
+        false if said.content.trim().is_empty() => Value::Null,
+        false => json!(said.content.trim_end()),
+    };
+    if !said.reasoning.is_empty() {
+        message["reasoning_content"] = json!(said.reasoning);
+    }
+    if !said.calls.is_empty() {
+        message["tool_calls"] = calls_view(&said.calls, false);
+    }
+    message
+}
+
+fn delta(said: &Said) -> Value {
+    let mut delta = json!({});
+    if !said.reasoning.is_empty() {
+        delta["reasoning_content"] = json!(said.reasoning);
+    }
+    if !said.content.is_empty() {
+        delta["content"] = json!(said.content);
+    }
+    if !said.calls.is_empty() {
+        delta["tool_calls"] = calls_view(&said.calls, true);
+    }
+    delta
 }
 
 fn usage_view(usage: Usage) -> Value {

@@ -1,24 +1,40 @@
 //! Reading completion requests: what we can do is read, what we cannot do is said, nothing is silently ignored that
-//! would change the answer.
+//! would change the answer. What only OpenAI's own service knows (`user`, `metadata`, `store`, `service_tier`, ..) is.
 
-use roadbed_compute::llm::{STOP_STRINGS_MAX, TOP_LOGPROBS_MAX};
-use roadbed_compute::{Message, Sampling};
-use serde_json::{Value, json};
+use roadbed_compute::Conversation;
+use roadbed_compute::llm::TOP_LOGPROBS_MAX;
+use serde_json::{Map, Value};
 
 use super::super::body::Fields;
+use super::form::read_form;
+use super::message::read_messages;
+use super::sampling::{read_sampling, read_stop};
+use super::tool::{ToolUse, read_tools};
 use crate::engine::{Prompt, ScoreRequest, TextRequest};
+use crate::grammar::GrammarSpec;
 
-/// Most messages of a conversation; each costs at least a few tokens, so no context holds more.
-const MESSAGES_MAX: usize = 4096;
 /// Alternatives per position of a replay when the request does not say.
 const TOP_DEFAULT: usize = 5;
+/// Most answers of a request, over all its prompts; half of what the engine's queue takes, so that one customer never
+/// fills it.
+const CHOICES_MAX: usize = 32;
 
 /// A completion request of either path.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Completion {
     /// Must be the served one, if it is given.
     pub(super) model: Option<String>,
+    /// What is continued; one for a chat.
+    pub(super) prompts: Vec<Prompt>,
+    /// Answers per prompt.
+    pub(super) answers: usize,
+    /// What is wanted of each answer; its prompt is the first.
     pub(super) text: TextRequest,
+    /// The form of each answer, not compiled yet.
+    pub(super) form: Option<GrammarSpec>,
+    pub(super) tools: Option<ToolUse>,
+    /// The prompt is a part of the answer.
+    pub(super) echo: bool,
     /// Given: nothing is generated, this is scored.
     pub(super) score: Option<ScoreRequest>,
     pub(super) stream: bool,
@@ -31,17 +47,17 @@ pub(super) struct Completion {
 
 /// The body of `/v1/chat/completions`.
 pub(super) fn read_chat(fields: &Fields<'_>) -> Option<Completion> {
-    let prompt = read_messages(fields).map(|messages| Prompt::Chat(messages.into()));
-    for (name, none) in [("tools", json!([])), ("functions", json!([])), ("logit_bias", json!({}))]
-    {
-        if fields.value(name).is_some_and(|value| *value != none) {
-            fields.complain(name, "not_supported", "not supported by this engine");
-        }
+    let messages = read_messages(fields);
+    let tools = read_tools(fields);
+    let wanted_form = read_form(fields);
+    let called_form = tools.as_ref().and_then(ToolUse::form);
+    if wanted_form.is_some() && called_form.is_some() {
+        let message = "an answer that must call a tool has that call's form";
+        fields.complain("response_format", "value_error", message);
     }
-    if let Some(format) = fields.object("response_format") {
-        let kind: Option<String> = format.required("type");
-        if kind.is_some_and(|kind| kind != "text") {
-            format.complain("type", "not_supported", "only `text` is supported");
+    for name in ["audio", "web_search_options"] {
+        if fields.value(name).is_some() {
+            fields.complain(name, "not_supported", "not supported by this engine");
         }
     }
     let wanted = fields.optional("logprobs").unwrap_or(false);
@@ -50,26 +66,49 @@ pub(super) fn read_chat(fields: &Fields<'_>) -> Option<Completion> {
         fields.complain("top_logprobs", "value_error", "needs `logprobs` to be true");
     }
     check_top(fields, "top_logprobs", top);
-    let top_logprobs = wanted.then_some(top.unwrap_or(0));
-    read_common(fields, prompt?, top_logprobs, &["max_completion_tokens", "max_tokens"], None)
+    let conversation = Conversation {
+        messages: messages?,
+        tools: tools.as_ref().map(|tools| tools.tools.clone()).unwrap_or_default(),
+        variables: read_variables(fields),
+    };
+    let prompts = vec![Prompt::Chat(conversation)];
+    let names = ["max_completion_tokens", "max_tokens"];
+    let common = read_common(fields, prompts, wanted.then_some(top.unwrap_or(0)), &names, None)?;
+    let text = TextRequest {
+        // The marks of calls are control tokens in some vocabularies.
+        keep_control: common.text.keep_control || tools.is_some(),
+        ..common.text
+    };
+    Some(Completion { text, form: called_form.or(wanted_form), tools, ..common })
+}
+
+/// What the template is told beside the messages.
+fn read_variables(fields: &Fields<'_>) -> Map<String, Value> {
+    let given: Option<&Map<String, Value>> = fields.optional("chat_template_kwargs");
+    let mut variables = given.cloned().unwrap_or_default();
+    if let Some(effort) = fields.optional::<String>("reasoning_effort") {
+        variables.insert("reasoning_effort".into(), effort.into());
+    }
+    variables
 }
 
 /// The body of `/v1/completions`.
 pub(super) fn read_text(fields: &Fields<'_>) -> Option<Completion> {
-    let prompt = read_prompt(fields);
-    if fields.optional("echo").unwrap_or(false) {
-        fields.complain("echo", "not_supported", "not supported by this engine");
-    }
+    let prompts = read_prompts(fields);
+    let form = read_form(fields);
+    let echo = fields.optional("echo").unwrap_or(false);
     if fields.optional::<String>("suffix").is_some_and(|suffix| !suffix.is_empty()) {
         fields.complain("suffix", "not_supported", "not supported by this engine");
     }
-    if fields.value("best_of").is_some() && fields.optional("best_of") != Some(1i64) {
-        fields.complain("best_of", "not_supported", "only 1 is supported");
-    }
     let top: Option<usize> = fields.optional("logprobs");
     check_top(fields, "logprobs", top);
+    let names = ["max_tokens", "max_completion_tokens"];
     // OpenAI's default of this older path.
-    read_common(fields, prompt?, top, &["max_tokens", "max_completion_tokens"], Some(16))
+    let common = read_common(fields, prompts?, top, &names, Some(16))?;
+    if echo && common.score.is_some() {
+        fields.complain("echo", "value_error", "a replay has no echo");
+    }
+    Some(Completion { form, echo, ..common })
 }
 
 fn check_top(fields: &Fields<'_>, name: &str, top: Option<usize>) {
@@ -80,22 +119,12 @@ fn check_top(fields: &Fields<'_>, name: &str, top: Option<usize>) {
 
 fn read_common(
     fields: &Fields<'_>,
-    prompt: Prompt,
+    prompts: Vec<Prompt>,
     top_logprobs: Option<usize>,
     length_names: &[&str],
     length_default: Option<usize>,
 ) -> Option<Completion> {
-    if fields.value("n").is_some() && fields.optional("n") != Some(1i64) {
-        fields.complain("n", "not_supported", "only n = 1 is supported; send the request n times");
-    }
-    for name in ["frequency_penalty", "presence_penalty"] {
-        if fields.within(name, -2.0, 2.0).is_some_and(|penalty| penalty != 0.0) {
-            fields.complain(name, "not_supported", "only 0 is supported by this engine");
-        }
-    }
-    if fields.within("repetition_penalty", 0.0, 10.0).is_some_and(|penalty| penalty != 1.0) {
-        fields.complain("repetition_penalty", "not_supported", "only 1 is supported");
-    }
+    let answers = read_answers(fields, prompts.len());
     let stream = fields.optional("stream").unwrap_or(false);
     let include_usage = fields
         .object("stream_options")
@@ -104,28 +133,35 @@ fn read_common(
     let lengths: Vec<usize> =
         length_names.iter().filter_map(|name| fields.optional(name)).collect();
     let max_tokens = lengths.first().copied().or(length_default);
-    if max_tokens == Some(0) {
+    // With an echo there is an answer all the same: the prompt with its log probabilities.
+    if max_tokens == Some(0) && !fields.optional("echo").unwrap_or(false) {
         fields.complain(length_names[0], "greater_than", "at least 1");
     }
     let return_ids = fields.optional("return_token_ids").unwrap_or(false);
-    let score = read_score(fields, &prompt, top_logprobs);
-    if score.is_some() && stream {
-        fields.complain("stream", "value_error", "a replay is not streamed");
+    let first = prompts.first()?.clone();
+    let score = read_score(fields, &first, top_logprobs);
+    if score.is_some() && (stream || answers > 1 || prompts.len() > 1) {
+        let name = if stream { "stream" } else { "n" };
+        fields.complain(name, "value_error", "a replay is one answer, not streamed");
     }
     let numeric_tokens = return_ids
         || score.is_some()
         || fields.optional("return_tokens_as_token_ids").unwrap_or(false);
-    let sampling = read_sampling(fields);
-    let stop = read_stop(fields);
+    let text = TextRequest {
+        max_tokens,
+        sampling: read_sampling(fields),
+        stop: read_stop(fields),
+        top_logprobs,
+        ..TextRequest::greedy(first)
+    };
     Some(Completion {
         model: fields.optional("model"),
-        text: TextRequest {
-            max_tokens,
-            sampling,
-            stop,
-            top_logprobs,
-            ..TextRequest::greedy(prompt)
-        },
+        prompts,
+        answers,
+        text,
+        form: None,
+        tools: None,
+        echo: false,
         score,
         stream,
         include_usage,
@@ -134,116 +170,55 @@ fn read_common(
     })
 }
 
-fn read_sampling(fields: &Fields<'_>) -> Sampling {
-    let share = |name: &str, default: f64| fields.within(name, 0.0, 1.0).unwrap_or(default) as f32;
-    // -1 keeps all tokens, as in the network's own engine.
-    let top_k = fields.optional("top_k").unwrap_or(-1i64);
-    if top_k < -1 {
-        fields.complain("top_k", "greater_than_equal", "-1 or more");
+/// `n`, within what one request may ask for.
+fn read_answers(fields: &Fields<'_>, prompts: usize) -> usize {
+    let answers: usize = fields.optional("n").unwrap_or(1);
+    if answers == 0 || answers > CHOICES_MAX {
+        fields.complain("n", "out_of_range", format!("1 to {CHOICES_MAX}"));
+        return 1;
     }
-    Sampling {
-        temperature: fields.within("temperature", 0.0, 2.0).unwrap_or(1.0) as f32,
-        top_p: share("top_p", 1.0),
-        top_k: u32::try_from(top_k.max(0)).unwrap_or(u32::MAX),
-        min_p: share("min_p", 0.0),
-        // Any integer is a seed; without one the answer shall differ from call to call.
-        seed: fields.optional("seed").map_or_else(fresh_seed, i64::cast_unsigned),
-        ..Sampling::GREEDY
+    if answers.saturating_mul(prompts) > CHOICES_MAX {
+        let message = format!("at most {CHOICES_MAX} answers, over all prompts, per request");
+        fields.complain("prompt", "too_long", message);
+        return 1;
     }
+    if fields.optional::<usize>("best_of").is_some_and(|best_of| best_of != answers) {
+        let message = "only as many as `n`: answers are not ranked and thrown away";
+        fields.complain("best_of", "not_supported", message);
+    }
+    answers
 }
 
-fn fresh_seed() -> u64 {
-    let mut bytes = [0; 8];
-    // Without entropy the answer is the same each time, which is allowed.
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_le_bytes(bytes)
-}
-
-fn read_stop(fields: &Fields<'_>) -> Vec<String> {
-    let stop = match fields.value("stop") {
-        None => return vec![],
-        Some(Value::String(text)) => vec![text.clone()],
-        Some(_) => fields.list("stop").unwrap_or_default(),
-    };
-    if stop.len() > STOP_STRINGS_MAX {
-        fields.complain("stop", "too_long", format!("at most {STOP_STRINGS_MAX} texts"));
-    }
-    if stop.iter().any(String::is_empty) {
-        fields.complain("stop", "string_too_short", "an empty text would end every answer");
-    }
-    stop
-}
-
-fn read_messages(fields: &Fields<'_>) -> Option<Vec<Message>> {
-    let Some(messages) = fields.objects("messages") else {
-        if fields.value("messages").is_none() {
-            fields.complain("messages", "missing", "Field required");
-        }
-        return None;
-    };
-    if messages.is_empty() || messages.len() > MESSAGES_MAX {
-        fields.complain("messages", "too_short", format!("1 to {MESSAGES_MAX} messages"));
-        return None;
-    }
-    let read = |message: &Fields<'_>| {
-        let role: Option<String> = message.required("role");
-        let content = read_content(message);
-        Some(Message::new(&role?, &content?))
-    };
-    let read: Vec<Message> = messages.iter().filter_map(read).collect();
-    (read.len() == messages.len()).then_some(read)
-}
-
-/// A text, or a list of text parts.
-fn read_content(message: &Fields<'_>) -> Option<String> {
-    match message.value("content") {
-        // An assistant's turn may have none.
-        None => Some(String::new()),
-        Some(Value::Array(_)) => {
-            let part = |part: &Fields<'_>| {
-                let kind: String = part.required("type")?;
-                if kind != "text" {
-                    part.complain("type", "not_supported", "only `text` parts are supported");
-                    return None;
-                }
-                part.required::<String>("text")
-            };
-            let parts: Vec<Option<String>> = message.objects("content")?.iter().map(part).collect();
-            parts.into_iter().collect()
-        }
-        Some(_) => message.required("content"),
-    }
-}
-
-/// A text or token ids; a list of one of them counts as that one.
-fn read_prompt(fields: &Fields<'_>) -> Option<Prompt> {
-    let one = match fields.value("prompt") {
+/// A text or token ids, or a list of texts or of lists of token ids.
+fn read_prompts(fields: &Fields<'_>) -> Option<Vec<Prompt>> {
+    let read = match fields.value("prompt") {
         None => {
             fields.complain("prompt", "missing", "Field required");
             return None;
         }
-        Some(Value::Array(list)) => match list.as_slice() {
-            [one @ (Value::String(_) | Value::Array(_))] => one,
-            [Value::String(_) | Value::Array(_), ..] => {
-                fields.complain("prompt", "not_supported", "one prompt per request");
-                return None;
-            }
-            _ => return fields.list("prompt").map(Prompt::Ids),
-        },
-        Some(one) => one,
-    };
-    let read = match one {
-        Value::String(text) => Some(Prompt::Text(text.clone())),
-        Value::Array(ids) => {
-            let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
-            ids.iter().map(id).collect::<Option<_>>().map(Prompt::Ids)
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+        Some(Value::String(text)) => Some(vec![Prompt::Text(text.clone())]),
+        Some(Value::Array(list)) if list.is_empty() => None,
+        Some(Value::Array(list)) if list[0].is_number() => ids(list).map(|ids| vec![ids]),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|prompt| match prompt {
+                Value::String(text) => Some(Prompt::Text(text.clone())),
+                Value::Array(list) => ids(list),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+            })
+            .collect(),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => None,
     };
     if read.is_none() {
-        fields.complain("prompt", "string_type", "Input should be a text or a list of token ids");
+        let message = "Input should be a text, a list of token ids, or a list of such";
+        fields.complain("prompt", "string_type", message);
     }
     read
+}
+
+fn ids(list: &[Value]) -> Option<Prompt> {
+    let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+    list.iter().map(id).collect::<Option<_>>().map(Prompt::Ids)
 }
 
 /// `enforced_tokens` or, older, `enforced_str`: the answer to score.
@@ -277,6 +252,7 @@ mod tests {
     use super::super::super::body::{BodyFault, read_body};
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     fn chat(more: Value) -> Result<Completion, BodyFault> {
         let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
@@ -311,14 +287,22 @@ mod tests {
 
     #[test]
     fn what_we_cannot_do_is_said() {
-        assert_eq!(refused(json!({"n": 2})), "n");
-        assert_eq!(refused(json!({"tools": [{}]})), "tools");
-        assert_eq!(
-            refused(json!({"response_format": {"type": "json_object"}})),
-            "response_format.type"
-        );
+        assert_eq!(refused(json!({"n": 0})), "n");
+        assert_eq!(refused(json!({"n": 33})), "n");
+        assert_eq!(refused(json!({"n": 2, "best_of": 3})), "best_of");
+        assert_eq!(refused(json!({"tools": [{}]})), "tools.0.type");
+        assert_eq!(refused(json!({"functions": [{}]})), "functions");
+        let format = |format: Value| refused(json!({ "response_format": format }));
+        assert_eq!(format(json!({"type": "xml"})), "response_format.type");
+        assert_eq!(format(json!({"type": "json_schema"})), "response_format.json_schema");
+        let named = json!({"type": "json_schema", "json_schema": {"name": "a"}});
+        assert_eq!(format(named), "response_format.json_schema.schema");
+        assert_eq!(refused(json!({"guided_regex": "a"})), "guided_regex");
         assert_eq!(refused(json!({"temperature": 3})), "temperature");
-        assert_eq!(refused(json!({"frequency_penalty": 0.5})), "frequency_penalty");
+        assert_eq!(refused(json!({"frequency_penalty": 2.5})), "frequency_penalty");
+        assert_eq!(refused(json!({"repetition_penalty": 0})), "repetition_penalty");
+        assert_eq!(refused(json!({"logit_bias": {"a": 1}})), "logit_bias");
+        assert_eq!(refused(json!({"logit_bias": {"1": 101}})), "logit_bias");
         assert_eq!(refused(json!({"stop": [""]})), "stop");
         assert_eq!(refused(json!({"max_tokens": 0})), "max_completion_tokens");
         assert_eq!(
@@ -346,18 +330,84 @@ mod tests {
     }
 
     #[test]
-    fn prompts_come_in_four_forms() {
+    fn prompts_come_in_five_forms() {
         let read = |prompt: Value| {
             read_body(json!({"prompt": prompt}).to_string().as_bytes(), read_text)
-                .map(|completion| completion.text.prompt)
+                .map(|completion| completion.prompts)
         };
-        assert_eq!(read(json!("a")).unwrap(), Prompt::Text("a".into()));
-        assert_eq!(read(json!(["a"])).unwrap(), Prompt::Text("a".into()));
-        assert_eq!(read(json!([1, 2])).unwrap(), Prompt::Ids(vec![1, 2]));
-        assert_eq!(read(json!([[1, 2]])).unwrap(), Prompt::Ids(vec![1, 2]));
-        for wrong in [json!(["a", "b"]), json!([[1], [2]]), json!(1), json!([["a"]]), json!([-1])] {
+        let text = |text: &str| Prompt::Text(text.into());
+        assert_eq!(read(json!("a")).unwrap(), [text("a")]);
+        assert_eq!(read(json!(["a", "b"])).unwrap(), [text("a"), text("b")]);
+        assert_eq!(read(json!([1, 2])).unwrap(), [Prompt::Ids(vec![1, 2])]);
+        let two = [Prompt::Ids(vec![1, 2]), Prompt::Ids(vec![3])];
+        assert_eq!(read(json!([[1, 2], [3]])).unwrap(), two);
+        let many: Vec<&str> = vec!["a"; 33];
+        for wrong in
+            [json!(many), json!([]), json!(1), json!([["a"]]), json!([-1]), json!([1, "a"])]
+        {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
+    }
+
+    fn add() -> Value {
+        let parameters = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}},
+            "$defs": {"n": {"type": "integer"}}});
+        json!({"type": "function", "function": {"name": "add", "parameters": parameters}})
+    }
+
+    #[test]
+    fn tools_are_read_with_what_is_wanted_of_them() {
+        let read = |choice: Value| chat(json!({"tools": [add()], "tool_choice": choice})).unwrap();
+        let auto = read(Value::Null);
+        assert!(auto.form.is_none() && auto.text.keep_control);
+        let Prompt::Chat(conversation) = &auto.prompts[0] else { panic!() };
+        assert_eq!(conversation.tools, [add()]);
+        let none = read(json!("none"));
+        assert!(none.tools.is_none() && !none.text.keep_control);
+        let Some(GrammarSpec::JsonSchema(form)) = read(json!("required")).form else { panic!() };
+        let call = &form["items"]["anyOf"][0]["properties"];
+        assert_eq!(call["name"]["const"], "add");
+        assert_eq!(call["parameters"]["properties"]["a"]["$ref"], "#/$defs/0-n");
+        assert_eq!(form["$defs"]["0-n"]["type"], "integer");
+        let named = read(json!({"type": "function", "function": {"name": "add"}}));
+        let Some(GrammarSpec::JsonSchema(form)) = named.form else { panic!() };
+        assert_eq!(form, add()["function"]["parameters"]);
+
+        let wrong = |choice: Value| refused(json!({"tools": [add()], "tool_choice": choice}));
+        assert_eq!(wrong(json!("any")), "tool_choice");
+        assert_eq!(wrong(json!({"type": "function"})), "tool_choice.function");
+        assert_eq!(wrong(json!({"function": {"name": "sub"}})), "tool_choice");
+        assert_eq!(refused(json!({"tool_choice": "required"})), "tool_choice");
+        let named = json!({"type": "function", "function": {"name": "a b"}});
+        assert_eq!(refused(json!({"tools": [named]})), "tools.0.function.name");
+        let format = json!({"type": "json_object"});
+        let both = json!({"tools": [add()], "tool_choice": "required", "response_format": format});
+        assert_eq!(refused(both), "response_format");
+    }
+
+    #[test]
+    fn messages_keep_what_templates_read() {
+        let call = json!({"id": "c1", "function": {"name": "add", "arguments": "{\"a\": 1}"}});
+        let read = chat(json!({
+            "messages": [
+                {"role": "developer", "content": [{"type": "text", "text": "be"}]},
+                {"role": "assistant", "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c1", "content": "2", "name": "add"},
+            ],
+            "chat_template_kwargs": {"enable_thinking": false}, "reasoning_effort": "low",
+        }));
+        let Prompt::Chat(chat) = read.unwrap().prompts.remove(0) else { panic!() };
+        assert_eq!(
+            (chat.messages[0].role.as_str(), chat.messages[0].content.as_str()),
+            ("system", "be")
+        );
+        assert_eq!(
+            chat.messages[1].more["tool_calls"][0]["function"]["arguments"],
+            json!({"a": 1})
+        );
+        assert_eq!(chat.messages[2].more["tool_call_id"], "c1");
+        assert_eq!(chat.variables["enable_thinking"], false);
+        assert_eq!(chat.variables["reasoning_effort"], "low");
     }
 
     proptest! {
@@ -366,6 +416,7 @@ mod tests {
             name in prop_oneof![
                 Just("messages"), Just("prompt"), Just("n"), Just("stop"), Just("seed"),
                 Just("max_tokens"), Just("top_k"), Just("enforced_tokens"), Just("logprobs"),
+                Just("tools"), Just("tool_choice"), Just("response_format"), Just("logit_bias"),
             ],
             text in "[\\[\\]{}\",:0-9a-z-]{0,40}",
         ) {
