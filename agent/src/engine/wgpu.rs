@@ -1,5 +1,9 @@
 //! Our own engine behind the queue: the compute crate's WGSL kernels.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use roadbed_compute::llm::LoadProgress;
 use roadbed_compute::poc::{PocError, Prover, Round};
 use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
@@ -14,7 +18,12 @@ use super::backend::{
 use super::fault::EngineFault;
 use crate::grammar::GrammarCompiler;
 
-/// Loads GGUF files with the compute crate.
+/// Loading that is over sooner needs no words.
+const QUIET: Duration = Duration::from_secs(2);
+/// Between two lines about the same loading.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Loads GGUF files and Hugging Face folders with the compute crate.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WgpuLoader;
 
@@ -36,7 +45,8 @@ fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
     let options =
         EngineOptions { context_tokens: request.context_tokens, ..EngineOptions::default() };
     let gpu = Gpu::open(&request.adapter)?;
-    let engine = Engine::load_file(&*file, &request.served_as, gpu, &options)?;
+    let tell = telling(&request.served_as);
+    let engine = Engine::load_with_progress(&*file, &request.served_as, gpu, &options, &tell)?;
     let usual_end = tokenizer.encode(&tokenizer.eos_text())?;
     let ids = 0..u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX);
     let others = ids.filter(|id| tokenizer.is_end(*id) && !usual_end.contains(id));
@@ -46,6 +56,18 @@ fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
     let grammars = GrammarCompiler::new(ids.map(token).collect(), &end_ids);
     let served_as = request.served_as.clone();
     Ok(WgpuBackend { prover: None, engine, tokenizer, served_as, end_ids, grammars })
+}
+
+/// Logs how far loading is.
+fn telling(model: &str) -> impl Fn(LoadProgress) {
+    let next = Cell::new(Instant::now() + QUIET);
+    move |LoadProgress { done_bytes, total_bytes }| {
+        if Instant::now() >= next.get() {
+            next.set(Instant::now() + LINE_EVERY);
+            let percent = done_bytes.saturating_mul(100) / total_bytes.max(1);
+            tracing::info!(model, done_bytes, total_bytes, "loading, {percent} %");
+        }
+    }
 }
 
 struct WgpuBackend {

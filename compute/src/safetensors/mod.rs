@@ -7,7 +7,7 @@
 
 mod config;
 mod error;
-mod header;
+mod file;
 mod names;
 
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 pub use error::SafetensorsError;
+pub use file::{RawTensor, SafetensorsFile};
 
 use crate::gguf::dequant::dequantise;
 use crate::gguf::{Metadata, TensorEntry, TensorType, Value};
@@ -26,7 +27,7 @@ use crate::mapped::Bytes;
 use crate::source::WeightSource;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use config::Described;
-use header::RawTensor;
+use names::Fate;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -129,10 +130,7 @@ impl SafetensorsFolder {
         weight_map: Option<&BTreeMap<String, String>>,
         described: &Described,
     ) -> Result<usize, SafetensorsError> {
-        let path = folder.join(file);
-        let bytes = Bytes::open(&path)
-            .map_err(|source| SafetensorsError::Io { path: path.display().to_string(), source })?;
-        let tensors = header::read(file, bytes.as_slice())?;
+        let (bytes, tensors) = SafetensorsFile::open(&folder.join(file))?.into_parts();
         let count = tensors.len();
         for tensor in tensors {
             if let Some(map) = weight_map
@@ -161,10 +159,18 @@ impl SafetensorsFolder {
             name: tensor.name.clone(),
             reason,
         };
-        let Some(renamed) = names::renamed(described.architecture, &tensor.name) else {
-            return Ok(());
+        let renamed = match names::fate(described.architecture, &tensor.name) {
+            Fate::Weight(renamed) => renamed,
+            Fate::Dropped => return Ok(()),
+            Fate::Unknown => {
+                let word = described.architecture.word();
+                return Err(bad(format!(
+                    "no such tensor is known in a model of the '{word}' family"
+                )));
+            }
         };
-        let kind = header::weight_type(&tensor.dtype)
+        let kind = tensor
+            .weight_type()
             .ok_or_else(|| bad(format!("dtype {}; F32, F16 and BF16 are known", tensor.dtype)))?;
         let (rows, columns) = match tensor.shape.as_slice() {
             [columns] => (1, *columns),

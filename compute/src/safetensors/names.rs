@@ -15,12 +15,18 @@ pub(super) struct Renamed {
     pub plus_one: bool,
 }
 
-/// The tensor's new name; `None` if it is no weight. An unknown name stays as it is, for the check of
-/// the model's tensors to refuse it.
-pub(super) fn renamed(architecture: Architecture, name: &str) -> Option<Renamed> {
-    // Computed from the config; old checkpoints stored it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Weight(Renamed),
+    /// Computed from the config; old checkpoints stored it.
+    Dropped,
+    Unknown,
+}
+
+/// What becomes of a tensor.
+pub(super) fn fate(architecture: Architecture, name: &str) -> Fate {
     if name.ends_with(".rotary_emb.inv_freq") {
-        return None;
+        return Fate::Dropped;
     }
     let (interleaves, gemma) = match architecture {
         Architecture::Llama => (true, false),
@@ -31,12 +37,15 @@ pub(super) fn renamed(architecture: Architecture, name: &str) -> Option<Renamed>
         "model.embed_tokens.weight" => "token_embd.weight".to_owned(),
         "model.norm.weight" => "output_norm.weight".to_owned(),
         "lm_head.weight" => "output.weight".to_owned(),
-        _ => layer_part(name, gemma).unwrap_or_else(|| name.to_owned()),
+        _ => match layer_part(name, gemma) {
+            Some(new) => new,
+            None => return Fate::Unknown,
+        },
     };
     let of_heads = |part: &str| {
         new.ends_with(&format!(".{part}.weight")) || new.ends_with(&format!(".{part}.bias"))
     };
-    Some(Renamed {
+    Fate::Weight(Renamed {
         interleaved: interleaves && (of_heads("attn_q") || of_heads("attn_k")),
         plus_one: gemma && new.ends_with("norm.weight"),
         name: new,
@@ -80,7 +89,10 @@ mod tests {
 
     #[test]
     fn names_change_by_family() {
-        let new = |architecture, name| renamed(architecture, name).unwrap();
+        let new = |architecture, name| match fate(architecture, name) {
+            Fate::Weight(renamed) => renamed,
+            other => panic!("{name}: {other:?}"),
+        };
         let q = new(Architecture::Llama, "model.layers.12.self_attn.q_proj.weight");
         assert_eq!((q.name.as_str(), q.interleaved), ("blk.12.attn_q.weight", true));
         let q = new(Architecture::Qwen2, "model.layers.0.self_attn.q_proj.bias");
@@ -89,12 +101,12 @@ mod tests {
         assert_eq!((norm.name.as_str(), norm.plus_one), ("blk.0.ffn_norm.weight", false));
         let norm = new(Architecture::Gemma3, "model.layers.0.post_attention_layernorm.weight");
         assert_eq!((norm.name.as_str(), norm.plus_one), ("blk.0.post_attention_norm.weight", true));
-        assert_eq!(
-            renamed(Architecture::Llama, "model.layers.0.self_attn.rotary_emb.inv_freq"),
-            None
-        );
-        for odd in ["model.layers.01.mlp.up_proj.weight", "model.layers.0.mlp.bottom.weight", "x"] {
-            assert_eq!(new(Architecture::Llama, odd).name, odd);
+        let stored = "model.layers.0.self_attn.rotary_emb.inv_freq";
+        assert_eq!(fate(Architecture::Llama, stored), Fate::Dropped);
+        // Neither another spelling nor GGUF's own name gets in.
+        let odd = ["model.layers.01.mlp.up_proj.weight", "model.layers.0.mlp.bottom.weight"];
+        for odd in odd.into_iter().chain(["blk.0.attn_q.weight", "x", ""]) {
+            assert_eq!(fate(Architecture::Llama, odd), Fate::Unknown, "{odd}");
         }
     }
 

@@ -1,15 +1,17 @@
-//! The header of one safetensors file: eight bytes of length, then JSON, then the tensors without gaps.
+//! One safetensors file: eight bytes of length, then JSON, then the tensors without gaps.
 //!
 //! Format: huggingface/safetensors, README. Its rules are checked in full: the header fits, no tensor
 //! has two entries, and the tensors cover the data exactly, so none overlaps another.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::error::SafetensorsError;
 use crate::gguf::TensorType;
+use crate::mapped::Bytes;
 
 /// Longest header; those of the largest published files are about a megabyte.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
@@ -18,26 +20,62 @@ const TENSORS_MAX: usize = 65_536;
 /// Weights have one or two dimensions, convolutions up to five.
 const DIMENSIONS_MAX: usize = 8;
 
-/// One tensor of a file.
+/// An open file, mapped.
+pub struct SafetensorsFile {
+    bytes: Bytes,
+    tensors: Vec<RawTensor>,
+}
+
+impl SafetensorsFile {
+    /// Maps a file and reads its directory. It must not be truncated while it is open.
+    pub fn open(path: &Path) -> Result<Self, SafetensorsError> {
+        let bytes = Bytes::open(path)
+            .map_err(|source| SafetensorsError::Io { path: path.display().to_string(), source })?;
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let tensors = read(&name, bytes.as_slice())?;
+        Ok(Self { bytes, tensors })
+    }
+
+    /// Its tensors, in the order of their bytes.
+    #[must_use]
+    pub fn tensors(&self) -> &[RawTensor] {
+        &self.tensors
+    }
+
+    /// The bytes of a tensor of this file.
+    #[must_use]
+    pub fn data(&self, tensor: &RawTensor) -> &[u8] {
+        &self.bytes.as_slice()[tensor.start..][..tensor.bytes]
+    }
+
+    pub(super) fn into_parts(self) -> (Bytes, Vec<RawTensor>) {
+        (self.bytes, self.tensors)
+    }
+}
+
+/// One tensor of a file, as stored.
 #[derive(Debug)]
-pub(super) struct RawTensor {
+pub struct RawTensor {
     pub name: String,
     /// The file's word for the type.
     pub dtype: String,
     /// Outermost dimension first; none for a single number.
     pub shape: Vec<usize>,
     /// Offset from the start of the file and length, both checked against it.
-    pub start: usize,
-    pub bytes: usize,
+    pub(super) start: usize,
+    pub(super) bytes: usize,
 }
 
-/// The types that hold weights.
-pub(super) fn weight_type(dtype: &str) -> Option<TensorType> {
-    match dtype {
-        "F32" => Some(TensorType::F32),
-        "F16" => Some(TensorType::F16),
-        "BF16" => Some(TensorType::Bf16),
-        _ => None,
+impl RawTensor {
+    /// The type of its weights, if it is one that holds weights.
+    #[must_use]
+    pub fn weight_type(&self) -> Option<TensorType> {
+        match self.dtype.as_str() {
+            "F32" => Some(TensorType::F32),
+            "F16" => Some(TensorType::F16),
+            "BF16" => Some(TensorType::Bf16),
+            _ => None,
+        }
     }
 }
 
@@ -96,7 +134,7 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 /// Reads the tensor directory of `data`, the whole file called `file`.
-pub(super) fn read(file: &str, data: &[u8]) -> Result<Vec<RawTensor>, SafetensorsError> {
+fn read(file: &str, data: &[u8]) -> Result<Vec<RawTensor>, SafetensorsError> {
     let bad = |reason: String| SafetensorsError::Malformed { file: file.to_owned(), reason };
     let Some((length, rest)) = data.split_first_chunk::<8>() else {
         return Err(bad("it is too short for a safetensors file".to_owned()));
