@@ -47,4 +47,6 @@ mod tiny_models;
 #[cfg(test)]
 mod tokenizer_goldens;
 #[cfg(test)]
+mod tokenizer_hostile;
+#[cfg(test)]
 mod weights_exact;

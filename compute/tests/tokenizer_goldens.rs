@@ -139,6 +139,11 @@ fn from_json(pipeline: &Value) -> Tokenizer {
     Tokenizer::from_tokenizer_json(&assemble(pipeline), config.as_deref()).unwrap()
 }
 
+/// The tokenizer of a pipeline.
+pub fn pipeline(name: &str) -> Tokenizer {
+    from_json(&PIPELINES[name])
+}
+
 /// The metadata that a converted model would have.
 fn from_gguf(pipeline: &Value) -> Tokenizer {
     let ggml = &pipeline["ggml"];
