@@ -232,6 +232,7 @@ fn config(architecture: Architecture) -> Value {
         Architecture::Llama => ("llama", "silu"),
         Architecture::Qwen2 => ("qwen2", "silu"),
         Architecture::Qwen3 => ("qwen3", "silu"),
+        Architecture::Qwen3Moe => ("qwen3_moe", "silu"),
         Architecture::Gemma2 => ("gemma2", "gelu_pytorch_tanh"),
         Architecture::Gemma3 => ("gemma3_text", "gelu_pytorch_tanh"),
     };

@@ -1,8 +1,13 @@
 //! The small kernels that only some families have, against their twins, on every adapter.
 
 use roadbed_compute::Gpu;
-use roadbed_compute::kernels::llm;
-use roadbed_compute::llm::params::{HeadNormShape, NormShape, RowShape, ScaleShape, Step};
+use roadbed_compute::gguf::TensorType;
+use roadbed_compute::gguf::dequant::dequantise;
+use roadbed_compute::kernels::llm::{self, Method};
+use roadbed_compute::llm::packing::{self, Packed};
+use roadbed_compute::llm::params::{
+    ExpertsShape, HeadNormShape, MatrixShape, NormShape, RouteShape, RowShape, ScaleShape, Step,
+};
 use roadbed_compute::reference::ops;
 
 use crate::adapters;
@@ -140,6 +145,152 @@ fn head_norms_match_and_leave_values_alone() {
                 let groups = row_groups(method, rows * (heads + kv_heads));
                 let found = run(gpu, kernel, &[], &buffers, groups);
                 check(kernel, &found, &expected, &format!("{rows} {heads}/{kv_heads} {head}"));
+            }
+        }
+    }
+}
+
+/// (expert, bits of the share), as the kernels pass it on.
+fn packed_routes(routes: &[Vec<(usize, f32)>]) -> Vec<u32> {
+    routes.iter().flatten().flat_map(|(expert, share)| [*expert as u32, share.to_bits()]).collect()
+}
+
+#[test]
+fn routes_match_and_ties_go_to_the_first() {
+    for gpu in adapters::all() {
+        let mut random = Random::new(26);
+        for (rows, experts, used) in [(1, 1, 1), (70, 8, 2), (5, 128, 8), (3, 4, 4)] {
+            // Few distinct logits, so that many are equal.
+            let logits: Vec<f32> =
+                random.floats(rows * experts).iter().map(|l| (l * 8.0).round() / 2.0).collect();
+            let shape = RouteShape { experts: experts as u32, used: used as u32, padding: [0; 2] };
+            let chosen = floats(gpu, &vec![0.0; rows * used * 2]);
+            let buffers = [
+                &step(gpu, rows),
+                &gpu.uniform("shape", &shape).unwrap(),
+                &floats(gpu, &logits),
+                &chosen,
+            ];
+            let groups = [(rows as u32).div_ceil(64), 1, 1];
+            let found = run(gpu, &llm::ROUTE_EXPERTS, &[], &buffers, groups);
+            let expected = ops::route_experts(&logits, experts, used);
+            for (found, (expert, share)) in found.chunks_exact(2).zip(expected.iter().flatten()) {
+                assert_eq!(found[0].to_bits() as usize, *expert);
+                check(&llm::ROUTE_EXPERTS, &found[1..], &[*share], "share");
+            }
+        }
+    }
+}
+
+/// A stack of experts and rows that each have some of them.
+struct ExpertsCase {
+    kind: TensorType,
+    experts: usize,
+    used: usize,
+    expert_rows: usize,
+    columns: usize,
+    rows: usize,
+}
+
+impl ExpertsCase {
+    fn run(&self, gpu: &Gpu, method: Method, gathering: bool) {
+        let Self { kind, experts, used, expert_rows, columns, rows } = *self;
+        let mut random = Random::new(27);
+        let data = random.weights(kind, experts * expert_rows * columns);
+        let weights = dequantise(kind, &data);
+        let logits = random.floats(rows * experts);
+        let routes = ops::route_experts(&logits, experts, used);
+        let x = random.floats(rows * columns * if gathering { used } else { 1 });
+        let width = if gathering { expert_rows } else { used * expert_rows };
+        let before = random.floats(rows * width);
+
+        let mut expected = before.clone();
+        for (row, route) in routes.iter().enumerate() {
+            for (slot, (expert, share)) in route.iter().enumerate() {
+                let matrix = &weights[expert * expert_rows * columns..][..expert_rows * columns];
+                let x_row = if gathering { row * used + slot } else { row };
+                let result = ops::matmul(matrix, columns, &x[x_row * columns..][..columns]);
+                if gathering {
+                    for (e, r) in expected[row * width..][..width].iter_mut().zip(&result) {
+                        *e += share * r;
+                    }
+                } else {
+                    expected[row * width + slot * expert_rows..][..expert_rows]
+                        .copy_from_slice(&result);
+                }
+            }
+        }
+
+        let format = packing::format_of(kind);
+        let kernel = llm::experts(format);
+        let out = floats(gpu, &before);
+        let chosen =
+            gpu.storage_with("chosen", bytemuck::cast_slice(&packed_routes(&routes))).unwrap();
+        let shape = ExpertsShape {
+            expert_rows: expert_rows as u32,
+            used: used as u32,
+            gathering: u32::from(gathering),
+            padding: 0,
+        };
+        let (workgroup, lanes) = match method {
+            Method::Lane => (8, 1),
+            Method::Group => (64, 16),
+        };
+        let constants = [("WORKGROUP", f64::from(workgroup)), ("LANES", f64::from(lanes))];
+        let row_bytes = data.len() / (experts * expert_rows);
+        // Two shards, cut inside an expert.
+        let cut = expert_rows + expert_rows / 2;
+        let mut found = Vec::new();
+        for shard in [0..cut, cut..experts * expert_rows] {
+            let mut packed = Packed::default();
+            for row in data.chunks_exact(row_bytes).skip(shard.start).take(shard.len()) {
+                packing::pack_row(kind, "test", row, &mut packed).unwrap();
+            }
+            packed.scales.resize(packed.scales.len().max(8), 0);
+            let matrix = MatrixShape {
+                columns: columns as u32,
+                rows: shard.len() as u32,
+                row_first: shard.start as u32,
+                out_stride: width as u32,
+                ..MatrixShape::default()
+            };
+            let buffers = [
+                &step(gpu, rows),
+                &gpu.uniform("matrix", &matrix).unwrap(),
+                &gpu.storage_with("quants", &packed.quants).unwrap(),
+                &gpu.storage_with("scales", &packed.scales).unwrap(),
+                &gpu.uniform("experts", &shape).unwrap(),
+                &chosen,
+                &floats(gpu, &x),
+                &out,
+            ];
+            let down = rows * if gathering { 1 } else { used };
+            let groups = [(expert_rows as u32).div_ceil(workgroup / lanes), down as u32, 1];
+            found = run(gpu, kernel, &constants, &buffers, groups);
+        }
+        check(kernel, &found, &expected, &format!("{kind} {method:?} {gathering}"));
+    }
+}
+
+#[test]
+fn products_with_experts_match_over_shards() {
+    let case = |kind, columns, expert_rows| ExpertsCase {
+        kind,
+        experts: 5,
+        used: 3,
+        expert_rows,
+        columns,
+        rows: 7,
+    };
+    let cases = [
+        case(TensorType::F32, 32, 5),
+        case(TensorType::Q4_1, 96, 33),
+        case(TensorType::Q6K, 512, 20),
+    ];
+    for gpu in adapters::all() {
+        for case in &cases {
+            for (method, gathering) in METHODS.into_iter().flat_map(|m| [(m, false), (m, true)]) {
+                case.run(gpu, method, gathering);
             }
         }
     }

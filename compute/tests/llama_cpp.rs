@@ -99,15 +99,19 @@ impl Case {
 /// errors of layers add up like steps of a random walk. With such a table here: 6e-6.
 fn tolerance(recipe: &Recipe) -> f32 {
     match recipe.architecture {
-        Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => 1e-4,
+        Architecture::Llama
+        | Architecture::Qwen2
+        | Architecture::Qwen3
+        | Architecture::Qwen3Moe => 1e-4,
         Architecture::Gemma2 | Architecture::Gemma3 => 2e-3 * (recipe.layers as f32).sqrt(),
     }
 }
 
 /// The same from llama.cpp on the weights as they are: it rounds the activations to 8 bits (f16 and
-/// bf16 for weights of these types) before it multiplies. Measured: 0.005, 0.05 and 0.17.
-fn rounded_tolerance(kind: TensorType) -> f32 {
-    match kind {
+/// bf16 for weights of these types) before it multiplies. Measured: 0.005, 0.05 and 0.17, and 0.26
+/// where rounding lets the router choose another expert.
+fn rounded_tolerance(recipe: &Recipe) -> f32 {
+    match recipe.kind {
         TensorType::F32 => 1e-4,
         TensorType::F16 => 0.01,
         TensorType::Bf16 => 0.1,
@@ -119,7 +123,10 @@ fn rounded_tolerance(kind: TensorType) -> f32 {
         | TensorType::Q4K
         | TensorType::Q5K
         | TensorType::Q6K
-        | TensorType::Mxfp4 => 0.25,
+        | TensorType::Mxfp4 => match recipe.architecture.family().experts {
+            true => 0.4,
+            false => 0.25,
+        },
     }
 }
 
@@ -141,7 +148,7 @@ fn every_family_and_weight_type_speaks_like_llama_cpp() {
         }
         if let Some(rounded) = &case.quantised {
             let far = farthest(reference.last().unwrap(), rounded);
-            assert!(far <= rounded_tolerance(recipe.kind), "{}: {far} off", recipe.name);
+            assert!(far <= rounded_tolerance(&recipe), "{}: {far} off", recipe.name);
         }
         for gpu in adapters::all() {
             let plain = recipe.kind == TensorType::F32;

@@ -27,10 +27,16 @@ pub struct Recipe {
     tied: bool,
     /// Matrices that have biases.
     biases: &'static [&'static str],
+    /// Number of experts; 0 is a feed-forward part for all tokens.
+    experts: usize,
     /// Factors of the rotations, one per pair.
     rope_factors: Vec<f32>,
     /// Metadata beyond the sizes, without the architecture's prefix.
     extra: Vec<(&'static str, Field<'static>)>,
+}
+
+fn count(n: usize) -> Field<'static> {
+    Field::U32(u32::try_from(n).unwrap())
 }
 
 const QKV: &[&str] = &["attn_q", "attn_k", "attn_v"];
@@ -56,6 +62,7 @@ impl Recipe {
             head: hidden / 4,
             tied: true,
             biases: &[],
+            experts: 0,
             rope_factors: Vec::new(),
             extra: Vec::new(),
         };
@@ -64,6 +71,16 @@ impl Recipe {
             Architecture::Qwen2 => Self { biases: QKV, ..plain },
             // The head's size is its own.
             Architecture::Qwen3 => Self { head: hidden / 2, ..plain },
+            Architecture::Qwen3Moe => Self {
+                ffn: hidden,
+                experts: 5,
+                extra: vec![
+                    ("expert_count", Field::U32(5)),
+                    ("expert_used_count", Field::U32(2)),
+                    ("expert_feed_forward_length", count(hidden)),
+                ],
+                ..plain
+            },
             Architecture::Gemma2 => {
                 Self { layers: 3, extra: vec![("attention.sliding_window", WINDOW)], ..plain }
             }
@@ -191,16 +208,28 @@ impl Recipe {
             put_matrix(&mut writer, "output", VOCABULARY, hidden);
         }
         for layer in 0..self.layers {
-            for (name, rows, columns) in [
+            let attention = [
                 ("attn_q", queries, hidden),
                 ("attn_k", keys, hidden),
                 ("attn_v", keys, hidden),
                 ("attn_output", hidden, queries),
+            ];
+            let dense = [
                 ("ffn_gate", self.ffn, hidden),
                 ("ffn_up", self.ffn, hidden),
                 ("ffn_down", hidden, self.ffn),
-            ] {
+            ];
+            let stacks = [
+                ("ffn_gate_exps", self.experts * self.ffn, hidden),
+                ("ffn_up_exps", self.experts * self.ffn, hidden),
+                ("ffn_down_exps", self.experts * hidden, self.ffn),
+            ];
+            let feed_forward = if self.experts == 0 { dense } else { stacks };
+            for (name, rows, columns) in attention.into_iter().chain(feed_forward) {
                 put_matrix(&mut writer, &format!("blk.{layer}.{name}"), rows, columns);
+                if name.ends_with("_exps") {
+                    writer.stacked(self.experts);
+                }
             }
         }
         self.vectors(&mut writer);
@@ -229,6 +258,17 @@ impl Recipe {
                 norm("post_attention_norm", self.hidden);
                 norm("post_ffw_norm", self.hidden);
             }
+            if family.experts {
+                // The router stays f32 in published files.
+                let mut random = Random::new(60 + layer as u64);
+                let weights: Vec<f32> = random
+                    .floats(self.experts * self.hidden)
+                    .iter()
+                    .map(|weight| 0.3 * weight)
+                    .collect();
+                let name = format!("blk.{layer}.ffn_gate_inp.weight");
+                writer.tensor(&name, TensorType::F32, self.hidden, &weights).unwrap();
+            }
             for name in self.biases {
                 let width = match *name {
                     "attn_q" => self.heads * self.head,
@@ -248,7 +288,6 @@ impl Recipe {
     fn metadata(&self, writer: &mut GgufWriter) {
         let word = self.architecture.word();
         writer.field("general.architecture", &Field::Text(word));
-        let count = |n: usize| Field::U32(u32::try_from(n).unwrap());
         let sizes = [
             ("block_count", count(self.layers)),
             ("context_length", count(CONTEXT_TOKENS)),

@@ -139,6 +139,17 @@ impl GgufWriter {
         self.push(name, kind, columns, rows, bytes, None)
     }
 
+    /// Makes the last tensor a stack of so many matrices of equal height: three dimensions.
+    pub fn stacked(&mut self, matrices: usize) -> &mut Self {
+        if let Some([_, rows]) = self.tensors.last_mut().map(|t| t.dimensions.as_mut_slice()) {
+            *rows /= matrices.max(1) as u64;
+        }
+        if let Some(tensor) = self.tensors.last_mut() {
+            tensor.dimensions.push(matrices as u64);
+        }
+        self
+    }
+
     fn push(
         &mut self,
         name: &str,

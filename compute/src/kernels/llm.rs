@@ -83,6 +83,7 @@ pub const MATMUL_TILE: u32 = 64;
 /// The kernels that read one weight format.
 struct WeightKernels {
     embed: Kernel,
+    experts: Kernel,
     matmul_lane: Kernel,
     matmul_tile: Kernel,
 }
@@ -97,6 +98,14 @@ macro_rules! weight_kernels {
                 bindings: WEIGHTS,
                 constants: GROUP,
                 tolerance: COPY_TOLERANCE,
+            },
+            experts: Kernel {
+                name: concat!("experts_", $name),
+                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "experts.wgsl"),
+                entry: "main",
+                bindings: &[Uniform, Uniform, Read, Read, Uniform, Read, Read, ReadWrite],
+                constants: &[("WORKGROUP", 64.0), ("LANES", 16.0)],
+                tolerance: SUM_TOLERANCE,
             },
             matmul_lane: Kernel {
                 name: concat!("matmul_lane_", $name),
@@ -254,6 +263,15 @@ pub static GELU_MUL: Kernel = Kernel {
     tolerance: 1e-5,
 };
 
+pub static ROUTE_EXPERTS: Kernel = Kernel {
+    name: "route_experts",
+    source: crate::wgsl!("lib/step.wgsl", "route_experts.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, ReadWrite],
+    constants: GROUP,
+    tolerance: 1e-5,
+};
+
 pub static BIAS: Kernel = Kernel {
     name: "bias",
     source: crate::wgsl!("lib/step.wgsl", "bias.wgsl"),
@@ -298,6 +316,12 @@ fn of_method(pair: &'static [Kernel; 2], method: Method) -> &'static Kernel {
 #[must_use]
 pub fn embed(format: WeightFormat) -> &'static Kernel {
     &of_format(format).embed
+}
+
+/// Rows of activations times the matrices of their experts.
+#[must_use]
+pub fn experts(format: WeightFormat) -> &'static Kernel {
+    &of_format(format).experts
 }
 
 /// Several rows of activations times a matrix.
@@ -346,11 +370,20 @@ pub fn attention_values(method: Method) -> &'static Kernel {
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
     WEIGHT_KERNELS
         .iter()
-        .flat_map(|k| [&k.embed, &k.matmul_lane, &k.matmul_tile])
+        .flat_map(|k| [&k.embed, &k.experts, &k.matmul_lane, &k.matmul_tile])
         .chain(RMS_NORM.iter().chain(&REFLECT).chain(&SOFTMAX))
         .chain(&ATTENTION_VALUES)
         .chain(HEAD_NORM.iter().chain(&POST_NORM))
-        .chain([&ROPE, &ATTENTION_SCORES, &SILU_MUL, &GELU_MUL, &BIAS, &SCALE, &SOFTCAP])
+        .chain([
+            &ROPE,
+            &ATTENTION_SCORES,
+            &SILU_MUL,
+            &GELU_MUL,
+            &BIAS,
+            &SCALE,
+            &SOFTCAP,
+            &ROUTE_EXPERTS,
+        ])
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ pub enum Architecture {
     /// Qwen 2 and 2.5.
     Qwen2,
     Qwen3,
+    /// Qwen 3 with experts.
+    Qwen3Moe,
     Gemma2,
     Gemma3,
 }
@@ -46,6 +48,8 @@ pub struct Family {
     /// A norm also stands behind each half of a layer, before the residual sum.
     pub post_norms: bool,
     pub activation: Activation,
+    /// The feed-forward part is a choice of experts.
+    pub experts: bool,
     /// Embeddings are multiplied by `sqrt(hidden)`.
     pub scaled_embeddings: bool,
     pub windows: Windows,
@@ -59,7 +63,8 @@ pub struct Family {
 }
 
 impl Architecture {
-    pub const ALL: [Self; 5] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma2, Self::Gemma3];
+    pub const ALL: [Self; 6] =
+        [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Qwen3Moe, Self::Gemma2, Self::Gemma3];
 
     /// `general.architecture` of the family's files, and the prefix of its keys.
     #[must_use]
@@ -68,6 +73,7 @@ impl Architecture {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Qwen3Moe => "qwen3moe",
             Self::Gemma2 => "gemma2",
             Self::Gemma3 => "gemma3",
         }
@@ -88,6 +94,7 @@ impl Architecture {
             head_norms: false,
             post_norms: false,
             activation: Activation::Silu,
+            experts: false,
             scaled_embeddings: false,
             windows: Windows::Every,
             local_rope_base: None,
@@ -98,6 +105,7 @@ impl Architecture {
         // Published Qwen models have `use_sliding_window: false`.
         const QWEN2: Family = Family { half_split: true, windows: Windows::Never, ..LLAMA };
         const QWEN3: Family = Family { head_norms: true, ..QWEN2 };
+        const QWEN3_MOE: Family = Family { experts: true, ..QWEN3 };
         // Gemma's norms multiply by 1 + weight; the converter has added the 1 already.
         // 27 billion weights are 46 layers (Gemma 2) or 62 (Gemma 3): `query_pre_attn_scalar` is
         // hidden / heads there and the head's size in all smaller models.
@@ -106,6 +114,7 @@ impl Architecture {
             head_norms: false,
             post_norms: true,
             activation: Activation::Gelu,
+            experts: false,
             scaled_embeddings: true,
             windows: Windows::AllButLast { period: 2, tokens: 4096 },
             local_rope_base: None,
@@ -126,6 +135,7 @@ impl Architecture {
             Self::Llama => LLAMA,
             Self::Qwen2 => QWEN2,
             Self::Qwen3 => QWEN3,
+            Self::Qwen3Moe => QWEN3_MOE,
             Self::Gemma2 => GEMMA2,
             Self::Gemma3 => GEMMA3,
         }

@@ -14,8 +14,21 @@ const WIDTH_MAX: usize = 1 << 17;
 const HEAD_MAX: usize = 512;
 const VOCABULARY_MAX: usize = 1 << 21;
 const CONTEXT_MAX: usize = 1 << 24;
+const EXPERTS_MAX: usize = 1024;
+/// Experts of one token; the kernel that chooses them looks at every expert so many times.
+const EXPERTS_USED_MAX: usize = 32;
 /// Weights come in blocks of 32, and so do the rows every matrix is multiplied with.
 const BLOCK: usize = 32;
+
+/// Feed-forward parts of which every token goes through a few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    pub count: usize,
+    /// How many a token goes through.
+    pub used: usize,
+    /// Floats of one token between gate and down of one expert.
+    pub ffn: usize,
+}
 
 /// Everything about a model but its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +36,10 @@ pub struct ModelConfig {
     pub architecture: Architecture,
     pub layers: usize,
     pub hidden: usize,
+    /// Floats of one token between gate and down; of its experts together, where there are any.
     pub ffn: usize,
+    /// `None` where the feed-forward part is one and the same for all tokens.
+    pub experts: Option<Experts>,
     pub heads: usize,
     pub kv_heads: usize,
     /// Floats per head.
@@ -96,13 +112,18 @@ impl ModelConfig {
             Some(base) => rope.local(base, head)?,
             None => rope.clone(),
         };
+        let experts = experts(metadata, word, family)?;
         let score_width =
             if family.wide_score_scale_layers == Some(layers) { hidden / heads } else { head };
         let config = Self {
             architecture,
             layers,
             hidden,
-            ffn: count("feed_forward_length")?,
+            ffn: match experts {
+                Some(experts) => experts.used * experts.ffn,
+                None => count("feed_forward_length")?,
+            },
+            experts,
             heads,
             kv_heads: metadata.count(&key("attention.head_count_kv"))?.unwrap_or(heads),
             head,
@@ -125,9 +146,6 @@ impl ModelConfig {
             },
         };
         config.check()?;
-        if metadata.count(&key("expert_count"))?.unwrap_or(0) > 0 {
-            return Err(unsupported("mixture-of-experts models are not known"));
-        }
         Ok(config)
     }
 
@@ -209,6 +227,35 @@ fn head_size(metadata: &Metadata, word: &str, shared_out: usize) -> Result<usize
         ))),
         Some(_) | None => Ok(head),
     }
+}
+
+/// The experts of a family that has them. Keys: llama.cpp `src/llama-arch.cpp`; shares are the softmax over
+/// the chosen and nothing else multiplies them (`src/models/qwen3moe.cpp`).
+fn experts(
+    metadata: &Metadata,
+    word: &str,
+    family: Family,
+) -> Result<Option<Experts>, EngineError> {
+    let key = |name: &str| format!("{word}.{name}");
+    if !family.experts {
+        return match metadata.count(&key("expert_count"))?.unwrap_or(0) {
+            0 => Ok(None),
+            count => Err(unsupported(format!("{count} experts in a model of '{word}'"))),
+        };
+    }
+    let experts = Experts {
+        count: metadata.require_count(&key("expert_count"))?,
+        used: metadata.require_count(&key("expert_used_count"))?,
+        ffn: metadata.require_count(&key("expert_feed_forward_length"))?,
+    };
+    within("expert count", experts.count, EXPERTS_MAX, 1)?;
+    within("experts of a token", experts.used, experts.count.min(EXPERTS_USED_MAX), 1)?;
+    within("expert feed-forward size", experts.ffn, WIDTH_MAX / experts.used, BLOCK)?;
+    let scale = metadata.float(&key("expert_weights_scale"))?.unwrap_or(0.0);
+    if scale != 0.0 && scale != 1.0 {
+        return Err(unsupported(format!("shares of experts scaled by {scale}")));
+    }
+    Ok(Some(experts))
 }
 
 fn window(metadata: &Metadata, key: &str, family: Family) -> Result<usize, EngineError> {

@@ -8,7 +8,7 @@ use super::matrix::{Fused, Product};
 use super::op::{Grid, Op};
 use super::params::{HeadNormShape, NormShape, RowShape, ScaleShape};
 use super::plan::{Plan, row_lines};
-use super::weights::LayerWeights;
+use super::weights::{FeedForward, LayerWeights};
 
 /// Invocations of a workgroup of the kernels that treat every float alike.
 const WORKGROUP: u32 = 64;
@@ -31,10 +31,16 @@ impl Plan<'_> {
         let post_norm = w.attention_post_norm.as_ref();
         self.onto_x(&w.attention_output, bias, post_norm, &b.attended, &mut ops)?;
         ops.push(self.norm(&w.ffn_norm, false)?);
-        self.product_of(&w.gate_up, w.gate_up_bias.as_ref(), &b.normed, &b.gate_up, &mut ops)?;
-        ops.push(self.gate()?);
-        let (bias, post_norm) = (w.down_bias.as_ref(), w.ffn_post_norm.as_ref());
-        self.onto_x(&w.down, bias, post_norm, &b.ffn, &mut ops)?;
+        match &w.feed_forward {
+            FeedForward::Dense(dense) => {
+                let bias = dense.gate_up_bias.as_ref();
+                self.product_of(&dense.gate_up, bias, &b.normed, &b.gate_up, &mut ops)?;
+                ops.push(self.gate()?);
+                let (bias, post_norm) = (dense.down_bias.as_ref(), w.ffn_post_norm.as_ref());
+                self.onto_x(&dense.down, bias, post_norm, &b.ffn, &mut ops)?;
+            }
+            FeedForward::Experts(experts, shape) => self.experts(experts, *shape, &mut ops)?,
+        }
         Ok(ops)
     }
 
@@ -125,7 +131,8 @@ impl Plan<'_> {
         self.single(&llm::BIAS, &[&self.buffers.step, &shape, bias, x], Grid::Elements { across })
     }
 
-    fn gate(&self) -> Result<Op, GpuError> {
+    /// The activated gate times up; of experts, all slots of a row side by side.
+    pub fn gate(&self) -> Result<Op, GpuError> {
         let shape = RowShape { columns: self.config.ffn as u32, ..RowShape::default() };
         let shape = self.gpu.uniform("gate", &shape)?;
         let b = self.buffers;

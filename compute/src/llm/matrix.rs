@@ -22,6 +22,13 @@ struct Shard {
     scales: wgpu::Buffer,
 }
 
+/// The buffers of a shard.
+pub(super) struct ShardBindings<'a> {
+    pub shape: wgpu::Buffer,
+    pub quants: &'a wgpu::Buffer,
+    pub scales: &'a wgpu::Buffer,
+}
+
 /// A matrix `[rows, columns]` in one format.
 pub(super) struct Matrix {
     format: WeightFormat,
@@ -76,6 +83,30 @@ impl Matrix {
             })
             .collect::<Result<_, EngineError>>()?;
         Ok(Self { format, columns, rows, shards })
+    }
+
+    /// Uploads one tensor as it lies, all its dimensions but the first taken as rows.
+    pub fn upload_one(loader: &Loader<'_>, name: &str) -> Result<Self, EngineError> {
+        let entry = loader.source.require_tensor(name)?;
+        Self::upload(loader, &[entry], shard_bytes(loader.gpu))
+    }
+
+    pub fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    /// What a kernel of one shard is bound to.
+    pub fn bindings(&self, gpu: &Gpu, target: Target) -> Result<Vec<ShardBindings<'_>>, GpuError> {
+        self.shards
+            .iter()
+            .map(|shard| {
+                Ok(ShardBindings {
+                    shape: gpu.uniform("matrix", &self.shape(shard, target))?,
+                    quants: &shard.quants,
+                    scales: &shard.scales,
+                })
+            })
+            .collect()
     }
 
     pub fn bytes(&self) -> u64 {
@@ -172,6 +203,12 @@ impl Matrix {
     }
 }
 
+/// Most bytes of one shard on this adapter.
+fn shard_bytes(gpu: &Gpu) -> u64 {
+    let limits = gpu.limits();
+    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(SHARD_BYTES_MAX)
+}
+
 /// Matrices that read the same activations and write side by side: neighbours of one format are fused
 /// into one dispatch (queries, keys and values; gate and up).
 pub(super) struct Fused {
@@ -185,9 +222,7 @@ impl Fused {
             .iter()
             .map(|name| loader.source.require_tensor(name))
             .collect::<Result<Vec<_>, _>>()?;
-        let limits = loader.gpu.limits();
-        let bytes_max =
-            limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(SHARD_BYTES_MAX);
+        let bytes_max = shard_bytes(loader.gpu);
         let mut fused = Self { matrices: Vec::new(), width: 0 };
         for group in
             entries.chunk_by(|a, b| packing::format_of(a.kind) == packing::format_of(b.kind))

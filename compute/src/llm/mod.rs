@@ -11,6 +11,7 @@ mod batch;
 mod config;
 mod engine;
 mod error;
+mod experts;
 mod forward;
 mod generation;
 mod kv;
@@ -32,7 +33,7 @@ mod weights;
 
 pub use architecture::{Activation, Architecture, Family, Windows};
 pub use batch::BatchLoad;
-pub use config::ModelConfig;
+pub use config::{Experts, ModelConfig};
 pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
 pub use error::EngineError;
 pub use loader::LoadProgress;

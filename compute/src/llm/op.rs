@@ -26,6 +26,8 @@ pub(super) enum Grid {
     Folded { groups: u32, x_rows: u32, selecting: bool },
     /// `across` workgroups for every row.
     Elements { across: u32 },
+    /// `across` workgroups for every slot of every row.
+    Slots { across: u32, slots: u32 },
     /// `across` workgroups for every group of `rows_per_tile` rows.
     Tiles { across: u32, rows_per_tile: u32, selecting: bool },
     /// Lines of work, `lines_per_row` for every row and `lines_per_group` to a workgroup, folded.
@@ -48,6 +50,7 @@ impl Grid {
                 [x, y, rows(selecting).div_ceil(x_rows)]
             }
             Self::Elements { across } => [across, step.rows, 1],
+            Self::Slots { across, slots } => [across, step.rows * slots, 1],
             Self::Tiles { across, rows_per_tile, selecting } => {
                 [across, rows(selecting).div_ceil(rows_per_tile), 1]
             }

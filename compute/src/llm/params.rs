@@ -61,6 +61,27 @@ pub struct HeadNormShape {
     pub epsilon: f32,
 }
 
+/// `shaders/route_experts.wgsl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct RouteShape {
+    pub experts: u32,
+    pub used: u32,
+    pub padding: [u32; 2],
+}
+
+/// `shaders/experts.wgsl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ExpertsShape {
+    /// Rows of one expert's matrix.
+    pub expert_rows: u32,
+    pub used: u32,
+    /// 1: sums up the experts of a row; 0: one result for each.
+    pub gathering: u32,
+    pub padding: u32,
+}
+
 /// `shaders/scale.wgsl` and `shaders/softcap.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]

@@ -28,6 +28,9 @@ pub(super) struct Buffers {
     pub attended: wgpu::Buffer,
     pub gate_up: wgpu::Buffer,
     pub ffn: wgpu::Buffer,
+    /// Logits of the experts, and (expert, share) of the chosen.
+    pub router: wgpu::Buffer,
+    pub chosen: wgpu::Buffer,
     pub logits: wgpu::Buffer,
     pub caches: Vec<(wgpu::Buffer, wgpu::Buffer)>,
     pub readback: Readback,
@@ -132,6 +135,9 @@ impl Buffers {
             attended: rows("attention", config.heads * config.head)?,
             gate_up: rows("gate and up", 2 * config.ffn)?,
             ffn: rows("feed-forward", config.ffn)?,
+            // One float where there are no experts: a buffer cannot be empty.
+            router: rows("expert logits", config.experts.map_or(1, |e| e.count))?,
+            chosen: rows("chosen experts", config.experts.map_or(1, |e| 2 * e.used))?,
             logits: floats("logits", logits)?,
             caches: (0..config.layers)
                 .map(|_| Ok((floats("keys", pool)?, floats("values", pool)?)))

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::gguf::{GgufError, TensorEntry};
 use crate::source::WeightSource;
 
-use super::config::ModelConfig;
+use super::config::{Experts, ModelConfig};
 use super::error::EngineError;
 
 /// Factors of the rotations, one per pair.
@@ -48,16 +48,27 @@ fn parts(config: &ModelConfig) -> Vec<Part> {
     add(Required, "attn_v.weight", keys, hidden);
     add(Required, "attn_output.weight", hidden, queries);
     add(Required, "ffn_norm.weight", 1, hidden);
-    add(Required, "ffn_gate.weight", ffn, hidden);
-    add(Required, "ffn_up.weight", ffn, hidden);
-    add(Required, "ffn_down.weight", hidden, ffn);
     add(Optional, "attn_q.bias", 1, queries);
     add(Optional, "attn_k.bias", 1, keys);
     add(Optional, "attn_v.bias", 1, keys);
     add(Optional, "attn_output.bias", 1, hidden);
-    add(Optional, "ffn_gate.bias", 1, ffn);
-    add(Optional, "ffn_up.bias", 1, ffn);
-    add(Optional, "ffn_down.bias", 1, hidden);
+    match config.experts {
+        None => {
+            add(Required, "ffn_gate.weight", ffn, hidden);
+            add(Required, "ffn_up.weight", ffn, hidden);
+            add(Required, "ffn_down.weight", hidden, ffn);
+            add(Optional, "ffn_gate.bias", 1, ffn);
+            add(Optional, "ffn_up.bias", 1, ffn);
+            add(Optional, "ffn_down.bias", 1, hidden);
+        }
+        // One expert's rows behind the other's.
+        Some(Experts { count, ffn, .. }) => {
+            add(Required, "ffn_gate_inp.weight", count, hidden);
+            add(Required, "ffn_gate_exps.weight", count * ffn, hidden);
+            add(Required, "ffn_up_exps.weight", count * ffn, hidden);
+            add(Required, "ffn_down_exps.weight", count * hidden, ffn);
+        }
+    }
     if family.head_norms {
         add(Required, "attn_q_norm.weight", 1, head);
         add(Required, "attn_k_norm.weight", 1, head);

@@ -1,7 +1,8 @@
 //! All weights of a model on the GPU.
 
-use super::config::ModelConfig;
+use super::config::{Experts, ModelConfig};
 use super::error::EngineError;
+use super::experts::ExpertWeights;
 use super::loader::Loader;
 use super::matrix::Fused;
 use super::tensors::{self, layer_tensor};
@@ -18,16 +19,39 @@ pub(super) struct LayerWeights {
     pub attention_output_bias: Option<wgpu::Buffer>,
     pub attention_post_norm: Option<wgpu::Buffer>,
     pub ffn_norm: wgpu::Buffer,
-    /// Gate, then up.
-    pub gate_up: Fused,
-    pub gate_up_bias: Option<wgpu::Buffer>,
-    pub down: Fused,
-    pub down_bias: Option<wgpu::Buffer>,
+    pub feed_forward: FeedForward,
     pub ffn_post_norm: Option<wgpu::Buffer>,
     /// (cos, sin) per position and pair; layers of one kind share it.
     pub angles: wgpu::Buffer,
     /// Positions the layer sees; 0 is all of them.
     pub window: usize,
+}
+
+pub(super) enum FeedForward {
+    Dense(DenseWeights),
+    Experts(ExpertWeights, Experts),
+}
+
+pub(super) struct DenseWeights {
+    /// Gate, then up.
+    pub gate_up: Fused,
+    pub gate_up_bias: Option<wgpu::Buffer>,
+    pub down: Fused,
+    pub down_bias: Option<wgpu::Buffer>,
+}
+
+impl FeedForward {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Dense(dense) => {
+                let biases = [&dense.gate_up_bias, &dense.down_bias];
+                dense.gate_up.bytes()
+                    + dense.down.bytes()
+                    + biases.into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>()
+            }
+            Self::Experts(experts, _) => experts.bytes(),
+        }
+    }
 }
 
 impl LayerWeights {
@@ -39,13 +63,12 @@ impl LayerWeights {
             self.attention_output_bias.as_ref(),
             self.attention_post_norm.as_ref(),
             Some(&self.ffn_norm),
-            self.gate_up_bias.as_ref(),
-            self.down_bias.as_ref(),
             self.ffn_post_norm.as_ref(),
         ];
-        let matrices = [&self.qkv, &self.attention_output, &self.gate_up, &self.down];
+        let matrices = [&self.qkv, &self.attention_output];
         vectors.into_iter().flatten().map(wgpu::Buffer::size).sum::<u64>()
             + matrices.into_iter().map(Fused::bytes).sum::<u64>()
+            + self.feed_forward.bytes()
     }
 }
 
@@ -146,10 +169,15 @@ fn upload_layer(
         attention_output_bias: bias(&[("attn_output.bias", config.hidden)])?,
         attention_post_norm: norm_if(family.post_norms, "post_attention_norm.weight")?,
         ffn_norm: norm("ffn_norm.weight")?,
-        gate_up: fused(&["ffn_gate", "ffn_up"])?,
-        gate_up_bias: bias(&[("ffn_gate.bias", config.ffn), ("ffn_up.bias", config.ffn)])?,
-        down: fused(&["ffn_down"])?,
-        down_bias: bias(&[("ffn_down.bias", config.hidden)])?,
+        feed_forward: match config.experts {
+            Some(experts) => FeedForward::Experts(ExpertWeights::upload(loader, layer)?, experts),
+            None => FeedForward::Dense(DenseWeights {
+                gate_up: fused(&["ffn_gate", "ffn_up"])?,
+                gate_up_bias: bias(&[("ffn_gate.bias", config.ffn), ("ffn_up.bias", config.ffn)])?,
+                down: fused(&["ffn_down"])?,
+                down_bias: bias(&[("ffn_down.bias", config.hidden)])?,
+            }),
+        },
         ffn_post_norm: norm_if(family.post_norms, "post_ffw_norm.weight")?,
         angles,
         window: config.layer_window(layer),

@@ -21,6 +21,34 @@ impl Linear {
     }
 }
 
+enum FeedForward {
+    Dense(Dense),
+    Experts { router: Linear, experts: Vec<Dense> },
+}
+
+struct Dense {
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl Dense {
+    fn of(&self, x: &[f32], activation: Activation) -> Vec<f32> {
+        let ffn = self.down.columns;
+        let (gate, up) = (self.gate.of(x), self.up.of(x));
+        let gate_up: Vec<f32> = gate
+            .chunks_exact(ffn)
+            .zip(up.chunks_exact(ffn))
+            .flat_map(|(g, u)| g.iter().chain(u))
+            .copied()
+            .collect();
+        self.down.of(&match activation {
+            Activation::Silu => ops::silu_mul(&gate_up, ffn),
+            Activation::Gelu => ops::gelu_mul(&gate_up, ffn),
+        })
+    }
+}
+
 struct Layer {
     attention_norm: Vec<f32>,
     q: Linear,
@@ -31,9 +59,7 @@ struct Layer {
     output: Linear,
     attention_post_norm: Option<Vec<f32>>,
     ffn_norm: Vec<f32>,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    feed_forward: FeedForward,
     ffn_post_norm: Option<Vec<f32>>,
     angles: Vec<[f32; 2]>,
     scoring: Scoring,
@@ -119,18 +145,26 @@ impl ReferenceModel {
     }
 
     fn feed_forward(&self, layer: &Layer, normed: &[f32]) -> Vec<f32> {
-        let ffn = self.config.ffn;
-        let (gate, up) = (layer.gate.of(normed), layer.up.of(normed));
-        let gate_up: Vec<f32> = gate
-            .chunks_exact(ffn)
-            .zip(up.chunks_exact(ffn))
-            .flat_map(|(g, u)| g.iter().chain(u))
-            .copied()
-            .collect();
-        layer.down.of(&match self.config.family().activation {
-            Activation::Silu => ops::silu_mul(&gate_up, ffn),
-            Activation::Gelu => ops::gelu_mul(&gate_up, ffn),
-        })
+        let activation = self.config.family().activation;
+        match (&layer.feed_forward, self.config.experts) {
+            (FeedForward::Dense(dense), _) => dense.of(normed, activation),
+            (FeedForward::Experts { router, experts }, shape) => {
+                let used = shape.map_or(0, |shape| shape.used);
+                let routes = ops::route_experts(&router.of(normed), experts.len(), used);
+                let rows = normed.chunks_exact(self.config.hidden);
+                rows.zip(routes)
+                    .flat_map(|(row, route)| {
+                        let mut sum = vec![0.0; row.len()];
+                        for (expert, share) in route {
+                            let mut part = experts[expert].of(row, activation);
+                            ops::scale(&mut part, share);
+                            ops::add(&mut sum, &part);
+                        }
+                        sum
+                    })
+                    .collect()
+            }
+        }
     }
 
     fn attend(
@@ -216,9 +250,38 @@ impl Layer {
             output: linear("attn_output", config.heads * config.head)?,
             attention_post_norm: weights_if(family.post_norms, "post_attention_norm.weight")?,
             ffn_norm: weights("ffn_norm.weight")?,
-            gate: linear("ffn_gate", config.hidden)?,
-            up: linear("ffn_up", config.hidden)?,
-            down: linear("ffn_down", config.ffn)?,
+            feed_forward: match config.experts {
+                None => FeedForward::Dense(Dense {
+                    gate: linear("ffn_gate", config.hidden)?,
+                    up: linear("ffn_up", config.hidden)?,
+                    down: linear("ffn_down", config.ffn)?,
+                }),
+                Some(shape) => {
+                    let stack = |part: &str, columns: usize| -> Result<Vec<Linear>, EngineError> {
+                        let all = weights(part)?;
+                        let matrices = all.chunks_exact(all.len() / shape.count);
+                        Ok(matrices
+                            .map(|weights| Linear {
+                                weights: weights.to_vec(),
+                                columns,
+                                bias: None,
+                            })
+                            .collect())
+                    };
+                    let gates = stack("ffn_gate_exps.weight", config.hidden)?;
+                    let ups = stack("ffn_up_exps.weight", config.hidden)?;
+                    let downs = stack("ffn_down_exps.weight", shape.ffn)?;
+                    FeedForward::Experts {
+                        router: linear("ffn_gate_inp", config.hidden)?,
+                        experts: gates
+                            .into_iter()
+                            .zip(ups)
+                            .zip(downs)
+                            .map(|((gate, up), down)| Dense { gate, up, down })
+                            .collect(),
+                    }
+                }
+            },
             ffn_post_norm: weights_if(family.post_norms, "post_ffw_norm.weight")?,
             angles: config.layer_rope(index).angles(positions, factors.as_deref()),
             scoring: Scoring {

@@ -195,6 +195,23 @@ pub fn gelu_mul(gate_up: &[f32], columns: usize) -> Vec<f32> {
     out
 }
 
+/// The `used` experts with the largest logits of each row, largest first, with their shares: the softmax
+/// over the chosen. Of equal logits the first is taken.
+#[must_use]
+pub fn route_experts(logits: &[f32], experts: usize, used: usize) -> Vec<Vec<(usize, f32)>> {
+    logits
+        .chunks_exact(experts)
+        .map(|row| {
+            let mut order: Vec<usize> = (0..experts).collect();
+            order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
+            let chosen = &order[..used];
+            let mut shares: Vec<f32> = chosen.iter().map(|e| row[*e]).collect();
+            softmax(&mut shares);
+            chosen.iter().copied().zip(shares).collect()
+        })
+        .collect()
+}
+
 /// `x[r] += bias` for every row.
 pub fn bias(x: &mut [f32], bias: &[f32]) {
     for row in x.chunks_exact_mut(bias.len()) {
@@ -256,6 +273,7 @@ mod tests {
         assert_eq!(x, [3., -4., 0., -1.]);
         assert_eq!(silu_mul(&[0., 5.], 1), [0.]);
         assert_eq!(gelu_mul(&[0., 5., 20., 2.], 1), [0., 40.]);
+        assert_eq!(route_experts(&[1., 3., 3.], 3, 2), [[(1, 0.5), (2, 0.5)]]);
         bias(&mut x, &[1., 2.]);
         assert_eq!(x, [4., -2., 1., 1.]);
         scale(&mut x, 2.);

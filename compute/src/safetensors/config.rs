@@ -222,7 +222,7 @@ impl Config {
     fn head(&self, architecture: Architecture) -> Result<u64, SafetensorsError> {
         let default = match architecture {
             Architecture::Llama | Architecture::Qwen2 => None,
-            Architecture::Qwen3 => Some(128),
+            Architecture::Qwen3 | Architecture::Qwen3Moe => Some(128),
             Architecture::Gemma2 | Architecture::Gemma3 => Some(256),
         };
         self.head_dim

@@ -30,7 +30,7 @@ pub(super) fn fate(architecture: Architecture, name: &str) -> Fate {
     }
     let (interleaves, gemma) = match architecture {
         Architecture::Llama => (true, false),
-        Architecture::Qwen2 | Architecture::Qwen3 => (false, false),
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen3Moe => (false, false),
         Architecture::Gemma2 | Architecture::Gemma3 => (false, true),
     };
     let new = match name {

@@ -23,6 +23,10 @@ pub use shape::{Shape, UnknownName};
 
 /// Bytes made at a time; a row longer than this is made whole.
 const PIECE_BYTES: usize = 1 << 20;
+/// Experts of architectures that have them. A token's together are as wide as the shape's feed-forward part.
+const EXPERTS: usize = 8;
+const EXPERTS_USED: usize = 2;
+const DENSE: [&str; 3] = ["ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"];
 /// The window of architectures that attend to near positions only in some layers.
 const WINDOW_TOKENS: u32 = 512;
 
@@ -101,6 +105,9 @@ impl Synthetic {
         for tensor in &tensors {
             let kind = self.kind_in(tensor);
             writer.promised_tensor(&tensor.name, kind, tensor.columns, tensor.rows);
+            if tensor.name.ends_with("_exps.weight") {
+                writer.stacked(EXPERTS);
+            }
         }
         let mut done = 0;
         writer.stream(out, &mut |out, index| {
@@ -179,6 +186,10 @@ impl Synthetic {
         self.shape.tied || self.architecture.family().scaled_embeddings
     }
 
+    fn expert_ffn(&self) -> usize {
+        self.shape.ffn / EXPERTS_USED
+    }
+
     /// Name, role, rows and columns of a layer's tensors. Names: llama.cpp `src/llama-arch.cpp`.
     fn layer(&self) -> Vec<(&'static str, Role, usize, usize)> {
         let Shape { hidden, ffn, head, .. } = self.shape;
@@ -210,6 +221,17 @@ impl Synthetic {
                 ("attn_v.bias", Role::Bias, 1, keys),
             ]),
             Architecture::Qwen3 => layer.extend(head_norms),
+            Architecture::Qwen3Moe => {
+                layer.extend(head_norms);
+                layer.retain(|(name, ..)| !DENSE.contains(name));
+                let ffn = self.expert_ffn();
+                layer.extend([
+                    ("ffn_gate_inp.weight", Role::Matrix, EXPERTS, hidden),
+                    ("ffn_gate_exps.weight", Role::Matrix, EXPERTS * ffn, hidden),
+                    ("ffn_up_exps.weight", Role::Matrix, EXPERTS * ffn, hidden),
+                    ("ffn_down_exps.weight", Role::Output, EXPERTS * hidden, ffn),
+                ]);
+            }
             Architecture::Gemma2 => layer.extend(after_norms),
             Architecture::Gemma3 => {
                 layer.extend(after_norms);
@@ -242,6 +264,11 @@ impl Synthetic {
         ];
         match self.architecture {
             Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => {}
+            Architecture::Qwen3Moe => fields.extend([
+                ("expert_count", count(EXPERTS)),
+                ("expert_used_count", count(EXPERTS_USED)),
+                ("expert_feed_forward_length", count(self.expert_ffn())),
+            ]),
             Architecture::Gemma2 => fields.extend([
                 ("attn_logit_softcapping", Field::F32(50.0)),
                 ("final_logit_softcapping", Field::F32(30.0)),
@@ -285,7 +312,11 @@ mod tests {
                 let count: usize = file.tensors().map(|t| t.rows * t.columns).sum();
                 assert_eq!(count as u64, model.parameters());
                 crate::llm::ModelConfig::from_source(&file).unwrap();
-                let entry = file.require_tensor("blk.0.ffn_up.weight").unwrap();
+                let up = match architecture.family().experts {
+                    true => "blk.0.ffn_up_exps.weight",
+                    false => "blk.0.ffn_up.weight",
+                };
+                let entry = file.require_tensor(up).unwrap();
                 assert_eq!(entry.kind, kind, "256 columns suit every type");
                 let weights = file.weights(entry);
                 let mean = weights.iter().sum::<f32>() / weights.len() as f32;

@@ -73,7 +73,10 @@ impl Shape {
 pub(super) fn rope_base(architecture: Architecture) -> f32 {
     match architecture {
         Architecture::Llama | Architecture::Gemma2 => 10_000.0,
-        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Gemma3 => 1_000_000.0,
+        Architecture::Qwen2
+        | Architecture::Qwen3
+        | Architecture::Qwen3Moe
+        | Architecture::Gemma3 => 1_000_000.0,
     }
 }
 
