@@ -4,6 +4,7 @@
 //! limited fuel and may produce a limited amount of text. Block trimming and the Python string
 //! methods follow what `transformers` gives templates, since that is what their authors test with.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -84,11 +85,36 @@ impl ChatTemplate {
             strftime_now => strftime,
         };
         let theirs = map(&conversation.variables);
-        let text = template.render(minijinja::context! { ..own, ..theirs }).map_err(refused)?;
-        if text.len() > PROMPT_BYTES_MAX {
+        let mut prompt = Prompt::default();
+        let rendered =
+            template.render_captured_to(minijinja::context! { ..own, ..theirs }, &mut prompt);
+        if prompt.full {
             return Err(TemplateError::TooLong);
         }
-        Ok(text)
+        rendered.map_err(refused)?;
+        Ok(String::from_utf8_lossy(&prompt.bytes).into_owned())
+    }
+}
+
+/// What a template writes, up to [`PROMPT_BYTES_MAX`].
+#[derive(Default)]
+struct Prompt {
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+impl io::Write for Prompt {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.full |= self.bytes.len() + bytes.len() > PROMPT_BYTES_MAX;
+        if self.full {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

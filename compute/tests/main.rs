@@ -37,6 +37,8 @@ mod proof;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod template_goldens;
+#[cfg(test)]
 mod text;
 #[cfg(test)]
 mod tiny_families;

@@ -2,7 +2,7 @@
 """Golden token ids by Hugging Face `tokenizers`, for compute/tests/tokenizer_goldens.rs.
 
     tokenizer_goldens.py train             small vocabularies (bases.json)
-    tokenizer_goldens.py goldens [GGUF]    goldens.json, with a real vocabulary if a file is given
+    tokenizer_goldens.py goldens OUT GGUF  goldens.json, with the real vocabulary of SmolLM2's file
     tokenizer_goldens.py strings           the strings, one JSON text a line
     tokenizer_goldens.py check JSON PROGRAM...
         compares a real tokenizer.json with PROGRAM..., which reads the strings and writes ids
@@ -258,7 +258,7 @@ def from_gguf(path):
     return Tokenizer.from_str(json.dumps(document))
 
 
-def goldens(gguf):
+def goldens(out, gguf):
     bases = json.loads((DATA / "bases.json").read_text())
     found = {"tokenizers": tokenizers.__version__, "seed": SEED, "strings": STRINGS, "chunk": CHUNK}
     digest = hashlib.sha256("\0".join(strings()).encode()).hexdigest()[:16]
@@ -266,11 +266,9 @@ def goldens(gguf):
     for name, pipeline in json.loads((DATA / "pipelines.json").read_text()).items():
         tokenizer = Tokenizer.from_str(json.dumps(assemble(pipeline, bases)))
         found["cases"][name] = golden(tokenizer)
-        print(name, len(found["cases"][name]["hashes"]))
-    if gguf:
-        found["cases"]["smollm2-135m"] = golden(from_gguf(gguf))
+    found["cases"]["smollm2-135m"] = golden(from_gguf(gguf))
     text = json.dumps(found, ensure_ascii=True, indent=1)
-    (DATA / "goldens.json").write_text(text + "\n")
+    Path(out).write_text(text + "\n")
 
 
 def check(path, program):
@@ -297,8 +295,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["train"]:
             train()
-        case ["goldens", *gguf]:
-            goldens(gguf[0] if gguf else None)
+        case ["goldens", out, gguf]:
+            goldens(out, gguf)
         case ["strings"]:
             for text in strings():
                 print(json.dumps(text))
