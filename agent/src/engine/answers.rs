@@ -7,9 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::backend::EngineBackend;
 use super::fault::EngineFault;
-use super::job::{Answer, StreamToken, TextRequest, TokenText};
+use super::job::{Answer, Prompt, StreamToken, TextRequest, TokenText};
 use super::queue::OpenJob;
-use super::worker::prompt_ids;
 
 /// Where an answer goes.
 pub(super) struct Recipient {
@@ -39,16 +38,52 @@ impl Recipient {
 pub(super) struct Answering {
     pub(super) id: SequenceId,
     pub(super) recipient: Recipient,
-    prompt_ids: Vec<u32>,
+    /// As it was handed to the backend.
+    request: GenerateRequest,
+    /// What its reader has; the answer comes again from the start when a lost device was opened again.
+    passed: Vec<(u32, String)>,
+    /// Of these, how many have come again; `None` if it never had to begin again.
+    repeated: Option<usize>,
     /// Bytes of every token id, if log probabilities were asked for.
     bytes: Arc<[Vec<u8>]>,
 }
 
-/// Hands a request to the backend. Returns its sequence and the prompt as the model sees it.
+/// Token ids of a prompt.
+pub(super) fn prompt_ids(
+    backend: &dyn EngineBackend,
+    prompt: Prompt,
+) -> Result<Vec<u32>, EngineFault> {
+    match prompt {
+        Prompt::Chat(chat) => backend.tokenize_prompt(&backend.render_chat(&chat)?),
+        Prompt::Text(text) => backend.tokenize_prompt(&text),
+        Prompt::Piece(text) => backend.tokenize(&text),
+        Prompt::Ids(ids) => {
+            let vocabulary = backend.info().vocabulary;
+            match ids.iter().position(|&id| id as usize >= vocabulary) {
+                Some(at) => Err(EngineFault::bad_request(
+                    "token ids",
+                    format!("id {} at position {at} is not below {vocabulary}", ids[at]),
+                )),
+                None => Ok(ids),
+            }
+        }
+    }
+}
+
+/// What became of a token.
+pub(super) enum Passed {
+    On,
+    /// Its reader is gone, or so slow that a whole context of tokens waits for him.
+    Unwanted,
+    /// The answer began again and is another one now.
+    Different,
+}
+
+/// Hands a request to the backend. Returns its sequence and the request as the backend has it.
 pub(super) fn admit(
     backend: &mut dyn EngineBackend,
     request: TextRequest,
-) -> Result<(SequenceId, Vec<u32>), EngineFault> {
+) -> Result<(SequenceId, GenerateRequest), EngineFault> {
     let prompt_ids = prompt_ids(backend, request.prompt)?;
     let context = backend.info().context_tokens;
     if prompt_ids.is_empty() {
@@ -61,8 +96,8 @@ pub(super) fn admit(
         ));
     }
     let room = context - prompt_ids.len();
-    let id = backend.admit(GenerateRequest {
-        prompt_ids: prompt_ids.clone(),
+    let request = GenerateRequest {
+        prompt_ids,
         max_tokens: request.max_tokens.map_or(room, |most| most.min(room)),
         sampling: request.sampling,
         stop: request.stop,
@@ -70,30 +105,56 @@ pub(super) fn admit(
         grammar: request.grammar,
         keep_control: request.keep_control,
         ..GenerateRequest::default()
-    })?;
-    Ok((id, prompt_ids))
+    };
+    Ok((backend.admit(request.clone())?, request))
 }
 
 impl Answering {
     pub(super) fn new(
-        (id, prompt_ids): (SequenceId, Vec<u32>),
+        (id, request): (SequenceId, GenerateRequest),
         recipient: Recipient,
         bytes: Arc<[Vec<u8>]>,
     ) -> Self {
-        Self { id, recipient, prompt_ids, bytes }
+        Self { id, recipient, request, passed: vec![], repeated: None, bytes }
     }
 
-    /// Passes a token on; false if its reader is gone, or so slow that a whole context of tokens waits for him.
-    pub(super) fn pass_on(&self, token: NewToken) -> bool {
+    /// The request to begin again with; `None` if it did so before. Draws depend on seed and place alone, so the same
+    /// tokens come again.
+    pub(super) fn again(&self) -> Option<GenerateRequest> {
+        self.repeated.is_none().then(|| self.request.clone())
+    }
+
+    /// It goes on as another sequence; what its reader has is passed over.
+    pub(super) fn goes_on_as(&mut self, id: SequenceId) {
+        self.id = id;
+        self.repeated = Some(0);
+    }
+
+    /// Passes a token on, unless its reader has it.
+    pub(super) fn pass_on(&mut self, token: NewToken) -> Passed {
+        if let Some(repeated) = self.repeated.as_mut()
+            && let Some((id, text)) = self.passed.get(*repeated)
+        {
+            *repeated += 1;
+            return match (*id, text) == (token.id, &token.text) {
+                true => Passed::On,
+                false => Passed::Different,
+            };
+        }
+        self.passed.push((token.id, token.text.clone()));
+        self.repeated = self.repeated.map(|repeated| repeated + 1);
         let logprobs = token.logprobs.map(|position| TokenText::of(&position, &self.bytes));
         let token = StreamToken { id: token.id, text: token.text, logprobs };
-        self.recipient.tokens.try_send(token).is_ok()
+        match self.recipient.tokens.try_send(token) {
+            Ok(()) => Passed::On,
+            Err(_) => Passed::Unwanted,
+        }
     }
 
     /// Hands the whole answer over.
     pub(super) fn finish(self, generation: Generation) {
         let positions = generation.logprobs.iter();
         let tokens = positions.map(|position| TokenText::of(position, &self.bytes)).collect();
-        self.recipient.send(Ok(Answer { prompt_ids: self.prompt_ids, generation, tokens }));
+        self.recipient.send(Ok(Answer { prompt_ids: self.request.prompt_ids, generation, tokens }));
     }
 }

@@ -14,6 +14,8 @@ mod fault;
 mod job;
 mod pull;
 mod queue;
+mod recovery;
+mod replay;
 mod service;
 pub mod space;
 pub mod startup;

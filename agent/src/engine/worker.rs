@@ -10,13 +10,15 @@ use std::time::Instant;
 
 use roadbed_compute::{BatchLoad, FinishReason, Generation, SequenceId, Usage};
 
-use super::answers::{Answering, Recipient, admit};
+use super::answers::{Answering, Passed, Recipient, admit, prompt_ids};
 use super::backend::{
     AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep,
 };
 use super::fault::EngineFault;
-use super::job::{Control, Job, Prompt, ScoreRequest, Scored, TextRequest, TokenText, Tokenized};
+use super::job::{Control, Job, TextRequest, Tokenized};
 use super::queue::{Busy, QueuedJob, QueuedProof, Turn};
+use super::recovery::Recoveries;
+use super::replay::score;
 use super::service::{Counters, EngineState, Shared};
 
 /// Runs until the queue is closed.
@@ -25,6 +27,8 @@ pub(super) fn work(shared: &Arc<Shared>, loader: Box<dyn BackendLoader>) {
         shared: Arc::clone(shared),
         loader,
         backend: None,
+        loaded: None,
+        recoveries: Recoveries::default(),
         token_bytes: None,
         answers: Vec::new(),
         answers_max: 0,
@@ -84,6 +88,9 @@ struct Worker {
     shared: Arc<Shared>,
     loader: Box<dyn BackendLoader>,
     backend: Option<Box<dyn EngineBackend>>,
+    /// How the model was loaded, to load it again when its device is lost.
+    loaded: Option<LoadRequest>,
+    recoveries: Recoveries,
     /// Bytes of every token id, for log probabilities; made when they are first asked for.
     token_bytes: Option<Arc<[Vec<u8>]>>,
     answers: Vec<Answering>,
@@ -109,6 +116,7 @@ impl Worker {
         match loaded {
             Ok((backend, info)) => {
                 self.backend = Some(backend);
+                self.loaded = Some(request.clone());
                 self.answers_max = info.answers_max;
                 self.shared.state.send_replace(EngineState::Ready(Arc::new(info.clone())));
                 Ok(info)
@@ -143,6 +151,7 @@ impl Worker {
     fn unload(&mut self) {
         self.fail_answers(&EngineFault::Cancelled);
         self.token_bytes = None;
+        self.loaded = None;
         self.answers_max = 0;
         if let Some(backend) = self.backend.take()
             && catch_unwind(AssertUnwindSafe(move || drop(backend))).is_err()
@@ -152,7 +161,7 @@ impl Worker {
         self.shared.state.send_replace(EngineState::Empty);
     }
 
-    /// Runs `call` with the backend. A lost device or a panic costs the model.
+    /// Runs `call` with the backend. A lost device or a panic costs the model, unless it can be loaded again.
     fn with_backend<T>(
         &mut self,
         call: impl FnOnce(&mut dyn EngineBackend) -> Result<T, EngineFault>,
@@ -160,18 +169,62 @@ impl Worker {
         let Some(backend) = self.backend.as_mut() else { return Err(EngineFault::NoModel) };
         let result = guarded(|| call(backend.as_mut()));
         if let Err(fault @ EngineFault::DeviceLost { .. }) = &result {
-            let served_as = backend_name(&self.shared);
-            tracing::error!(model = %served_as, %fault, "the model is lost");
-            let answers = std::mem::take(&mut self.answers);
+            self.lost(fault);
+        }
+        result
+    }
+
+    /// As [`Self::with_backend`], and once more if the device was lost and is open again.
+    fn with_backend_again<T>(
+        &mut self,
+        mut call: impl FnMut(&mut dyn EngineBackend) -> Result<T, EngineFault>,
+    ) -> Result<T, EngineFault> {
+        match self.with_backend(&mut call) {
+            Err(EngineFault::DeviceLost { .. }) if self.backend.is_some() => {
+                self.with_backend(&mut call)
+            }
+            result => result,
+        }
+    }
+
+    /// Opens a lost device again and lets the answers go on, or tells everybody.
+    fn lost(&mut self, fault: &EngineFault) {
+        let served_as = backend_name(&self.shared);
+        tracing::error!(model = %served_as, %fault, "the model is lost");
+        let mut answers = std::mem::take(&mut self.answers);
+        if let Some(request) = self.loaded.take()
+            && self.recoveries.allow(Instant::now())
+            && self.load(&request).is_ok()
+        {
+            tracing::warn!(model = %served_as, answers = answers.len(), "the model was loaded again");
+            answers = self.go_on(answers);
+        } else {
             self.unload();
             let failed = EngineState::Failed { served_as, fault: fault.clone() };
             self.shared.state.send_replace(failed);
-            // Whoever learns of it finds the state changed already.
-            for answer in answers {
-                self.end(answer, Err(fault.clone()));
+        }
+        // Whoever learns of it finds the state changed already.
+        for answer in answers {
+            self.end(answer, Err(fault.clone()));
+        }
+    }
+
+    /// Begins answers again on a device opened anew; returns those that cannot.
+    fn go_on(&mut self, answers: Vec<Answering>) -> Vec<Answering> {
+        let mut left = Vec::new();
+        for mut answer in answers {
+            let backend = self.backend.as_mut().zip(answer.again());
+            let admitted =
+                backend.and_then(|(backend, request)| guarded(|| backend.admit(request)).ok());
+            match admitted {
+                Some(id) => {
+                    answer.goes_on_as(id);
+                    self.answers.push(answer);
+                }
+                None => left.push(answer),
             }
         }
-        result
+        left
     }
 
     fn do_job(&mut self, queued: QueuedJob) {
@@ -188,7 +241,8 @@ impl Worker {
             }
             Job::Score { request, done } => {
                 let bytes = self.token_bytes(true);
-                let scored = self.with_backend(|backend| score(backend, request, &bytes));
+                let scored =
+                    self.with_backend_again(|backend| score(backend, request.clone(), &bytes));
                 self.count(scored.as_ref().map(|s| (FinishReason::Stop, s.usage)));
                 self.count_time(began);
                 drop(open);
@@ -207,7 +261,7 @@ impl Worker {
 
     fn begin(&mut self, request: TextRequest, recipient: Recipient) {
         let bytes = self.token_bytes(request.top_logprobs.is_some());
-        match self.with_backend(|backend| admit(backend, request)) {
+        match self.with_backend_again(|backend| admit(backend, request.clone())) {
             Ok(admitted) => self.answers.push(Answering::new(admitted, recipient, bytes)),
             Err(fault) => {
                 self.count(Err(&fault));
@@ -234,7 +288,8 @@ impl Worker {
         let began = Instant::now();
         match self.with_backend(|backend| backend.step()) {
             Ok(events) => events.into_iter().for_each(|event| self.take(event)),
-            // If the device was lost, nothing is left here to fail.
+            // Whoever does not go on was told already.
+            Err(EngineFault::DeviceLost { .. }) => {}
             Err(fault) => self.fail_answers(&fault),
         }
         self.count_time(began);
@@ -243,16 +298,25 @@ impl Worker {
     fn take(&mut self, event: AnswerEvent) {
         match event {
             AnswerEvent::Token { id, token } => {
-                let at = self.answers.iter().position(|answer| answer.id == id);
-                if let Some(at) = at
-                    && !self.answers[at].pass_on(token)
-                {
-                    let answer = self.answers.swap_remove(at);
-                    if let Some(generation) = self.cancel(&answer) {
-                        self.end(answer, Ok(generation));
-                    } else {
-                        // It was complete; its last event follows.
-                        self.answers.push(answer);
+                let Some(at) = self.answers.iter().position(|answer| answer.id == id) else {
+                    return;
+                };
+                match self.answers[at].pass_on(token) {
+                    Passed::On => {}
+                    Passed::Unwanted => {
+                        let answer = self.answers.swap_remove(at);
+                        if let Some(generation) = self.cancel(&answer) {
+                            self.end(answer, Ok(generation));
+                        } else {
+                            // It was complete; its last event follows.
+                            self.answers.push(answer);
+                        }
+                    }
+                    Passed::Different => {
+                        let answer = self.answers.swap_remove(at);
+                        self.cancel(&answer);
+                        let reason = "the answer could not be continued after it".to_owned();
+                        self.end(answer, Err(EngineFault::DeviceLost { reason }));
                     }
                 }
             }
@@ -330,15 +394,16 @@ impl Worker {
     /// One step of a proof: up to a batch of nonces.
     fn step_proof(&mut self, mut queued: QueuedProof) {
         let order = &mut queued.proof.order;
+        let mut taken = Vec::new();
         let outcome = if self.shared.is_current(queued.epoch) {
             let counters = Arc::clone(&self.shared);
             self.with_backend(|backend| {
                 let batch = backend.prepare_proof(&order.round)?.min(order.batch).max(1);
-                let nonces: Vec<u32> = order.nonces.by_ref().take(batch).collect();
-                if nonces.is_empty() {
+                taken.extend(order.nonces.by_ref().take(batch));
+                if taken.is_empty() {
                     return Ok(ControlFlow::Break(()));
                 }
-                for step in backend.prove(&order.round, &nonces)? {
+                for step in backend.prove(&order.round, &taken)? {
                     let counter = match step {
                         ProofStep::Artifact(_) => &counters.counters.artifacts,
                         ProofStep::Dropped { .. } => &counters.counters.nonces_dropped,
@@ -360,6 +425,14 @@ impl Worker {
             }
             Ok(ControlFlow::Continue(())) => Err(EngineFault::Cancelled),
             Ok(ControlFlow::Break(())) => Ok(()),
+            Err(EngineFault::DeviceLost { .. }) if self.backend.is_some() => {
+                // The device is open again, and none of the step's nonces counted.
+                let order = &mut queued.proof.order;
+                let rest = std::mem::replace(&mut order.nonces, Box::new(std::iter::empty()));
+                order.nonces = Box::new(taken.into_iter().chain(rest));
+                self.shared.queue.put_back(queued);
+                return;
+            }
             Err(fault) => Err(fault),
         };
         drop(queued.proof.done.send(end));
@@ -380,70 +453,4 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, EngineFault>) -> Result<T, Engine
         let words = words.unwrap_or_else(|| "no message".into());
         Err(EngineFault::DeviceLost { reason: format!("the engine panicked: {words}") })
     })
-}
-
-pub(super) fn prompt_ids(
-    backend: &dyn EngineBackend,
-    prompt: Prompt,
-) -> Result<Vec<u32>, EngineFault> {
-    match prompt {
-        Prompt::Chat(chat) => backend.tokenize_prompt(&backend.render_chat(&chat)?),
-        Prompt::Text(text) => backend.tokenize_prompt(&text),
-        Prompt::Piece(text) => backend.tokenize(&text),
-        Prompt::Ids(ids) => {
-            let vocabulary = backend.info().vocabulary;
-            match ids.iter().position(|&id| id as usize >= vocabulary) {
-                Some(at) => Err(EngineFault::bad_request(
-                    "token ids",
-                    format!("id {} at position {at} is not below {vocabulary}", ids[at]),
-                )),
-                None => Ok(ids),
-            }
-        }
-    }
-}
-
-fn score(
-    backend: &mut dyn EngineBackend,
-    request: ScoreRequest,
-    bytes: &[Vec<u8>],
-) -> Result<Scored, EngineFault> {
-    let prompt_ids = prompt_ids(backend, request.prompt)?;
-    let mut ids = continuation_ids(backend, request.continuation)?;
-    let info = backend.info();
-    let ended = |ids: &[u32]| ids.last().is_some_and(|id| info.end_ids.contains(id));
-    // The network's replay goes on to the end-of-text token when the list does not.
-    if request.to_end
-        && !ended(&ids)
-        && let Some(&end) = info.end_ids.first()
-    {
-        ids.push(end);
-    }
-    let total = prompt_ids.len() + ids.len();
-    if total > info.context_tokens {
-        return Err(EngineFault::bad_request(
-            "enforced_tokens",
-            format!("{total} tokens do not fit the context of {}", info.context_tokens),
-        ));
-    }
-    let positions = backend.score(&prompt_ids, &ids, request.top)?;
-    let text_ids = if ended(&ids) { &ids[..ids.len() - 1] } else { &ids[..] };
-    Ok(Scored {
-        text: backend.detokenize(text_ids),
-        tokens: positions.iter().map(|position| TokenText::of(position, bytes)).collect(),
-        usage: Usage { prompt_tokens: prompt_ids.len(), completion_tokens: ids.len() },
-        ended: ended(&ids),
-        prompt_ids,
-    })
-}
-
-fn continuation_ids(backend: &dyn EngineBackend, prompt: Prompt) -> Result<Vec<u32>, EngineFault> {
-    let ids = match prompt {
-        Prompt::Text(text) => backend.tokenize(&text)?,
-        Prompt::Chat(_) | Prompt::Ids(_) | Prompt::Piece(_) => prompt_ids(backend, prompt)?,
-    };
-    if ids.is_empty() {
-        return Err(EngineFault::bad_request("enforced_tokens", "there is nothing to replay"));
-    }
-    Ok(ids)
 }

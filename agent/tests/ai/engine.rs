@@ -200,6 +200,62 @@ async fn a_lost_device_and_a_panic_cost_the_model_only() {
 }
 
 #[tokio::test]
+async fn a_device_that_comes_back_loses_no_answer_and_no_nonce() {
+    let (engine, script) = engine().await;
+    let mut chat = engine.generate(request(100)).unwrap();
+    let order = ProofOrder { nonces: Box::new(0..9), ..endless() };
+    let proof = engine.prove(order).unwrap();
+    let mut told = String::new();
+    for _ in 0..2 {
+        told.push_str(&chat.tokens.recv().await.unwrap().text);
+        script.lose_device_once.store(true, Ordering::SeqCst);
+        until("the device is back", || {
+            (!script.lose_device_once.load(Ordering::SeqCst)).then_some(())
+        })
+        .await;
+    }
+    // Begun again once already: the second loss ends the chat, and what the reader has stays right.
+    while let Some(token) = chat.tokens.recv().await {
+        told.push_str(&token.text);
+    }
+    match chat.finish().await {
+        Ok(answer) => assert_eq!((told.as_str(), &*answer.generation.text), (ALPHABET, ALPHABET)),
+        Err(EngineFault::DeviceLost { .. }) => assert!(ALPHABET.starts_with(&told), "{told}"),
+        Err(fault) => panic!("{fault:?}"),
+    }
+    // The proof goes on all the same, and every nonce counts once.
+    assert_eq!(proof.await.unwrap(), Ok(()));
+    assert_eq!(*script.proved.lock().unwrap(), (0..9).collect::<Vec<_>>());
+    assert_eq!(engine.stats().artifacts, 9);
+    assert_eq!(script.loads.load(Ordering::SeqCst), 3);
+
+    // The third within ten minutes is reported instead.
+    script.lose_device_once.store(true, Ordering::SeqCst);
+    let fault = engine.generate(request(1)).unwrap().finish().await.unwrap_err();
+    assert!(matches!(fault, EngineFault::DeviceLost { .. }), "{fault:?}");
+    assert!(matches!(&*engine.state().borrow(), EngineState::Failed { .. }));
+    assert_eq!(script.loads.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn an_answer_goes_on_where_it_was_when_the_device_was_lost() {
+    let (engine, script) = engine().await;
+    script.tokens.shut();
+    let mut chat = engine.generate(request(100)).unwrap();
+    until("at the door", || script.tokens.was_waited_at().then_some(())).await;
+    script.lose_device_once.store(true, Ordering::SeqCst);
+    script.tokens.open();
+    let mut told = String::new();
+    while let Some(token) = chat.tokens.recv().await {
+        told.push_str(&token.text);
+    }
+    let answer = chat.finish().await.unwrap();
+    assert_eq!((told.as_str(), &*answer.generation.text), (ALPHABET, ALPHABET));
+    assert_eq!(script.loads.load(Ordering::SeqCst), 2);
+    assert_eq!((engine.stats().completions, engine.stats().failed), (1, 0));
+}
+
+#[tokio::test]
 async fn unloading_ends_everything() {
     let (engine, script) = engine().await;
     script.tokens.shut();

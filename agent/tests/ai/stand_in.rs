@@ -61,6 +61,8 @@ pub struct Script {
     /// Answers go on until somebody says stop.
     pub endless: AtomicBool,
     pub lose_device: AtomicBool,
+    /// Lost at the next call only.
+    pub lose_device_once: AtomicBool,
     pub panic: AtomicBool,
     pub refuse_load: AtomicBool,
     pub loads: AtomicU64,
@@ -174,7 +176,8 @@ impl Speaking {
 impl StandIn {
     fn check(&self) -> Result<(), EngineFault> {
         assert!(!self.script.panic.load(Ordering::SeqCst), "told to panic");
-        if self.script.lose_device.load(Ordering::SeqCst) {
+        let once = self.script.lose_device_once.swap(false, Ordering::SeqCst);
+        if once || self.script.lose_device.load(Ordering::SeqCst) {
             return Err(EngineFault::DeviceLost { reason: "told so".into() });
         }
         Ok(())
