@@ -2,6 +2,9 @@
 //!
 //! `cargo run --release -p roadbed-compute --example engine_speed MODEL [adapter] [prompt] [new]`
 //!
+//! With `--sequences N` it times N answers together instead, and one alone before them. "Normalised" is
+//! what two idle cores would give: tokens / (CPU seconds of this process / 2).
+//!
 //! MODEL is a GGUF file or `synthetic:LAYERS,HIDDEN,FFN,HEADS,KV_HEADS,VOCABULARY`: weights of that
 //! shape in Q4_1 with a constant pattern, for measuring speed without a download.
 
@@ -12,7 +15,7 @@ use std::time::Instant;
 use roadbed_compute::gguf::writer::{Field, GgufWriter};
 use roadbed_compute::gguf::{GgufFile, TensorType};
 use roadbed_compute::llm::{EngineError, ProofEmbeddings, ProofInputs};
-use roadbed_compute::{Engine, EngineOptions, GenerateRequest, Gpu};
+use roadbed_compute::{Engine, EngineOptions, GenerateRequest, Gpu, SequenceEvent};
 
 /// Sequences and tokens of the timed proof batch.
 const PROOF: (usize, usize) = (4, 64);
@@ -74,8 +77,78 @@ fn synthetic(shape: &str) -> Result<GgufFile, EngineError> {
     Ok(GgufFile::from_bytes(writer.finish())?)
 }
 
+/// CPU seconds of all threads of this process (proc(5): fields 14 and 15, in hundredths); 0 elsewhere.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+    fields.take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// Decodes `sequences` answers together, round by round; returns normalised tokens per second.
+fn together(
+    engine: &mut Engine,
+    sequences: usize,
+    prompt: usize,
+    new: usize,
+) -> Result<f64, EngineError> {
+    let vocabulary = engine.info().vocabulary;
+    let mut best = 0.0_f64;
+    for round in 0..3 {
+        let mut ids = Vec::new();
+        for sequence in 0..sequences {
+            let first = round * sequences + sequence + 7919 * sequences;
+            ids.push(engine.admit(GenerateRequest {
+                prompt_ids: (0..prompt).map(|i| ((i + first) * 31 % vocabulary) as u32).collect(),
+                max_tokens: usize::MAX,
+                ignore_end: true,
+                ..GenerateRequest::default()
+            })?);
+        }
+        // From the moment when all of them decode.
+        let (mut begun, mut tokens) = (0, 0);
+        let mut started = None;
+        while tokens < sequences * new {
+            for event in engine.step()? {
+                match event {
+                    SequenceEvent::Token { token, .. } => {
+                        begun += usize::from(token.index == 0);
+                        tokens += usize::from(started.is_some());
+                    }
+                    SequenceEvent::Finished { .. } => {}
+                    SequenceEvent::Failed { error, .. } => return Err(error),
+                }
+            }
+            if begun == sequences && started.is_none() {
+                started = Some((Instant::now(), cpu_seconds()));
+            }
+        }
+        let Some((wall, cpu)) = started else { continue };
+        let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        for id in ids {
+            engine.cancel(id);
+        }
+        let (by_wall, normalised) = (tokens as f64 / wall, tokens as f64 / (cpu / 2.0));
+        println!(
+            "{sequences} together: {tokens} tokens, {by_wall:.1} tokens/s, normalised {normalised:.1}"
+        );
+        best = best.max(normalised);
+    }
+    Ok(best)
+}
+
 fn main() -> Result<(), EngineError> {
-    let mut arguments = std::env::args().skip(1);
+    let mut sequences = 0_usize;
+    let mut plain = Vec::new();
+    let mut given = std::env::args().skip(1);
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--sequences" => {
+                sequences = given.next().and_then(|n| n.parse().ok()).unwrap_or(8);
+            }
+            _ => plain.push(argument),
+        }
+    }
+    let mut arguments = plain.into_iter();
     let model = arguments.next().unwrap_or_default();
     let Ok(choice) = arguments.next().unwrap_or_default().parse();
     let mut number = |default: usize| {
@@ -99,6 +172,12 @@ fn main() -> Result<(), EngineError> {
         started.elapsed()
     );
     let (hidden, vocabulary, weight_bytes) = (info.hidden, info.vocabulary, info.weight_bytes);
+    if sequences > 0 {
+        let alone = together(&mut engine, 1, prompt, new)?;
+        let all = together(&mut engine, sequences, prompt, new)?;
+        println!("{sequences} together / 1, best of three, normalised: {:.2}", all / alone);
+        return Ok(());
+    }
     for round in 0..3_usize {
         // Each round has another first token, so that nothing is reused.
         let request = GenerateRequest {

@@ -1,12 +1,15 @@
 //! Attention against its CPU twins: several sequences in one pass, pages scattered over the caches.
 
 use roadbed_compute::Gpu;
-use roadbed_compute::kernels::llm::{self, Method};
+use roadbed_compute::kernels::attention::{
+    self, ATTENTION, ATTENTION_REDUCE, ROPE, SPAN_DECODE, SPAN_PREFILL,
+};
+use roadbed_compute::kernels::llm::Method;
 use roadbed_compute::llm::params::{AttentionShape, PAGE, Row, Step};
 use roadbed_compute::reference::ops::{self, Heads, Scoring};
 
 use crate::adapters;
-use crate::kernels_equal::{METHODS, check, floats, read, row_groups, run};
+use crate::kernels_equal::{METHODS, check, floats, read, run};
 use crate::random::Random;
 
 /// One attention layer. Each sequence brings `rows` new tokens after `position` old ones.
@@ -101,12 +104,12 @@ impl Case {
         let (qkv_buffer, angles_buffer) = (floats(gpu, &qkv), floats(gpu, &flat));
         let buffers =
             [&step, &shape, &rows, &pages, &qkv_buffer, &angles_buffer, &q, &keys, &values];
-        run(gpu, &llm::ROPE, &[], &buffers, groups);
+        run(gpu, &ROPE, &[], &buffers, groups);
 
         let (want_q, want_keys, want_values) = self.expected_rope(&layout, &qkv, &old, &angles);
-        check(&llm::ROPE, &read(gpu, &q), &want_q, "queries");
-        check(&llm::ROPE, &read(gpu, &keys), &want_keys, "keys");
-        check(&llm::ROPE, &read(gpu, &values), &want_values, "values");
+        check(&ROPE, &read(gpu, &q), &want_q, "queries");
+        check(&ROPE, &read(gpu, &keys), &want_keys, "keys");
+        check(&ROPE, &read(gpu, &values), &want_values, "values");
 
         let mut expected = Vec::new();
         for ((row, owner), q) in
@@ -119,21 +122,21 @@ impl Case {
             expected.extend(ops::attention(q, &keys, &values, self.heads, self.scoring));
         }
 
-        let scores = floats(gpu, &vec![7.0; total * heads * length as usize]);
-        let groups = [length.div_ceil(64), (total * heads) as u32, 1];
-        let buffers = [&step, &shape, &rows, &pages, &q, &keys, &scores];
-        run(gpu, &llm::ATTENTION_SCORES, &[], &buffers, groups);
-        let groups = row_groups(method, total * heads);
-        run(gpu, llm::softmax(method), &[], &[&step, &shape, &rows, &scores], groups);
-        let out = floats(gpu, &vec![0.0; total * heads * head]);
-        let across = match method {
-            Method::Lane => ((heads * head / 4) as u32).div_ceil(64),
-            Method::Group => heads as u32,
-        };
-        let buffers = [&step, &shape, &rows, &pages, &scores, &values, &out];
-        let kernel = llm::attention_values(method);
-        let found = run(gpu, kernel, &[], &buffers, [across, total as u32, 1]);
-        check(kernel, &found, &expected, "attention");
+        for span in [32, SPAN_DECODE, SPAN_PREFILL] {
+            let spans = length.div_ceil(span);
+            let found = floats(gpu, &vec![7.0; total * spans as usize * heads * (head + 4)]);
+            let constants = attention::constants(method, head as u32, span);
+            let across = attention::head_blocks(heads as u32, kv_heads as u32);
+            let buffers = [&step, &shape, &rows, &pages, &q, &keys, &values, &found];
+            run(gpu, &ATTENTION, &constants, &buffers, [across, total as u32, spans]);
+            let out = floats(gpu, &vec![0.0; total * heads * head]);
+            let across = ((heads * head / 4) as u32).div_ceil(64);
+            let buffers = [&step, &shape, &rows, &found, &out];
+            let constants = [("SPAN", f64::from(span))];
+            let groups = [across, total as u32, 1];
+            let found = run(gpu, &ATTENTION_REDUCE, &constants, &buffers, groups);
+            check(&ATTENTION, &found, &expected, &format!("{method:?}, spans of {span}"));
+        }
     }
 
     /// Queries, keys and values after the twin has turned and filed them.
@@ -189,7 +192,9 @@ fn attention_matches() {
         case(small, 8, false, &[(130, 9)]),
         case(odd, 24, false, &[(40, 3), (47, 3)]),
         case(smollm, 64, false, &[(100, 1)]),
-        case(smollm, 64, false, &[(3, 17), (260, 2)]),
+        case(smollm, 64, false, &[(3, 17), (260, 2), (511, 2)]),
+        // Six query heads to a KV head: a block of four and one of two.
+        case(Heads { heads: 12, kv_heads: 2, head: 32 }, 32, true, &[(44, 2), (0, 1)]),
         case(wide, 256, true, &[(33, 2), (5, 1)]),
         windowed(case(small, 16, true, &[(0, 9), (70, 2)]), 5, 0.0),
         windowed(case(smollm, 64, true, &[(90, 3), (1, 1)]), 17, 2.0),

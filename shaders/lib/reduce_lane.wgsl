@@ -13,7 +13,3 @@ fn lane_of(local: u32) -> u32 {
 fn sum_over_row(value: f32, local: u32) -> f32 {
     return value;
 }
-
-fn max_over_row(value: f32, local: u32) -> f32 {
-    return value;
-}

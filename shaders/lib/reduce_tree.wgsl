@@ -24,16 +24,3 @@ fn sum_over_row(value: f32, local: u32) -> f32 {
     workgroupBarrier();
     return tree[0];
 }
-
-fn max_over_row(value: f32, local: u32) -> f32 {
-    workgroupBarrier();
-    tree[local] = value;
-    for (var width = WORKGROUP / 2u; width > 0u; width >>= 1u) {
-        workgroupBarrier();
-        if (local < width) {
-            tree[local] = max(tree[local], tree[local + width]);
-        }
-    }
-    workgroupBarrier();
-    return tree[0];
-}

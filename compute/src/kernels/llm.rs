@@ -171,74 +171,6 @@ static RMS_NORM: [Kernel; 2] = row_kernel!(
 );
 static REFLECT: [Kernel; 2] =
     row_kernel!("reflect", ["reflect.wgsl"], &[Uniform, Uniform, Read, ReadWrite]);
-static SOFTMAX: [Kernel; 2] = row_kernel!(
-    "softmax",
-    ["lib/rows.wgsl", "lib/attention_shape.wgsl", "softmax.wgsl"],
-    &[Uniform, Uniform, Read, ReadWrite]
-);
-
-/// Turns queries and keys and files keys and values.
-pub static ROPE: Kernel = Kernel {
-    name: "rope",
-    source: crate::wgsl!(
-        "lib/step.wgsl",
-        "lib/rows.wgsl",
-        "lib/pages.wgsl",
-        "lib/attention_shape.wgsl",
-        "rope.wgsl"
-    ),
-    entry: "main",
-    bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite],
-    constants: GROUP,
-    tolerance: COPY_TOLERANCE,
-};
-
-pub static ATTENTION_SCORES: Kernel = Kernel {
-    name: "attention_scores",
-    source: crate::wgsl!(
-        "lib/step.wgsl",
-        "lib/rows.wgsl",
-        "lib/pages.wgsl",
-        "lib/attention_shape.wgsl",
-        "attention_scores.wgsl"
-    ),
-    entry: "main",
-    bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite],
-    constants: GROUP,
-    tolerance: SUM_TOLERANCE,
-};
-
-static ATTENTION_VALUES: [Kernel; 2] = [
-    Kernel {
-        name: "attention_values_lane",
-        source: crate::wgsl!(
-            "lib/step.wgsl",
-            "lib/rows.wgsl",
-            "lib/pages.wgsl",
-            "lib/attention_shape.wgsl",
-            "attention_values_lane.wgsl"
-        ),
-        entry: "main",
-        bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite],
-        constants: GROUP,
-        tolerance: SUM_TOLERANCE,
-    },
-    Kernel {
-        name: "attention_values_tree",
-        source: crate::wgsl!(
-            "lib/step.wgsl",
-            "lib/rows.wgsl",
-            "lib/pages.wgsl",
-            "lib/attention_shape.wgsl",
-            "attention_values_tree.wgsl"
-        ),
-        entry: "main",
-        bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite],
-        // A head of 512 floats, the largest there may be, is 128 vectors.
-        constants: &[("WORKGROUP", 256.0)],
-        tolerance: SUM_TOLERANCE,
-    },
-];
 
 pub static SILU_MUL: Kernel = Kernel {
     name: "silu_mul",
@@ -355,35 +287,14 @@ pub fn reflect(method: Method) -> &'static Kernel {
     of_method(&REFLECT, method)
 }
 
-#[must_use]
-pub fn softmax(method: Method) -> &'static Kernel {
-    of_method(&SOFTMAX, method)
-}
-
-/// Weighted sum of the values.
-#[must_use]
-pub fn attention_values(method: Method) -> &'static Kernel {
-    of_method(&ATTENTION_VALUES, method)
-}
-
 /// Every row of this file.
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
     WEIGHT_KERNELS
         .iter()
         .flat_map(|k| [&k.embed, &k.experts, &k.matmul_lane, &k.matmul_tile])
-        .chain(RMS_NORM.iter().chain(&REFLECT).chain(&SOFTMAX))
-        .chain(&ATTENTION_VALUES)
+        .chain(RMS_NORM.iter().chain(&REFLECT))
         .chain(HEAD_NORM.iter().chain(&POST_NORM))
-        .chain([
-            &ROPE,
-            &ATTENTION_SCORES,
-            &SILU_MUL,
-            &GELU_MUL,
-            &BIAS,
-            &SCALE,
-            &SOFTCAP,
-            &ROUTE_EXPERTS,
-        ])
+        .chain([&SILU_MUL, &GELU_MUL, &BIAS, &SCALE, &SOFTCAP, &ROUTE_EXPERTS])
 }
 
 #[cfg(test)]

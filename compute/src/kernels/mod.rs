@@ -5,6 +5,7 @@
 //! rows live in one file per subject and meet in [`all`], which the static tests walk: each unit is
 //! parsed and validated, its constants are resolved, and a `.wgsl` file in no row is an error.
 
+pub mod attention;
 pub mod hash;
 pub mod llm;
 pub mod matvec;
@@ -72,7 +73,11 @@ impl Kernel {
 
 /// Every kernel there is.
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
-    llm::kernels().chain(matvec::kernels()).chain(poc::KERNELS.iter()).chain(hash::KERNELS.iter())
+    llm::kernels()
+        .chain(attention::kernels())
+        .chain(matvec::kernels())
+        .chain(poc::KERNELS.iter())
+        .chain(hash::KERNELS.iter())
 }
 
 /// Finds a kernel by name; for tests and tools.

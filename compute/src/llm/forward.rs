@@ -1,7 +1,7 @@
 //! The forward pass: static buffers, a list of dispatches made once, one encoder per pass.
 //!
 //! ```text
-//! ids -> embed -> x --+-> norm -> qkv -> rope -> scores -> softmax -> values -> output --+-> x
+//! ids -> embed -> x --+-> norm -> qkv -> rope -> attention -> reduce -> output --+-> x
 //!                     +------------------------------------------------------------------+
 //!        x --+-> norm -> gate|up -> silu_mul -> down --+-> x  [-> reflect]      (every layer)
 //!            +-----------------------------------------+
@@ -91,7 +91,7 @@ impl Forward {
         cache: CacheSize,
         chunk: usize,
     ) -> Result<Self, EngineError> {
-        let chunk = fitting_chunk(&gpu, &config, cache.context, chunk)?;
+        let chunk = fitting_chunk(&gpu, &config, cache.context, chunk);
         let buffers = Buffers::new(&gpu, &config, cache, chunk)?;
         let plan = Plan { gpu: &gpu, config: &config, method, buffers: &buffers };
         let layers = weights

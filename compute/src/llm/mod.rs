@@ -7,6 +7,7 @@
 //! are f32, so results agree with an f32 reference to the last few bits.
 
 mod architecture;
+mod attention;
 mod batch;
 mod config;
 mod engine;

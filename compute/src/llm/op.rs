@@ -32,8 +32,8 @@ pub(super) enum Grid {
     Tiles { across: u32, rows_per_tile: u32, selecting: bool },
     /// Lines of work, `lines_per_row` for every row and `lines_per_group` to a workgroup, folded.
     Lines { lines_per_row: u32, lines_per_group: u32, selecting: bool },
-    /// Positions in groups of 64, for every row and head.
-    Scores { heads: u32 },
+    /// `across` workgroups for every row and every span of positions.
+    Spans { across: u32, span: u32 },
 }
 
 fn fold(groups: u32) -> [u32; 3] {
@@ -57,7 +57,7 @@ impl Grid {
             Self::Lines { lines_per_row, lines_per_group, selecting } => {
                 fold((rows(selecting) * lines_per_row).div_ceil(lines_per_group))
             }
-            Self::Scores { heads } => [step.kv_length.div_ceil(64), step.rows * heads, 1],
+            Self::Spans { across, span } => [across, step.rows, step.kv_length.div_ceil(span)],
         }
     }
 }
@@ -76,6 +76,10 @@ impl Variant {
 
 pub(super) enum Op {
     Single(Variant),
+    ByPhase {
+        decode: Variant,
+        prefill: Variant,
+    },
     /// A matrix product: kernels per phase, and for decoding per number of rows that share a reading
     /// of the weights (1, 2, 4, 8). A row's result is the same from each of these.
     Product {
@@ -89,7 +93,11 @@ impl Op {
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, step: &Step) {
         match (self, phase) {
             (Self::Single(variant), Phase::Prefill | Phase::Decode)
-            | (Self::Product { prefill: variant, .. }, Phase::Prefill) => {
+            | (Self::ByPhase { decode: variant, .. }, Phase::Decode)
+            | (
+                Self::ByPhase { prefill: variant, .. } | Self::Product { prefill: variant, .. },
+                Phase::Prefill,
+            ) => {
                 variant.dispatch(pass, step);
             }
             (Self::Product { decode: [one, two, four, eight], selecting, .. }, Phase::Decode) => {

@@ -2,16 +2,16 @@
 
 use crate::gpu::{Gpu, GpuError, Readback};
 use crate::kernels::Kernel;
-use crate::kernels::llm::{self, Method};
+use crate::kernels::llm::Method;
 
+use super::attention::{chunk_rows_max, span_floats};
 use super::config::ModelConfig;
 use super::op::{Grid, Op, Variant};
-use super::params::{AttentionShape, PAGE, Row, Step};
+use super::params::{PAGE, Row, Step};
 
 /// Rows whose logits fit the logits buffer at once.
 pub(super) const LOGIT_ROWS_MAX: usize = 32;
-/// Most bytes for attention scores; long contexts get smaller chunks instead.
-const SCORES_BYTES_MAX: u64 = 256 << 20;
+
 /// Everything a pass writes. Sizes: rows of a chunk, except the caches (all positions).
 pub(super) struct Buffers {
     pub step: wgpu::Buffer,
@@ -24,7 +24,8 @@ pub(super) struct Buffers {
     pub normed: wgpu::Buffer,
     pub qkv: wgpu::Buffer,
     pub q: wgpu::Buffer,
-    pub scores: wgpu::Buffer,
+    /// What attention found in each span of positions.
+    pub spans: wgpu::Buffer,
     pub attended: wgpu::Buffer,
     pub gate_up: wgpu::Buffer,
     pub ffn: wgpu::Buffer,
@@ -36,29 +37,20 @@ pub(super) struct Buffers {
     pub readback: Readback,
 }
 
-/// The chunk, reduced until the attention scores fit one binding and every dispatch its grid.
+/// The chunk, reduced to what one attention dispatch may take.
 pub(super) fn fitting_chunk(
     gpu: &Gpu,
     config: &ModelConfig,
     context: usize,
     wanted: usize,
-) -> Result<usize, GpuError> {
-    let limits = gpu.limits();
-    let scores_max =
-        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(SCORES_BYTES_MAX);
-    let row = (config.heads * context * 4) as u64;
-    let by_scores = usize::try_from(scores_max / row).unwrap_or(usize::MAX);
-    let by_grid = limits.max_compute_workgroups_per_dimension as usize / config.heads;
-    let chunk = wanted.min(by_scores).min(by_grid).min(context);
-    if chunk == 0 {
-        return Err(GpuError::Limit {
-            what: "the attention scores of one token (choose a shorter context)".to_owned(),
-            needed_bytes: row,
-            limit_bytes: scores_max,
-            limit: "max_storage_buffer_binding_size",
-        });
-    }
-    Ok(chunk)
+) -> usize {
+    let by_grid = gpu.limits().max_compute_workgroups_per_dimension as usize;
+    // A CPU driver has no watchdog.
+    let by_work = match gpu.is_software() {
+        true => usize::MAX,
+        false => chunk_rows_max(config, context),
+    };
+    wanted.min(by_work).min(by_grid).min(context)
 }
 
 /// Pages that hold a context.
@@ -97,8 +89,9 @@ impl CacheSize {
 /// Bytes of everything a pass writes but the caches, about.
 pub(super) fn work_bytes(config: &ModelConfig, context: usize, chunk: usize) -> u64 {
     let (q, ffn) = (config.heads * config.head, config.ffn);
-    let row = 2 * config.hidden + config.qkv_width() + 2 * q + 3 * ffn + config.heads * context;
-    4 * (chunk * row + 2 * LOGIT_ROWS_MAX * config.vocabulary) as u64
+    let row = 2 * config.hidden + config.qkv_width() + 2 * q + 3 * ffn;
+    4 * (chunk * row + span_floats(config, context, chunk) + 2 * LOGIT_ROWS_MAX * config.vocabulary)
+        as u64
 }
 
 /// Bytes of one page of keys and values in all layers.
@@ -113,7 +106,6 @@ impl Buffers {
         cache: CacheSize,
         chunk: usize,
     ) -> Result<Self, GpuError> {
-        let context = cache.context;
         let floats = |what: &str, count: usize| gpu.storage(what, count as u64 * 4);
         let rows = |what: &str, width: usize| floats(what, chunk * width);
         let pool = cache.all_pages() * PAGE * config.kv_heads * config.head;
@@ -131,7 +123,7 @@ impl Buffers {
             normed: rows("normed rows", config.hidden)?,
             qkv: rows("queries, keys, values", config.qkv_width())?,
             q: rows("queries", config.heads * config.head)?,
-            scores: rows("attention scores", config.heads * context)?,
+            spans: floats("attention spans", span_floats(config, cache.context, chunk))?,
             attended: rows("attention", config.heads * config.head)?,
             gate_up: rows("gate and up", 2 * config.ffn)?,
             ffn: rows("feed-forward", config.ffn)?,
@@ -153,7 +145,7 @@ impl Buffers {
             &self.normed,
             &self.qkv,
             &self.q,
-            &self.scores,
+            &self.spans,
             &self.attended,
             &self.gate_up,
             &self.ffn,
@@ -188,58 +180,6 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// `window` is the number of positions a row sees, 0 being all of them.
-    pub fn attention(
-        &self,
-        (keys, values): &(wgpu::Buffer, wgpu::Buffer),
-        angles: &wgpu::Buffer,
-        window: usize,
-    ) -> Result<[Op; 4], GpuError> {
-        let c = self.config;
-        let shape = AttentionShape {
-            heads: c.heads as u32,
-            kv_heads: c.kv_heads as u32,
-            head: c.head as u32,
-            rope: c.rope.dimensions as u32,
-            half_split: u32::from(c.family().half_split),
-            score_scale: c.score_scale,
-            window: window as u32,
-            softcap: c.score_softcap,
-        };
-        let shape = self.gpu.uniform("attention", &shape)?;
-        let b = self.buffers;
-        let pairs = (c.qkv_width() / 2) as u32;
-        let vectors = (c.heads * c.head / 4) as u32;
-        let heads = c.heads as u32;
-        Ok([
-            self.single(
-                &llm::ROPE,
-                &[&b.step, &shape, &b.rows, &b.pages, &b.qkv, angles, &b.q, keys, values],
-                Grid::Elements { across: pairs.div_ceil(64) },
-            )?,
-            self.single(
-                &llm::ATTENTION_SCORES,
-                &[&b.step, &shape, &b.rows, &b.pages, &b.q, keys, &b.scores],
-                Grid::Scores { heads },
-            )?,
-            self.single(
-                llm::softmax(self.method),
-                &[&b.step, &shape, &b.rows, &b.scores],
-                row_lines(self.method, heads, false),
-            )?,
-            self.single(
-                llm::attention_values(self.method),
-                &[&b.step, &shape, &b.rows, &b.pages, &b.scores, values, &b.attended],
-                Grid::Elements {
-                    across: match self.method {
-                        Method::Lane => vectors.div_ceil(64),
-                        Method::Group => heads,
-                    },
-                },
-            )?,
-        ])
-    }
-
     pub fn single(
         &self,
         kernel: &'static Kernel,

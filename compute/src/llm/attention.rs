@@ -1,0 +1,91 @@
+//! The dispatches of attention: rope and filing, attending over spans, putting the spans together.
+
+use crate::gpu::GpuError;
+use crate::kernels::Kernel;
+use crate::kernels::attention::{self, SPAN_DECODE, SPAN_PREFILL};
+
+use super::config::ModelConfig;
+use super::op::{Grid, Op, Variant};
+use super::params::AttentionShape;
+use super::plan::{LOGIT_ROWS_MAX, Plan};
+
+/// Most work of one attention dispatch on a GPU: about 30 ms on the slowest cards we meet (1 TFLOP/s in
+/// our kernels), far below every driver's watchdog.
+const DISPATCH_FLOP_MAX: usize = 30_000_000_000;
+/// Fewest rows of a chunk, however long the context.
+const CHUNK_ROWS_MIN: usize = 16;
+
+/// Floats that the spans of all rows of a pass take.
+pub(super) fn span_floats(config: &ModelConfig, context: usize, chunk: usize) -> usize {
+    let decode = LOGIT_ROWS_MAX.min(chunk) * context.div_ceil(SPAN_DECODE as usize);
+    decode.max(chunk) * config.heads * (config.head + 4)
+}
+
+/// Rows of a chunk that one attention dispatch of a GPU may have at the end of a context.
+pub(super) fn chunk_rows_max(config: &ModelConfig, context: usize) -> usize {
+    let row_flop = 4 * config.heads * config.head * context;
+    (DISPATCH_FLOP_MAX / row_flop).max(CHUNK_ROWS_MIN)
+}
+
+impl Plan<'_> {
+    /// `window` is the number of positions a row sees, 0 being all of them.
+    pub fn attention(
+        &self,
+        (keys, values): &(wgpu::Buffer, wgpu::Buffer),
+        angles: &wgpu::Buffer,
+        window: usize,
+    ) -> Result<[Op; 3], GpuError> {
+        let c = self.config;
+        let shape = AttentionShape {
+            heads: c.heads as u32,
+            kv_heads: c.kv_heads as u32,
+            head: c.head as u32,
+            rope: c.rope.dimensions as u32,
+            half_split: u32::from(c.family().half_split),
+            score_scale: c.score_scale,
+            window: window as u32,
+            softcap: c.score_softcap,
+        };
+        let (heads, kv_heads, head) = (shape.heads, shape.kv_heads, shape.head);
+        let shape = self.gpu.uniform("attention", &shape)?;
+        let b = self.buffers;
+        let pairs = (c.qkv_width() / 2) as u32;
+        let across = attention::head_blocks(heads, kv_heads);
+        let vectors = heads * head / 4;
+        Ok([
+            self.single(
+                &attention::ROPE,
+                &[&b.step, &shape, &b.rows, &b.pages, &b.qkv, angles, &b.q, keys, values],
+                Grid::Elements { across: pairs.div_ceil(64) },
+            )?,
+            self.by_phase(
+                &attention::ATTENTION,
+                &[&b.step, &shape, &b.rows, &b.pages, &b.q, keys, values, &b.spans],
+                |span| attention::constants(self.method, head, span),
+                |span| Grid::Spans { across, span },
+            )?,
+            self.by_phase(
+                &attention::ATTENTION_REDUCE,
+                &[&b.step, &shape, &b.rows, &b.spans, &b.attended],
+                |span| vec![("SPAN", f64::from(span))],
+                |_| Grid::Elements { across: vectors.div_ceil(64) },
+            )?,
+        ])
+    }
+
+    /// The same kernel with the spans of prefill and with those of decoding.
+    fn by_phase(
+        &self,
+        kernel: &'static Kernel,
+        buffers: &[&wgpu::Buffer],
+        constants: impl Fn(u32) -> Vec<(&'static str, f64)>,
+        grid: impl Fn(u32) -> Grid,
+    ) -> Result<Op, GpuError> {
+        let variant = |span| {
+            let pipeline = self.gpu.pipeline(kernel, &constants(span))?;
+            let bind_group = self.gpu.bind(&pipeline, buffers)?;
+            Ok::<Variant, GpuError>(Variant { bind_group, pipeline, grid: grid(span) })
+        };
+        Ok(Op::ByPhase { decode: variant(SPAN_DECODE)?, prefill: variant(SPAN_PREFILL)? })
+    }
+}
