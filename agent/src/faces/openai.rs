@@ -183,8 +183,10 @@ async fn compile(info: &ModelInfo, spec: GrammarSpec) -> Result<Grammar, EngineF
 
 /// A prompt as a part of its answers, with the log probabilities of its tokens if they are wanted.
 async fn echo(node: &Node, prompt: Prompt, top: Option<usize>) -> Result<Echo, EngineFault> {
+    // As it was sent: the tokens may begin with one that the model wants and nobody wrote.
+    let given = if let Prompt::Text(text) = &prompt { Some(text.clone()) } else { None };
     let tokenized = node.engine.tokenize(prompt).await?;
-    let (ids, text) = (tokenized.ids, tokenized.text);
+    let (ids, text) = (tokenized.ids, given.unwrap_or(tokenized.text));
     let Some(top) = top else { return Ok(Echo { text, tokens: vec![], ids }) };
     let Some((first, rest)) = ids.split_first() else { return Ok(Echo::default()) };
     let first_text = node.engine.tokenize(Prompt::Ids(vec![*first])).await?.text;

@@ -119,6 +119,125 @@ async fn tokens_are_made_and_read_back() {
     }
 }
 
+fn weather() -> Value {
+    let parameters = json!({
+        "type": "object", "properties": {"city": {"enum": ["Graz"]}}, "required": ["city"],
+        "additionalProperties": false,
+    });
+    json!([{"type": "function", "function": {"name": "weather", "parameters": parameters}}])
+}
+
+#[tokio::test]
+async fn calls_are_read_out_of_an_answer() {
+    let rig = rig().await;
+    let call = r#"{"name": "weather", "arguments": {"city": "Graz"}}"#;
+    let says = format!("Let me see. <tool_call>{call}</tool_call>");
+    *rig.script.says.lock().unwrap() = Some(says.clone());
+    let body = chat(json!({"tools": weather()}));
+    let (status, answer) = rig.post(CHAT, body.clone()).await;
+    assert_eq!(status, 200, "{answer}");
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    assert_eq!(choice["message"]["content"], "Let me see.");
+    let called = &choice["message"]["tool_calls"][0];
+    assert_eq!(called["function"]["name"], "weather");
+    assert_eq!(called["function"]["arguments"], r#"{"city":"Graz"}"#);
+    assert_eq!((&called["type"], called["id"].as_str().unwrap().len()), (&json!("function"), 9));
+
+    let mut streamed = body;
+    streamed["stream"] = json!(true);
+    let (chunks, _) = chunks(&rig, CHAT, streamed).await;
+    let deltas: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]).collect();
+    let content: String = deltas.iter().filter_map(|delta| delta["content"].as_str()).collect();
+    assert_eq!(content, "Let me see. ");
+    let calls: Vec<&Value> = deltas.iter().filter_map(|d| d["tool_calls"].get(0)).collect();
+    assert_eq!(calls.len(), 1);
+    assert_eq!((&calls[0]["index"], &calls[0]["function"]["name"]), (&json!(0), &json!("weather")));
+    let last = chunks.last().unwrap();
+    assert_eq!(last["choices"][0]["finish_reason"], "tool_calls");
+
+    // Without tools, or with none wanted, it is text like any other.
+    for more in [json!({}), json!({"tools": weather(), "tool_choice": "none"})] {
+        let (_, answer) = rig.post(CHAT, chat(more)).await;
+        assert_eq!(answer["choices"][0]["message"]["content"], says);
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    }
+}
+
+#[tokio::test]
+async fn a_call_can_be_demanded() {
+    let rig = rig().await;
+    let function = json!({"type": "function", "function": {"name": "weather"}});
+    for (choice, finish) in [(json!("required"), "tool_calls"), (function, "stop")] {
+        let body = chat(json!({"tools": weather(), "tool_choice": choice}));
+        let (status, answer) = rig.post(CHAT, body.clone()).await;
+        assert_eq!(status, 200, "{answer}");
+        let read = &answer["choices"][0];
+        assert_eq!(read["finish_reason"], finish, "{answer}");
+        let function = &read["message"]["tool_calls"][0]["function"];
+        assert_eq!(function["name"], "weather");
+        let arguments: Value =
+            serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+        assert_eq!(arguments, json!({"city": "Graz"}));
+
+        let mut streamed = body;
+        streamed["stream"] = json!(true);
+        let (chunks, _) = chunks(&rig, CHAT, streamed).await;
+        let calls = chunks.iter().filter_map(|c| c["choices"][0]["delta"]["tool_calls"].get(0));
+        let (mut names, mut arguments) = (String::new(), String::new());
+        for function in calls.map(|call| &call["function"]) {
+            names.push_str(function["name"].as_str().unwrap_or_default());
+            arguments.push_str(function["arguments"].as_str().unwrap());
+        }
+        let arguments: Value = serde_json::from_str(&arguments).unwrap();
+        assert_eq!((names.as_str(), arguments), ("weather", json!({"city": "Graz"})));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_the_wanted_form() {
+    let rig = rig().await;
+    let format = |schema: Value| {
+        let named = json!({"name": "form", "schema": schema});
+        chat(json!({"response_format": {"type": "json_schema", "json_schema": named}}))
+    };
+    let schema = weather()[0]["function"]["parameters"].clone();
+    let (status, answer) = rig.post(CHAT, format(schema)).await;
+    assert_eq!(status, 200, "{answer}");
+    let content = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let content: Value = serde_json::from_str(content).unwrap();
+    assert_eq!(content, json!({"city": "Graz"}));
+    let (_, answer) =
+        rig.post(CHAT, chat(json!({"response_format": {"type": "json_object"}}))).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "{}");
+
+    for wrong in [json!({"$ref": "http://elsewhere"}), json!({"not": {"type": "null"}})] {
+        let (status, answer) = rig.post(CHAT, format(wrong)).await;
+        assert_eq!(
+            (status, &answer["error"]["param"]),
+            (400, &json!("response_format")),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn thoughts_are_told_apart() {
+    let rig = rig().await;
+    *rig.script.says.lock().unwrap() = Some("<think>hm</think>\n\nYes.".into());
+    let (_, answer) = rig.post(CHAT, chat(json!({}))).await;
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(
+        (&message["reasoning_content"], &message["content"]),
+        (&json!("hm"), &json!("Yes."))
+    );
+    let (chunks, _) = chunks(&rig, CHAT, chat(json!({"stream": true}))).await;
+    let joined = |name: &str| -> String {
+        chunks.iter().filter_map(|c| c["choices"][0]["delta"][name].as_str()).collect()
+    };
+    assert_eq!((joined("reasoning_content"), joined("content")), ("hm".into(), "Yes.".into()));
+}
+
 /// Checks a page against the text format's rules, as far as they can be broken here.
 fn check_page(page: &str) {
     let mut kinds: Map<String, Value> = Map::new();

@@ -63,6 +63,27 @@ async fn a_chat_is_answered_and_artifacts_are_true() {
     assert_eq!(choice["message"]["content"], "The capital of France is Paris.");
     assert_eq!(choice["token_ids"], json!([504, 3575, 282, 4649, 314, 7042, 30, 2]));
 
+    // The model's own words, in a form it would not choose.
+    let place = json!({
+        "type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}},
+        "required": ["city"], "additionalProperties": false,
+    });
+    let (status, formed) = post(
+        "/v1/chat/completions",
+        json!({
+            "model": model, "messages": [question], "temperature": 0, "max_tokens": 24,
+            "response_format": {
+                "type": "json_schema", "json_schema": {"name": "place", "schema": place},
+            },
+        }),
+    )
+    .await;
+    assert_eq!(status, 200, "{formed}");
+    let formed = &formed["choices"][0];
+    let read: Value = serde_json::from_str(formed["message"]["content"].as_str().unwrap()).unwrap();
+    assert_eq!(read, json!({"city": "Paris"}));
+    assert_eq!(formed["finish_reason"], "stop");
+
     // A validator replays it and sees the same log probabilities.
     let tokens: Vec<Value> = choice["token_ids"]
         .as_array()

@@ -7,6 +7,7 @@ use roadbed_agent::engine::{
     AnswerEvent, BackendLoader, EngineBackend, EngineFault, LoadRequest, ModelInfo, ProofStep,
 };
 use roadbed_agent::grammar::GrammarCompiler;
+use roadbed_compute::grammar::{Grammar, GrammarState};
 use roadbed_compute::poc::{Artifact, Round, artifact::encode};
 use roadbed_compute::{
     AdapterKind, AdapterSummary, BatchLoad, Conversation, FinishReason, GenerateRequest,
@@ -58,6 +59,8 @@ pub struct Script {
     pub tokens: Hold,
     /// Waited at before every nonce.
     pub nonces: Hold,
+    /// What is answered instead of the alphabet.
+    pub says: Mutex<Option<String>>,
     /// Answers go on until somebody says stop.
     pub endless: AtomicBool,
     pub lose_device: AtomicBool,
@@ -122,23 +125,42 @@ fn grammars() -> GrammarCompiler {
     GrammarCompiler::new(bytes.chain([None]).collect(), &[END])
 }
 
+/// The letter that ends a form soonest; `None` at its end.
+fn shortest(form: &mut dyn GrammarState) -> Option<u8> {
+    let allowed = form.allowed().unwrap();
+    if allowed.contains(END) {
+        return None;
+    }
+    let wanted = b"}]\"".iter().copied().chain((0..=u8::MAX).rev());
+    let letter = wanted.into_iter().find(|byte| allowed.contains(u32::from(*byte)));
+    form.take(u32::from(letter.unwrap())).unwrap();
+    letter
+}
+
 /// An answer under way.
 struct Speaking {
     id: SequenceId,
     request: GenerateRequest,
+    says: Vec<u8>,
+    /// Followed instead of saying anything.
+    form: Option<Box<dyn GrammarState>>,
     ids: Vec<u32>,
     text: String,
     logprobs: Vec<PositionLogprobs>,
 }
 
 impl Speaking {
-    /// Says the next letter of the alphabet; true if it was the last.
+    /// Says the next letter, and why it was the last if it was.
     fn speak(&mut self, endless: bool) -> (NewToken, Option<FinishReason>) {
         let index = self.ids.len();
-        let letter = ALPHABET.as_bytes().get(if endless { index % 26 } else { index });
-        let id = letter.map_or(END, |letter| u32::from(*letter));
+        let letter = match &mut self.form {
+            Some(form) => shortest(form.as_mut()),
+            None if endless => self.says.get(index % self.says.len()).copied(),
+            None => self.says.get(index).copied(),
+        };
+        let id = letter.map_or(END, u32::from);
         self.ids.push(id);
-        let piece = letter.map_or_else(String::new, |letter| char::from(*letter).to_string());
+        let piece = letter.map_or_else(String::new, |letter| char::from(letter).to_string());
         self.text.push_str(&piece);
         let logprobs = self.request.top_logprobs.map(|top| position(id, top));
         self.logprobs.extend(logprobs.clone());
@@ -247,7 +269,10 @@ impl EngineBackend for StandIn {
         let id = SequenceId(self.admitted);
         self.admitted += 1;
         let (ids, text, logprobs) = (vec![], String::new(), vec![]);
-        self.answers.push(Speaking { id, request, ids, text, logprobs });
+        let says = self.script.says.lock().unwrap().clone();
+        let says = says.unwrap_or_else(|| ALPHABET.to_owned()).into_bytes();
+        let form = request.grammar.as_ref().map(Grammar::start);
+        self.answers.push(Speaking { id, request, says, form, ids, text, logprobs });
         Ok(id)
     }
 

@@ -119,7 +119,8 @@ impl Sampler {
             return best.id;
         }
         let keep = (self.sampling.top_k as usize).clamp(1, likeliest.len());
-        draw_sorted(&likeliest[..keep], &self.sampling, index)
+        let kept = &likeliest[..keep];
+        draw_sorted(kept, total(kept, &self.sampling), &self.sampling, index)
     }
 
     /// Notes that `id` was taken, by a draw or because it was enforced.
@@ -192,6 +193,10 @@ impl Sampling {
     }
 }
 
+/// How many of the likeliest tokens top-p tries first; at usual temperatures they are enough.
+const TOP_P_FIRST: usize = 256;
+const TOP_P_GROWTH: usize = 8;
+
 /// A token and its logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct TokenLogit {
@@ -217,42 +222,76 @@ fn draw(logits: &[f32], sampling: &Sampling, index: usize) -> u32 {
         .filter(|(logit, _)| !logit.is_nan())
         .map(|(&logit, id)| TokenLogit { logit, id })
         .collect();
-    let keep = match sampling.top_k {
-        0 => candidates.len(),
-        k => (k as usize).min(candidates.len()),
+    if candidates.is_empty() {
+        return 0;
+    }
+    let top = |candidates: &mut Vec<TokenLogit>, count: usize| {
+        if count < candidates.len() {
+            candidates.select_nth_unstable_by(count, TokenLogit::before);
+            candidates.truncate(count);
+        }
+        candidates.sort_unstable_by(TokenLogit::before);
     };
-    if keep < candidates.len() {
-        // Sorting a whole vocabulary takes longer than a small model's pass; the best few do not.
-        candidates.select_nth_unstable_by(keep, TokenLogit::before);
-        candidates.truncate(keep);
+    if sampling.top_k > 0 {
+        top(&mut candidates, sampling.top_k as usize);
+        return draw_sorted(&candidates, total(&candidates, sampling), sampling, index);
+    }
+    let whole = total(&candidates, sampling);
+    if sampling.top_p >= 1.0 {
+        // No filter asks for an order but that the best be first.
+        let best = (0..candidates.len()).min_by(|a, b| candidates[*a].before(&candidates[*b]));
+        candidates.swap(0, best.unwrap_or(0));
+        return draw_sorted(&candidates, whole, sampling, index);
+    }
+    // The few that top-p leaves: sorting a whole vocabulary takes longer than a small model's pass.
+    let mut count = TOP_P_FIRST;
+    while count < candidates.len() {
+        let mut few = candidates.clone();
+        top(&mut few, count);
+        if total(&few, sampling) >= f64::from(sampling.top_p) * whole {
+            return draw_sorted(&few, whole, sampling, index);
+        }
+        count *= TOP_P_GROWTH;
     }
     candidates.sort_unstable_by(TokenLogit::before);
-    draw_sorted(&candidates, sampling, index)
+    draw_sorted(&candidates, whole, sampling, index)
 }
 
-/// Draws from candidates that top-k has left, best first.
-fn draw_sorted(candidates: &[TokenLogit], sampling: &Sampling, index: usize) -> u32 {
+/// Weight of a token, relative to the likeliest, whose logit is `best`.
+fn weight(logit: f32, best: f32, sampling: &Sampling) -> f64 {
+    (f64::from(logit - best) / f64::from(sampling.temperature)).exp()
+}
+
+/// Sum of the weights.
+fn total(candidates: &[TokenLogit], sampling: &Sampling) -> f64 {
+    let best = candidates.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, f32::max);
+    candidates.iter().map(|candidate| weight(candidate.logit, best, sampling)).sum()
+}
+
+/// Draws from candidates, the best first and, if top-p cuts, all in their order; `total` is the sum
+/// of the weights that top-k has left, of which these may be the first.
+fn draw_sorted(candidates: &[TokenLogit], total: f64, sampling: &Sampling, index: usize) -> u32 {
     let Some(best) = candidates.first() else {
         return 0;
     };
-    let temperature = f64::from(sampling.temperature);
-    let mut weights: Vec<f64> = candidates
-        .iter()
-        .map(|candidate| (f64::from(candidate.logit - best.logit) / temperature).exp())
-        .collect();
+    let mut weights: Vec<f64> =
+        candidates.iter().map(|c| weight(c.logit, best.logit, sampling)).collect();
 
     // top-p: the shortest prefix whose share of what top-k left reaches top_p, at least one token.
-    let total: f64 = weights.iter().sum();
-    let mut cumulative = 0.0;
-    let reaching = weights.iter().position(|w| {
-        cumulative += w;
-        cumulative >= f64::from(sampling.top_p) * total
-    });
-    if let Some(last) = reaching {
-        weights.truncate(last + 1);
+    if sampling.top_p < 1.0 {
+        let mut cumulative = 0.0;
+        let reaching = weights.iter().position(|w| {
+            cumulative += w;
+            cumulative >= f64::from(sampling.top_p) * total
+        });
+        weights.truncate(reaching.map_or(weights.len(), |last| last + 1));
     }
     // min-p: weights are relative to the likeliest token already.
-    weights.retain(|w| *w >= f64::from(sampling.min_p));
+    for weight in &mut weights {
+        if *weight < f64::from(sampling.min_p) {
+            *weight = 0.0;
+        }
+    }
 
     let mut point = uniform(sampling.seed, index as u64) * weights.iter().sum::<f64>();
     for (weight, candidate) in weights.iter().zip(candidates) {
@@ -338,6 +377,32 @@ mod tests {
         assert_eq!(shares(&near)[0] + shares(&near)[2], 0.0);
         let one = Sampling { top_p: 0.0, ..sampling(1.0) };
         assert_eq!(shares(&one)[1], 1.0);
+    }
+
+    #[test]
+    fn top_p_of_a_large_vocabulary_is_that_of_the_sorted_one() {
+        // Nearly alike, so that top-p keeps more than it tries first.
+        let logits: Vec<f32> = (0..9000).map(|id| ((id * 7919) % 9000) as f32 * 1e-4).collect();
+        for (top_p, top_k) in [(0.01, 0), (0.5, 0), (0.99, 0), (0.5, 8999), (1.0, 0)] {
+            let sampling = Sampling { top_p, top_k, ..sampling(1.0) };
+            let mut sorted: Vec<TokenLogit> =
+                logits.iter().zip(0..).map(|(&logit, id)| TokenLogit { logit, id }).collect();
+            sorted.sort_unstable_by(TokenLogit::before);
+            if top_k > 0 {
+                sorted.truncate(top_k as usize);
+            }
+            let whole = total(&sorted, &sampling);
+            for index in 0..20 {
+                let drawn = draw(&logits, &sampling, index);
+                if top_p < 1.0 {
+                    assert_eq!(drawn, draw_sorted(&sorted, whole, &sampling, index), "{top_p}");
+                }
+                let place = sorted.iter().position(|candidate| candidate.id == drawn).unwrap();
+                let before = total(&sorted[..place], &sampling);
+                // Relative to the best, which the first of the sorted is too.
+                assert!(place == 0 || before < f64::from(top_p) * whole + 1e-6, "{top_p} {place}");
+            }
+        }
     }
 
     #[test]

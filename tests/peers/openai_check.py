@@ -1,0 +1,225 @@
+"""Drives a served model with OpenAI's own Python client. Usage: openai_check.py http://HOST:PORT
+
+Each line of output is one claim; the exit code is 0 only if all held.
+"""
+
+import json
+import sys
+import time
+import urllib.request
+
+import openai
+
+BASE = sys.argv[1]
+PATIENCE_SECONDS = 300
+failures = []
+
+
+def claim(text, held, seen=""):
+    print(f"{'ok    ' if held else 'FAILED'} {text} {seen}", flush=True)
+    if not held:
+        failures.append(text)
+
+
+def metric(name):
+    """The value of a metric without labels."""
+    with urllib.request.urlopen(f"{BASE}/metrics", timeout=60) as page:
+        for line in page.read().decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+    return None
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def is_up():
+    try:
+        with urllib.request.urlopen(f"{BASE}/v1/models", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def ask(text):
+    return [{"role": "user", "content": text}]
+
+
+def models(client):
+    listed = client.models.list().data
+    claim("models are listed", len(listed) == 1, f"({listed[0].id})")
+    model = listed[0].id
+    claim("a model is retrieved by its name", client.models.retrieve(model).id == model)
+    return model
+
+
+def chats(client, model):
+    question = ask("What is the capital of France?")
+    answer = client.chat.completions.create(model=model, messages=question, temperature=0, max_tokens=8)
+    choice = answer.choices[0]
+    claim("a chat is answered", "Paris" in choice.message.content, f"({choice.message.content!r})")
+    claim("it ends by itself", choice.finish_reason == "stop")
+    claim("its tokens are counted", answer.usage.completion_tokens == 8, f"({answer.usage.total_tokens})")
+
+    with client.chat.completions.create(
+        model=model, messages=question, temperature=0, max_tokens=8, stream=True,
+        stream_options={"include_usage": True},
+    ) as stream:
+        chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    claim("a streamed chat is the same", text == choice.message.content, f"({len(chunks)} chunks)")
+    claim("the last chunk counts", chunks[-1].usage.total_tokens == answer.usage.total_tokens)
+
+    stopped = client.chat.completions.create(
+        model=model, messages=question, temperature=0, max_tokens=8, stop=[" France", "unheard of"]
+    ).choices[0]
+    claim("a stop text ends it", stopped.message.content == "The capital of", f"({stopped.finish_reason})")
+
+    scored = client.chat.completions.create(
+        model=model, messages=question, temperature=0, max_completion_tokens=2, logprobs=True, top_logprobs=3
+    ).choices[0].logprobs.content
+    likeliest = [max(t.top_logprobs, key=lambda top: top.logprob).token == t.token for t in scored]
+    claim("log probabilities name the likeliest", len(scored) == 2 and all(likeliest))
+    claim("three alternatives each", all(len(t.top_logprobs) == 3 for t in scored))
+
+
+def sampling(client, model):
+    def draw(seed, **more):
+        answer = client.chat.completions.create(
+            model=model, messages=ask("Name a colour."), temperature=1.5, seed=seed, max_tokens=6, **more
+        )
+        return [choice.message.content for choice in answer.choices]
+
+    claim("a seed repeats", draw(7) == draw(7))
+    several = draw(7, n=3)
+    claim("n answers differ", len(several) == 3 and len(set(several)) > 1, f"({several})")
+    claim("the first of them is the seed's", several[0] == draw(7)[0])
+    biased = client.completions.create(
+        model=model, prompt="The sky is", temperature=0, max_tokens=3, logit_bias={"2535": 100},
+        frequency_penalty=2.0, presence_penalty=2.0,
+    )
+    plain = client.completions.create(model=model, prompt="The sky is", temperature=0, max_tokens=3)
+    claim("a bias changes the answer", biased.choices[0].text != plain.choices[0].text, f"({biased.choices[0].text!r})")
+    streamed = client.chat.completions.create(
+        model=model, messages=ask("Hi"), n=2, max_tokens=2, temperature=0, stream=True
+    )
+    seen = {choice.index for chunk in streamed for choice in chunk.choices}
+    claim("n answers are streamed", seen == {0, 1})
+
+
+def completions(client, model):
+    answer = client.completions.create(
+        model=model, prompt=["One, two,", "The capital of France is"], max_tokens=2, temperature=0
+    )
+    claim("two prompts get two answers", [c.index for c in answer.choices] == [0, 1], f"({answer.choices[1].text!r})")
+    echo = client.completions.create(
+        model=model, prompt="One, two,", max_tokens=1, temperature=0, echo=True, logprobs=1
+    ).choices[0]
+    claim("an echo begins with the prompt", echo.text.startswith("One, two,"), f"({echo.text!r})")
+    claim("its first token follows nothing", echo.logprobs.token_logprobs[0] is None)
+    claim("its others are scored", all(p < 0 for p in echo.logprobs.token_logprobs[1:]))
+
+
+def forms(client, model):
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "big": {"type": "boolean"}},
+        "required": ["city", "big"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model=model, messages=ask("The capital of France, as JSON"), temperature=0, max_tokens=40,
+        response_format={"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}},
+    ).choices[0]
+    read = json.loads(answer.message.content)
+    claim("a json_schema is kept to", set(read) == {"city", "big"} and answer.finish_reason == "stop", f"({read})")
+    answer = client.chat.completions.create(
+        model=model, messages=ask("Any JSON object"), temperature=0, max_tokens=24,
+        response_format={"type": "json_object"},
+    ).choices[0]
+    begins = answer.message.content.lstrip().startswith("{")
+    claim("json_object begins an object", begins, f"({answer.message.content[:40]!r})")
+
+
+def tools(client, model):
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "The weather of a city",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"enum": ["Graz", "Linz"]}},
+                "required": ["city"],
+                "additionalProperties": False,
+            },
+        },
+    }
+    messages = ask("How is the weather in Graz?")
+    for choice in ["required", {"type": "function", "function": {"name": "get_weather"}}]:
+        answer = client.chat.completions.create(
+            model=model, messages=messages, tools=[tool], tool_choice=choice, temperature=0, max_tokens=60,
+            parallel_tool_calls=False,
+        ).choices[0]
+        call = (answer.message.tool_calls or [None])[0]
+        arguments = json.loads(call.function.arguments) if call else None
+        held = call is not None and call.function.name == "get_weather" and arguments["city"] in ("Graz", "Linz")
+        claim(f"a tool is called ({'named' if choice != 'required' else choice})", held, f"({arguments})")
+    messages = messages + [answer.message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    answer = client.chat.completions.create(
+        model=model, messages=messages, tools=[tool], temperature=0, max_tokens=4
+    ).choices[0]
+    claim("its result may be sent back", answer.message.content is not None, f"({answer.message.content!r})")
+
+
+def errors(client, model):
+    cases = [
+        ("another model", openai.NotFoundError, dict(model="gpt-4", messages=ask("a"))),
+        ("a bad temperature", openai.BadRequestError, dict(model=model, messages=ask("a"), temperature=3)),
+        ("no messages", openai.BadRequestError, dict(model=model, messages=[])),
+        ("a foreign schema", openai.BadRequestError, dict(model=model, messages=ask("a"), response_format={
+            "type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "http://elsewhere"}}})),
+        ("too long a prompt", openai.BadRequestError, dict(model=model, messages=ask("word " * 9000))),
+    ]
+    for name, kind, request in cases:
+        try:
+            client.chat.completions.create(**request)
+            claim(f"{name} is refused", False)
+        except openai.APIStatusError as error:
+            claim(f"{name} is a {kind.__name__}", type(error) is kind, f"({error.message[:60]})")
+    try:
+        client.embeddings.create(model=model, input="a")
+        claim("embeddings are refused", False)
+    except openai.BadRequestError as error:
+        claim("embeddings are refused", True, f"({error.message[:60]})")
+
+
+def disconnects(client, model):
+    before = metric("roadbed_jobs_cancelled_total")
+    stream = client.chat.completions.create(
+        model=model, messages=ask("Tell a very long story."), stream=True, max_tokens=1000
+    )
+    next(iter(stream))
+    claim("a job is open while it streams", metric("roadbed_open_jobs") == 1)
+    stream.close()
+    claim("a customer who goes away frees the engine", until(lambda: metric("roadbed_open_jobs") == 0))
+    claim("his job counts as cancelled", metric("roadbed_jobs_cancelled_total") == before + 1)
+
+
+def main():
+    print(f"openai {openai.__version__}")
+    claim("the server is up", until(is_up))
+    client = openai.OpenAI(base_url=f"{BASE}/v1", api_key="none", max_retries=0, timeout=PATIENCE_SECONDS)
+    model = models(client)
+    for check in [chats, completions, sampling, forms, tools, errors, disconnects]:
+        check(client, model)
+    sys.exit(1 if failures else 0)
+
+
+main()
