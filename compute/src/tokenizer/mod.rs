@@ -31,9 +31,9 @@ use normalise::Normaliser;
 use split::Splitter;
 use vocabulary::Vocabulary;
 
-/// Longest text that is encoded at once: far beyond any context, and small enough that the working
-/// memory (some hundred bytes for each byte of a text without a space) is bounded.
-pub const TEXT_BYTES_MAX: usize = 16 << 20;
+/// Longest text that is encoded at once. A context of a million tokens is about this much; merging takes
+/// about a hundred bytes for each byte of a text without a space, so this is also a bound on memory.
+pub const TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// A model's tokenizer.
 pub struct Tokenizer {
