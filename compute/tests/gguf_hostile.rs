@@ -93,6 +93,48 @@ fn tensors_outside_the_file_are_named() {
     assert!(error.to_string().contains("no whole number"), "{error}");
 }
 
+/// Two files of a model; the second can be told to claim something else.
+fn write_split(
+    folder: &std::path::Path,
+    second_no: u32,
+    second_tensor: &str,
+) -> std::path::PathBuf {
+    let path = |number: u32| folder.join(format!("m-0000{number}-of-00002.gguf"));
+    for (number, name) in [(0, "first"), (1, second_tensor)] {
+        let mut writer = GgufWriter::default();
+        let claimed = if number == 0 { 0 } else { second_no };
+        writer.field("split.no", &Field::U32(claimed)).field("split.count", &Field::U32(2));
+        if number == 0 {
+            writer.field("split.tensors.count", &Field::U32(2));
+        }
+        writer.tensor(name, TensorType::F32, 2, &[number as f32, 7.0]).unwrap();
+        std::fs::write(path(number + 1), writer.finish()).unwrap();
+    }
+    path(1)
+}
+
+#[test]
+fn a_model_in_several_files_is_one_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = write_split(folder.path(), 1, "second");
+    let file = GgufFile::open(&first).unwrap();
+    for (name, weights) in [("first", [0.0, 7.0]), ("second", [1.0, 7.0])] {
+        assert_eq!(file.weights(file.require_tensor(name).unwrap()), weights);
+    }
+    let refused = |path: &std::path::Path, word: &str| {
+        let error = GgufFile::open(path).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}: no '{word}'");
+    };
+    let second = folder.path().join("m-00002-of-00002.gguf");
+    refused(&second, "-00001-of-00002.gguf");
+    write_split(folder.path(), 0, "second");
+    refused(&first, "is not part 1 of 2");
+    write_split(folder.path(), 1, "first");
+    refused(&first, "a file before it");
+    std::fs::remove_file(&second).unwrap();
+    refused(&first, "m-00002-of-00002.gguf");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

@@ -11,6 +11,7 @@ use roadbed_compute::llm::{Architecture, LoadProgress};
 use roadbed_compute::reference::model::{Cache, ReferenceModel};
 use roadbed_compute::safetensors::SafetensorsFolder;
 use roadbed_compute::source::{self, WeightSource};
+use roadbed_compute::tokenizer::TokenizerError;
 use roadbed_compute::{Engine, EngineOptions, Gpu};
 use serde_json::json;
 
@@ -79,6 +80,44 @@ fn loading_tells_how_far_it_is() {
         let last = told.last().unwrap();
         assert_eq!((last.done_bytes, last.total_bytes), (total as u64, total as u64));
     }
+}
+
+#[test]
+fn a_folder_brings_its_tokenizer_and_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: String| std::fs::write(folder.path().join(file), text).unwrap();
+    TinyFolder::new(Architecture::Qwen2, TensorType::F32).write(folder.path());
+    let open = || source::open(folder.path()).unwrap();
+    let template =
+        || open().metadata().string("tokenizer.chat_template").unwrap().map(str::to_owned);
+    assert!(matches!(open().tokenizer(), Err(TokenizerError::Missing)));
+    assert_eq!(template(), None);
+
+    let special = |id: u32, name: &str| {
+        json!({ "id": id, "content": name, "special": true, "normalized": false,
+                "lstrip": false, "rstrip": false, "single_word": false })
+    };
+    let tokenizer = json!({
+        "added_tokens": [special(3, "<end>"), special(4, "<stop>")],
+        "normalizer": null, "post_processor": null,
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": true },
+        "decoder": { "type": "ByteLevel" },
+        "model": { "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": ["a b"] },
+    });
+    write("tokenizer.json", tokenizer.to_string());
+    write("generation_config.json", json!({ "eos_token_id": [4] }).to_string());
+    let named = json!([{ "name": "rag", "template": "r" }, { "name": "default", "template": "d" }]);
+    let config = json!({ "eos_token": "<end>", "chat_template": named });
+    write("tokenizer_config.json", config.to_string());
+    let read = open().tokenizer().unwrap();
+    assert_eq!(read.encode("aab<stop>").unwrap(), [0, 2, 4]);
+    assert_eq!([2, 3, 4].map(|id| read.is_end(id)), [false, true, true]);
+    assert_eq!(template().as_deref(), Some("d"));
+    write("chat_template.jinja", "j".to_owned());
+    assert_eq!(template().as_deref(), Some("j"));
+
+    write("generation_config.json", "[".to_owned());
+    refuses(folder.path(), &["generation_config.json"]);
 }
 
 fn refusal(folder: &Path) -> String {

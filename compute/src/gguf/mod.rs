@@ -8,6 +8,7 @@ mod cursor;
 pub mod dequant;
 pub mod encode;
 mod error;
+mod split;
 mod tensor;
 mod value;
 pub mod writer;
@@ -39,16 +40,21 @@ const ALIGNMENT_DEFAULT: usize = 32;
 /// Alignments above this would only serve to waste the file.
 const ALIGNMENT_MAX: usize = 1 << 16;
 
-/// An open model file.
+/// An open model file, or several that make one model.
 pub struct GgufFile {
-    bytes: Bytes,
+    files: Vec<Bytes>,
     pub metadata: Metadata,
     tensors: BTreeMap<String, TensorEntry>,
 }
 
 impl GgufFile {
-    /// Maps a file. It must not be truncated while it is open.
+    /// Maps a file, and those that follow it if it is the first of several. They must not be truncated
+    /// while they are open.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
+        split::join(path, Self::open_one(path)?)
+    }
+
+    fn open_one(path: &Path) -> Result<Self, GgufError> {
         let io = |source| GgufError::Io { path: path.display().to_string(), source };
         Self::parse(Bytes::open(path).map_err(io)?)
     }
@@ -95,7 +101,7 @@ impl GgufFile {
         for entry in tensors.values_mut() {
             place(entry, data_start, alignment, data.len())?;
         }
-        Ok(Self { bytes, metadata, tensors })
+        Ok(Self { files: vec![bytes], metadata, tensors })
     }
 
     #[must_use]
@@ -114,7 +120,7 @@ impl GgufFile {
     /// The raw bytes of a tensor of this file.
     #[must_use]
     pub fn data(&self, entry: &TensorEntry) -> &[u8] {
-        &self.bytes.as_slice()[entry.start..entry.start + entry.bytes]
+        &self.files[entry.file].as_slice()[entry.start..entry.start + entry.bytes]
     }
 
     /// All weights of a tensor as f32, row-major.

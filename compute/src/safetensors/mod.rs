@@ -9,14 +9,12 @@ mod config;
 mod error;
 mod file;
 mod names;
+mod texts;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
-use serde_json::Value as Json;
 
 pub use error::SafetensorsError;
 pub use file::{RawTensor, SafetensorsFile};
@@ -28,11 +26,10 @@ use crate::source::WeightSource;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use config::Described;
 use names::Fate;
+use texts::{TEXT_BYTES_MAX, TokenizerTexts, chat_template, require_text, text};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Longest configs and templates; `tokenizer_config.json` lists special tokens, a megabyte in Gemma's.
-const TEXT_BYTES_MAX: u64 = 8 << 20;
 /// Longest index of shards; the largest published has eight megabytes.
 const INDEX_BYTES_MAX: u64 = 16 << 20;
 /// Most files a model may be cut into; the largest published have a few hundred.
@@ -45,6 +42,7 @@ pub struct SafetensorsFolder {
     files: Vec<Bytes>,
     metadata: Metadata,
     entries: BTreeMap<String, TensorEntry>,
+    tokenizer: Option<TokenizerTexts>,
 }
 
 /// The index of a model of several files.
@@ -63,6 +61,7 @@ impl SafetensorsFolder {
             files: Vec::new(),
             metadata: described.metadata.clone(),
             entries: BTreeMap::new(),
+            tokenizer: TokenizerTexts::read(folder)?,
         };
         if let Some(template) = chat_template(folder)? {
             model.metadata.insert("tokenizer.chat_template".to_owned(), Value::String(template));
@@ -264,60 +263,6 @@ impl WeightSource for SafetensorsFolder {
     }
 
     fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
-        Err(TokenizerError::Missing)
+        self.tokenizer.as_ref().ok_or(TokenizerError::Missing)?.tokenizer()
     }
-}
-
-/// The folder's chat template, from whichever of its three places has one.
-fn chat_template(folder: &Path) -> Result<Option<String>, SafetensorsError> {
-    if let Some(template) = text(folder, "chat_template.jinja", TEXT_BYTES_MAX)? {
-        return Ok(Some(template));
-    }
-    for file in ["tokenizer_config.json", "chat_template.json"] {
-        let Some(config) = text(folder, file, TEXT_BYTES_MAX)? else { continue };
-        let config: Json = serde_json::from_str(&config).map_err(|error| {
-            SafetensorsError::Malformed { file: file.to_owned(), reason: error.to_string() }
-        })?;
-        let template = match config.get("chat_template") {
-            Some(Json::String(template)) => Some(template.clone()),
-            // Several, by name: tools or retrieval have their own.
-            Some(Json::Array(named)) => named
-                .iter()
-                .find(|one| one.get("name").and_then(Json::as_str) == Some("default"))
-                .and_then(|one| one.get("template")?.as_str())
-                .map(str::to_owned),
-            Some(_) | None => None,
-        };
-        if template.is_some() {
-            return Ok(template);
-        }
-    }
-    Ok(None)
-}
-
-fn require_text(folder: &Path, file: &str, bytes_max: u64) -> Result<String, SafetensorsError> {
-    text(folder, file, bytes_max)?.ok_or_else(|| SafetensorsError::Malformed {
-        file: file.to_owned(),
-        reason: format!("missing in {}", folder.display()),
-    })
-}
-
-/// A text file of the folder; `None` if there is none.
-fn text(folder: &Path, file: &str, bytes_max: u64) -> Result<Option<String>, SafetensorsError> {
-    let path = folder.join(file);
-    let io = |source| SafetensorsError::Io { path: path.display().to_string(), source };
-    let open = match File::open(&path) {
-        Ok(open) => open,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    let mut text = String::new();
-    open.take(bytes_max + 1).read_to_string(&mut text).map_err(io)?;
-    if text.len() as u64 > bytes_max {
-        return Err(SafetensorsError::Malformed {
-            file: file.to_owned(),
-            reason: format!("longer than {bytes_max} bytes"),
-        });
-    }
-    Ok(Some(text))
 }
