@@ -71,7 +71,7 @@ fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
             (pipeline, [rows.div_ceil(64), x_rows.div_ceil(64), 1])
         }
     };
-    if vector.activations == Activations::Q8 && x_rows <= 8 {
+    if vector.activations == Activations::Q16 && x_rows <= 8 {
         buffers.push(&x_scales);
     }
     let bind_group = gpu.bind(&pipeline, &buffers)?;
@@ -104,7 +104,7 @@ fn main() -> Result<(), GpuError> {
     let gpu = Gpu::open(&choice)?;
     println!("{}", gpu.summary());
     let only = std::env::args().nth(2).unwrap_or_default();
-    let activations = [Activations::F32, Activations::Q8];
+    let activations = [Activations::F32, Activations::Q16];
     for method in [Method::Lane, Method::Group] {
         for format in WeightFormat::ALL {
             for (activations, (rows, columns, x_rows)) in activations
@@ -113,7 +113,7 @@ fn main() -> Result<(), GpuError> {
             {
                 let label =
                     format!("{format:?} {method:?} {activations:?} {rows}x{columns} by {x_rows}");
-                let same = activations == Activations::Q8 && (x_rows > 8 || !is_whole(format));
+                let same = activations == Activations::Q16 && (x_rows > 8 || !is_whole(format));
                 if same || !label.contains(&only) {
                     continue;
                 }

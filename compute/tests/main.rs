@@ -35,6 +35,8 @@ mod models;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]
+mod quantised;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod template_goldens;

@@ -19,10 +19,12 @@ use super::proof::{ProofEmbeddings, ProofInputs};
 use super::request::{Conversation, PositionLogprobs, TOP_LOGPROBS_MAX};
 use super::sampling::LogSoftmax;
 use super::sequence::SequenceEvent;
+use super::tuning::Choice;
 use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
 use crate::gpu::Gpu;
 use crate::kernels::llm::Method;
+use crate::kernels::matvec::Activations;
 use crate::source::{self, WeightSource};
 use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -52,6 +54,8 @@ pub struct EngineOptions {
     pub chunk_tokens: Option<usize>,
     /// How kernels share out work; default by the adapter's kind.
     pub method: Option<Method>,
+    /// What decoding multiplies with; proofs and replays always take floats.
+    pub activations: Activations,
     /// Most answers under way together; default 8 on a software adapter, 16 on a GPU, at most 32.
     pub sequences: Option<usize>,
     /// Most requests that wait for a place; default 64.
@@ -170,8 +174,9 @@ impl Engine {
         let cache = cache_size(file, &config, context, chunk, sequences, options)?;
         let loader = Loader::new(&gpu, file, progress);
         let weights = Weights::upload(&loader, &config, context)?;
+        let choice = Choice { method, activations: options.activations };
         let forward =
-            Forward::new(Arc::clone(&gpu), config.clone(), &weights, method, cache, chunk.max(1))?;
+            Forward::new(Arc::clone(&gpu), config.clone(), &weights, &choice, cache, chunk.max(1))?;
         let name = file.metadata().string("general.name")?;
         Ok(Self {
             info: EngineInfo {

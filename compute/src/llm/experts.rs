@@ -66,11 +66,13 @@ impl Plan<'_> {
         let product = Product {
             step: &b.step,
             x: &b.normed,
+            // A narrow matrix; quantising would take longer than it saves.
+            quantised: None,
             out: &b.router,
             accumulate: false,
             selecting: false,
         };
-        ops.extend(weights.router.product(self.gpu, self.method, product)?);
+        ops.extend(weights.router.product(self.gpu, self.choice, product)?);
         ops.push(self.route(shape)?);
         let width = shape.used * shape.ffn;
         for (matrix, first) in [(&weights.gate, 0), (&weights.up, width)] {

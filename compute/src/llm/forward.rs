@@ -20,6 +20,7 @@ use super::matrix::Product;
 use super::op::{Op, Phase, Variant};
 use super::params::{Row, RowShape, Step};
 use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, Plan, fitting_chunk, page_count, row_lines};
+use super::tuning::Choice;
 use super::weights::Weights;
 
 /// Work per submission on a GPU: 40 GFLOP is about 40 ms on the slowest cards we meet (1 TFLOP/s in
@@ -87,13 +88,14 @@ impl Forward {
         gpu: Arc<Gpu>,
         config: ModelConfig,
         weights: &Weights,
-        method: Method,
+        choice: &Choice,
         cache: CacheSize,
         chunk: usize,
     ) -> Result<Self, EngineError> {
         let chunk = fitting_chunk(&gpu, &config, cache.context, chunk);
-        let buffers = Buffers::new(&gpu, &config, cache, chunk)?;
-        let plan = Plan { gpu: &gpu, config: &config, method, buffers: &buffers };
+        let buffers = Buffers::new(&gpu, &config, cache, chunk, choice.activations)?;
+        let method = choice.method;
+        let plan = Plan { gpu: &gpu, config: &config, method, choice, buffers: &buffers };
         let layers = weights
             .layers
             .iter()
@@ -105,10 +107,11 @@ impl Forward {
         let final_norm = plan.norm(&weights.output_norm, true)?;
         let mut head = weights.head().product(
             &gpu,
-            method,
+            choice,
             Product {
                 step: &buffers.step,
                 x: &buffers.normed,
+                quantised: buffers.quantised.as_ref(),
                 out: &buffers.logits,
                 accumulate: false,
                 selecting: true,

@@ -196,6 +196,28 @@ impl Engine {
         request.sampling.check(self.info().vocabulary)
     }
 
+    /// Raw logits after each of `ids`, which follow `prompt_ids`, for tests and replay tools. The ids
+    /// are fed as those of an answer are (`decoding`), or as those of a prompt.
+    pub fn logits_after_each(
+        &mut self,
+        prompt_ids: &[u32],
+        ids: &[u32],
+        decoding: bool,
+    ) -> Result<Vec<f32>, EngineError> {
+        self.check_ids("continuation", ids)?;
+        self.check_fits(prompt_ids.len() + ids.len())?;
+        self.logits(prompt_ids)?;
+        let phase = if decoding { Phase::Decode } else { Phase::Prefill };
+        let mut logits = Vec::new();
+        for (start, chunk) in super::engine::chunks(ids, LOGIT_ROWS_MAX.min(self.forward.chunk())) {
+            let rows = self.forward.scratch_rows(prompt_ids.len() + start, chunk.len(), 0);
+            let selected: Vec<u32> = (0..chunk.len() as u32).collect();
+            let pass = Pass { phase, rows: &rows, selected: &selected };
+            logits.extend(self.forward.pass(pass, &Input::Ids(chunk), &[], Output::Logits)?);
+        }
+        Ok(logits)
+    }
+
     /// Raw logits after `ids`, for tests and replay tools.
     pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
         if ids.is_empty() {

@@ -54,8 +54,9 @@ impl Plan<'_> {
         ops: &mut Vec<Op>,
     ) -> Result<(), GpuError> {
         let step = &self.buffers.step;
-        let product = Product { step, x, out, accumulate: false, selecting: false };
-        ops.extend(matrix.product(self.gpu, self.method, product)?);
+        let quantised = self.buffers.quantised.as_ref();
+        let product = Product { step, x, quantised, out, accumulate: false, selecting: false };
+        ops.extend(matrix.product(self.gpu, self.choice, product)?);
         ops.extend(bias.map(|bias| self.bias(bias, out)).transpose()?);
         Ok(())
     }
@@ -71,9 +72,15 @@ impl Plan<'_> {
     ) -> Result<(), GpuError> {
         let b = self.buffers;
         let Some(weight) = post_norm else {
-            let product =
-                Product { step: &b.step, x: rows, out: &b.x, accumulate: true, selecting: false };
-            ops.extend(matrix.product(self.gpu, self.method, product)?);
+            let product = Product {
+                step: &b.step,
+                x: rows,
+                quantised: b.quantised.as_ref(),
+                out: &b.x,
+                accumulate: true,
+                selecting: false,
+            };
+            ops.extend(matrix.product(self.gpu, self.choice, product)?);
             ops.extend(bias.map(|bias| self.bias(bias, &b.x)).transpose()?);
             return Ok(());
         };

@@ -3,13 +3,16 @@
 use crate::gguf::TensorEntry;
 use crate::gpu::{Gpu, GpuError};
 use crate::kernels::llm::{self, Method, WeightFormat};
-use crate::kernels::matvec::{Activations, MatvecVariant};
+use crate::kernels::matvec::{
+    Activations, MatvecShape, MatvecVariant, QUANTISE_Q16, QUANTISE_WORKGROUP,
+};
 
 use super::error::EngineError;
 use super::loader::Loader;
 use super::op::{Grid, Op, Variant};
 use super::packing;
-use super::params::MatrixShape;
+use super::params::{MatrixShape, QuantiseShape};
+use super::tuning::Choice;
 
 /// Largest shard even where bindings may be larger: some drivers slow down or fail above it.
 const SHARD_BYTES_MAX: u64 = 1 << 30;
@@ -126,56 +129,74 @@ impl Matrix {
         }
     }
 
-    /// Dispatches that multiply activations `x` with this matrix.
-    pub fn product(
+    /// Dispatches that multiply activations with this matrix.
+    fn product(
         &self,
         gpu: &Gpu,
-        method: Method,
-        step: &wgpu::Buffer,
-        x: &wgpu::Buffer,
-        out: &wgpu::Buffer,
+        choice: &Choice,
+        buffers: Product<'_>,
         target: Target,
     ) -> Result<Vec<Op>, GpuError> {
-        let vector = MatvecVariant::of(method, Activations::F32, self.format, self.columns);
+        let Product { step, x, out, .. } = buffers;
+        let selecting = target.selecting;
         self.shards
             .iter()
             .map(|shard| {
-                let shape = gpu.uniform("matrix", &self.shape(shard, target))?;
                 let rows = shard.rows as u32;
-                let buffers = [step, &shape, &shard.quants, &shard.scales, x, out];
-                let many = gpu.pipeline(llm::matmul(self.format, method), &[])?;
-                let bind_group = gpu.bind(&many, &buffers)?;
+                let shape = gpu.uniform("matrix", &self.shape(shard, target))?;
+                let operands = [step, &shape, &shard.quants, &shard.scales, x, out];
+                let many = gpu.pipeline(llm::matmul(self.format, choice.method), &[])?;
+                let bind_group = gpu.bind(&many, &operands)?;
+                let vector = match buffers.quantised {
+                    Some(_) => self.vector(choice, shard.rows),
+                    None => {
+                        let floats = Activations::F32;
+                        MatvecVariant::of(choice.method, floats, self.format, self.columns)
+                    }
+                };
                 let few = |x_rows: u32| -> Result<Variant, GpuError> {
                     let constants = vector.constants(x_rows);
+                    let pipeline = gpu.pipeline(vector.kernel(self.format), &constants)?;
+                    let bind_group = match (vector.activations, buffers.quantised) {
+                        (Activations::Q16, Some(rows)) => {
+                            let [step, shape, quants, scales, _, out] = operands;
+                            let operands =
+                                [step, shape, quants, scales, &rows.words, out, &rows.scales];
+                            gpu.bind(&pipeline, &operands)?
+                        }
+                        (Activations::F32, _) | (Activations::Q16, None) => bind_group.clone(),
+                    };
+                    let groups = vector.groups(rows);
                     Ok(Variant {
-                        pipeline: gpu.pipeline(vector.kernel(self.format), &constants)?,
-                        bind_group: bind_group.clone(),
-                        grid: Grid::Folded {
-                            groups: vector.groups(rows),
-                            x_rows,
-                            selecting: target.selecting,
-                        },
+                        pipeline,
+                        bind_group,
+                        grid: Grid::Folded { groups, x_rows, selecting },
                     })
                 };
-                let (tile_rows, tile_x) = match method {
+                let (tile_rows, rows_per_tile) = match choice.method {
                     Method::Lane => (llm::MATMUL_LANE_ROWS, llm::MATMUL_LANE_X_ROWS),
                     Method::Group => (llm::MATMUL_TILE, llm::MATMUL_TILE),
                 };
                 Ok(Op::Product {
                     decode: [few(1)?, few(2)?, few(4)?, few(8)?],
-                    selecting: target.selecting,
+                    selecting,
                     prefill: Variant {
                         pipeline: many,
-                        bind_group,
+                        bind_group: bind_group.clone(),
                         grid: Grid::Tiles {
                             across: rows.div_ceil(tile_rows),
-                            rows_per_tile: tile_x,
-                            selecting: target.selecting,
+                            rows_per_tile,
+                            selecting,
                         },
                     },
                 })
             })
             .collect()
+    }
+
+    /// How rows are multiplied with a shard of so many rows when decoding.
+    fn vector(&self, choice: &Choice, rows: usize) -> MatvecVariant {
+        choice.matvec(MatvecShape { format: self.format, columns: self.columns, rows })
     }
 
     /// Dispatches that look ids up in this matrix as a table.
@@ -243,10 +264,22 @@ impl Fused {
     pub fn product(
         &self,
         gpu: &Gpu,
-        method: Method,
+        choice: &Choice,
         buffers: Product<'_>,
     ) -> Result<Vec<Op>, GpuError> {
         let mut ops = Vec::new();
+        let columns = self.matrices.first().map_or(0, |(_, matrix)| matrix.columns);
+        let quantises = |matrix: &Matrix| {
+            matrix
+                .shards
+                .iter()
+                .any(|shard| matrix.vector(choice, shard.rows).activations == Activations::Q16)
+        };
+        if let Some(rows) = buffers.quantised
+            && self.matrices.iter().any(|(_, matrix)| quantises(matrix))
+        {
+            ops.push(Op::Decode(rows.quantise(gpu, buffers, columns)?));
+        }
         for (first, matrix) in &self.matrices {
             let target = Target {
                 stride: self.width,
@@ -254,14 +287,7 @@ impl Fused {
                 accumulate: buffers.accumulate,
                 selecting: buffers.selecting,
             };
-            ops.extend(matrix.product(
-                gpu,
-                method,
-                buffers.step,
-                buffers.x,
-                buffers.out,
-                target,
-            )?);
+            ops.extend(matrix.product(gpu, choice, buffers, target)?);
         }
         Ok(ops)
     }
@@ -286,7 +312,56 @@ impl Fused {
 pub(super) struct Product<'a> {
     pub step: &'a wgpu::Buffer,
     pub x: &'a wgpu::Buffer,
+    /// Where `x` may be quantised to.
+    pub quantised: Option<&'a QuantisedRows>,
     pub out: &'a wgpu::Buffer,
     pub accumulate: bool,
     pub selecting: bool,
+}
+
+/// Room for the rows of one product as whole numbers of two bytes.
+pub(super) struct QuantisedRows {
+    words: wgpu::Buffer,
+    scales: wgpu::Buffer,
+}
+
+impl QuantisedRows {
+    /// Room for `rows` rows of at most `columns` floats.
+    pub fn new(gpu: &Gpu, rows: usize, columns: usize) -> Result<Self, GpuError> {
+        let levels = (rows * columns) as u64;
+        Ok(Self {
+            words: gpu.storage("quantised rows", 2 * levels)?,
+            // A pair of floats per block of 32.
+            scales: gpu.storage("scales of rows", levels / 4)?,
+        })
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.words.size() + self.scales.size()
+    }
+
+    fn quantise(
+        &self,
+        gpu: &Gpu,
+        product: Product<'_>,
+        columns: usize,
+    ) -> Result<Variant, GpuError> {
+        let shape = QuantiseShape {
+            columns: columns as u32,
+            selecting: u32::from(product.selecting),
+            padding: [0; 2],
+        };
+        let shape = gpu.uniform("quantise", &shape)?;
+        let pipeline = gpu.pipeline(&QUANTISE_Q16, &[])?;
+        let buffers = [product.step, &shape, product.x, &self.scales, &self.words];
+        Ok(Variant {
+            bind_group: gpu.bind(&pipeline, &buffers)?,
+            pipeline,
+            grid: Grid::Tiles {
+                across: (columns / packing::BLOCK).div_ceil(QUANTISE_WORKGROUP) as u32,
+                rows_per_tile: 1,
+                selecting: product.selecting,
+            },
+        })
+    }
 }

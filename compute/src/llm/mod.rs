@@ -30,8 +30,10 @@ mod sampling;
 mod sequence;
 mod stream;
 pub(crate) mod tensors;
+mod tuning;
 mod weights;
 
+pub use crate::kernels::matvec::Activations;
 pub use architecture::{Activation, Architecture, Family, Windows};
 pub use batch::BatchLoad;
 pub use config::{Experts, ModelConfig};

@@ -80,6 +80,8 @@ pub(super) enum Op {
         decode: Variant,
         prefill: Variant,
     },
+    /// Work that only decoding needs.
+    Decode(Variant),
     /// A matrix product: kernels per phase, and for decoding per number of rows that share a reading
     /// of the weights (1, 2, 4, 8). A row's result is the same from each of these.
     Product {
@@ -92,8 +94,9 @@ pub(super) enum Op {
 impl Op {
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, step: &Step) {
         match (self, phase) {
+            (Self::Decode(_), Phase::Prefill) => {}
             (Self::Single(variant), Phase::Prefill | Phase::Decode)
-            | (Self::ByPhase { decode: variant, .. }, Phase::Decode)
+            | (Self::Decode(variant) | Self::ByPhase { decode: variant, .. }, Phase::Decode)
             | (
                 Self::ByPhase { prefill: variant, .. } | Self::Product { prefill: variant, .. },
                 Phase::Prefill,

@@ -91,7 +91,7 @@ pub struct ScaleShape {
     pub padding: [u32; 2],
 }
 
-/// `shaders/quantise_q8.wgsl`.
+/// `shaders/quantise_q16.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct QuantiseShape {

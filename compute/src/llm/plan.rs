@@ -3,11 +3,14 @@
 use crate::gpu::{Gpu, GpuError, Readback};
 use crate::kernels::Kernel;
 use crate::kernels::llm::Method;
+use crate::kernels::matvec::Activations;
 
 use super::attention::{chunk_rows_max, span_floats};
 use super::config::ModelConfig;
+use super::matrix::QuantisedRows;
 use super::op::{Grid, Op, Variant};
 use super::params::{PAGE, Row, Step};
+use super::tuning::Choice;
 
 /// Rows whose logits fit the logits buffer at once.
 pub(super) const LOGIT_ROWS_MAX: usize = 32;
@@ -34,6 +37,8 @@ pub(super) struct Buffers {
     pub chosen: wgpu::Buffer,
     pub logits: wgpu::Buffer,
     pub caches: Vec<(wgpu::Buffer, wgpu::Buffer)>,
+    /// Rows as whole numbers, if decoding quantises them.
+    pub quantised: Option<QuantisedRows>,
     pub readback: Readback,
 }
 
@@ -105,6 +110,7 @@ impl Buffers {
         config: &ModelConfig,
         cache: CacheSize,
         chunk: usize,
+        activations: Activations,
     ) -> Result<Self, GpuError> {
         let floats = |what: &str, count: usize| gpu.storage(what, count as u64 * 4);
         let rows = |what: &str, width: usize| floats(what, chunk * width);
@@ -112,6 +118,7 @@ impl Buffers {
         let row = size_of::<Row>() as u64;
         let mut tables = vec![0; cache.scratch_at()];
         tables.extend(cache.pages as u32..cache.all_pages() as u32);
+        let widest = config.hidden.max(config.heads * config.head).max(config.ffn);
         let logits = LOGIT_ROWS_MAX * config.vocabulary;
         let largest = logits.max(chunk * config.hidden) as u64 * 4;
         Ok(Self {
@@ -134,6 +141,10 @@ impl Buffers {
             caches: (0..config.layers)
                 .map(|_| Ok((floats("keys", pool)?, floats("values", pool)?)))
                 .collect::<Result<_, GpuError>>()?,
+            quantised: match activations {
+                Activations::F32 => None,
+                Activations::Q16 => Some(QuantisedRows::new(gpu, chunk, widest)?),
+            },
             readback: gpu.readback("read-back", largest)?,
         })
     }
@@ -155,6 +166,7 @@ impl Buffers {
         .map(|b| b.size())
         .sum::<u64>()
             + caches
+            + self.quantised.as_ref().map_or(0, QuantisedRows::bytes)
     }
 }
 
@@ -176,6 +188,7 @@ pub(super) struct Plan<'a> {
     pub gpu: &'a Gpu,
     pub config: &'a ModelConfig,
     pub method: Method,
+    pub choice: &'a Choice,
     pub buffers: &'a Buffers,
 }
 

@@ -1,10 +1,13 @@
-// Rows of floats to blocks of 32 signed bytes: scale = max |x| / 127, level = round(x / scale).
+// Rows of floats to blocks of 32 whole numbers of two bytes: scale = max |x| / 16256 (= 127 * 128),
+// level = round(x / scale) = 128 * high + low, both of them signed bytes.
 //
-// Shapes: x [rows, columns], words [rows, columns / 4] of four levels each, scales [rows, columns / 32]
-// of (scale, sum of the block's levels times scale: what a weight's offset multiplies). One invocation
-// makes a block: x counts blocks of a row, y counts rows.
-// CPU twin: compute/src/reference/quantised.rs, quantise_q8.
+// Shapes: x [rows, columns], words [rows, columns / 16, 2] (the high bytes of sixteen levels, then
+// their low bytes), scales [rows, columns / 32] of (scale, sum of the block's levels times scale: what
+// a weight's offset multiplies). One invocation makes a block: x counts blocks of a row, y rows.
+// CPU twin: compute/src/reference/quantised.rs, quantise_q16.
 override WORKGROUP: u32 = 8u;
+
+const LEVEL_MAX: f32 = 16256.0;
 
 struct Quantise {
     columns: u32,
@@ -30,7 +33,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     for (var i = 0u; i < 8u; i++) {
         largest = max(largest, abs(x[at * 8u + i]));
     }
-    let scale = max(max(largest.x, largest.y), max(largest.z, largest.w)) / 127.0;
+    let scale = max(max(largest.x, largest.y), max(largest.z, largest.w)) / LEVEL_MAX;
     let inverse = select(0.0, 1.0 / scale, scale > 0.0);
     var total = vec4<i32>(0);
     for (var half = 0u; half < 2u; half++) {
@@ -40,13 +43,27 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         let c = levels_of(x[from_x + 2u], inverse);
         let d = levels_of(x[from_x + 3u], inverse);
         total += (a + b) + (c + d);
-        words[at * 2u + half] = vec4<u32>(packed(a), packed(b), packed(c), packed(d));
+        let to = (at * 2u + half) * 2u;
+        words[to] = vec4<u32>(high_bytes(a), high_bytes(b), high_bytes(c), high_bytes(d));
+        words[to + 1u] = vec4<u32>(low_bytes(a), low_bytes(b), low_bytes(c), low_bytes(d));
     }
     scales[at] = vec2<f32>(scale, scale * f32(total.x + total.y + total.z + total.w));
 }
 
 fn levels_of(values: vec4<f32>, inverse: f32) -> vec4<i32> {
-    return vec4<i32>(clamp(round(values * inverse), vec4<f32>(-127.0), vec4<f32>(127.0)));
+    return vec4<i32>(clamp(round(values * inverse), vec4<f32>(-LEVEL_MAX), vec4<f32>(LEVEL_MAX)));
+}
+
+fn high_of(levels: vec4<i32>) -> vec4<i32> {
+    return (levels + vec4<i32>(64)) >> vec4<u32>(7u);
+}
+
+fn high_bytes(levels: vec4<i32>) -> u32 {
+    return packed(high_of(levels));
+}
+
+fn low_bytes(levels: vec4<i32>) -> u32 {
+    return packed(levels - (high_of(levels) << vec4<u32>(7u)));
 }
 
 fn packed(levels: vec4<i32>) -> u32 {

@@ -1,7 +1,8 @@
-// out[r, n] (+)= sum_k weights[n, k] * x[r, k], x being rows of signed bytes with a scale per block
-// (quantise_q8.wgsl): products of whole numbers, four at a time, for weights whose levels are whole.
+// out[r, n] (+)= sum_k weights[n, k] * x[r, k], x being rows of whole numbers with a scale per
+// block (quantise_q16.wgsl): four products at a time, for weights whose levels are whole numbers too.
+// Sums of a block are exact: the largest, of Q6_K, is just below 2^31.
 //
-// Shapes: weights [rows, columns], x [x_rows(), columns], x_scales [x_rows(), columns / 32],
+// Shapes: weights [rows, columns], x [x_rows(), columns / 16, 2] words, x_scales [x_rows(), columns / 32],
 // out [x_rows(), out_stride] at out_first. Who computes what is in lib/matvec_rows.wgsl (PARTS is 2 or
 // 4); a row's sums are added in the same order whatever X_ROWS is. Written out by hand as in
 // matvec.wgsl.
@@ -28,9 +29,13 @@ fn product(w: vec4<u32>, v: vec4<u32>) -> i32 {
 }
 
 fn products(w: Four, at: u32) -> vec4<i32> {
-    let v = x[at];
-    return w.factors
-        * vec4<i32>(product(w.a, v), product(w.b, v), product(w.c, v), product(w.d, v));
+    let high = x[at * 2u];
+    let low = x[at * 2u + 1u];
+    let high_sums =
+        vec4<i32>(product(w.a, high), product(w.b, high), product(w.c, high), product(w.d, high));
+    let low_sums =
+        vec4<i32>(product(w.a, low), product(w.b, low), product(w.c, low), product(w.d, low));
+    return w.factors * ((high_sums << vec4<u32>(7u)) + low_sums);
 }
 
 fn scaled(dots: vec4<i32>, scale: vec4<f32>, offset: vec4<f32>, at: u32) -> vec4<f32> {
