@@ -10,3 +10,5 @@ mod control;
 mod gpu;
 #[cfg(feature = "gpu")]
 mod miner;
+#[cfg(feature = "gpu")]
+mod models;

