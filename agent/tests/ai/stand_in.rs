@@ -66,6 +66,10 @@ pub struct Script {
     pub lose_device: AtomicBool,
     /// Lost at the next call only.
     pub lose_device_once: AtomicBool,
+    /// Lost at each of these calls, counted from the first.
+    pub lose_device_at: Mutex<Vec<u64>>,
+    /// Calls so far.
+    pub calls: AtomicU64,
     pub panic: AtomicBool,
     pub refuse_load: AtomicBool,
     pub loads: AtomicU64,
@@ -198,7 +202,9 @@ impl Speaking {
 impl StandIn {
     fn check(&self) -> Result<(), EngineFault> {
         assert!(!self.script.panic.load(Ordering::SeqCst), "told to panic");
-        let once = self.script.lose_device_once.swap(false, Ordering::SeqCst);
+        let call = self.script.calls.fetch_add(1, Ordering::SeqCst);
+        let once = self.script.lose_device_once.swap(false, Ordering::SeqCst)
+            || self.script.lose_device_at.lock().unwrap().contains(&call);
         if once || self.script.lose_device.load(Ordering::SeqCst) {
             return Err(EngineFault::DeviceLost { reason: "told so".into() });
         }
