@@ -1,5 +1,6 @@
 //! `roadbed-agent models`: what there is, what is here, and what to do with it.
 
+mod inspect;
 mod list;
 mod pull;
 mod rm;
@@ -14,6 +15,8 @@ pub enum ModelsCommand {
     Pull(pull::ModelsPullArgs),
     /// List the catalogue and what is in the cache.
     List(list::ModelsListArgs),
+    /// Show what a model is, and what memory it needs.
+    Inspect(inspect::ModelsInspectArgs),
     /// Remove a model from the cache.
     Rm(rm::ModelsRmArgs),
     /// Write a model of random weights in the shape of a real one.
@@ -28,6 +31,7 @@ pub async fn run(command: ModelsCommand) -> anyhow::Result<()> {
     match command {
         ModelsCommand::Pull(args) => pull::pull(args).await,
         ModelsCommand::List(args) => list::list(args).await,
+        ModelsCommand::Inspect(args) => inspect::inspect(args).await,
         ModelsCommand::Rm(args) => rm::rm(args).await,
         ModelsCommand::Synth(args) => synth::synth(args).await,
     }

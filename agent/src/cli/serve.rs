@@ -31,6 +31,9 @@ pub struct ServeArgs {
     /// Longest sequence, prompt and answer together.
     #[arg(long)]
     pub context: Option<usize>,
+    /// GPU memory the model may take, such as 8GiB or 6500MB; what is left over keeps more answers under way.
+    #[arg(long, value_parser = memory)]
+    pub memory: Option<u64>,
     /// Pin an adapter by list position, name or PCI id.
     #[arg(long)]
     pub adapter: Option<String>,
@@ -50,6 +53,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut configured = load_request(&args.model, args.adapter.as_deref())?;
     configured.served_as = args.served_as.unwrap_or(configured.served_as);
     configured.context_tokens = args.context;
+    configured.memory_bytes = args.memory;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -89,4 +93,38 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     engine.shut_down().await;
     serving.await??;
     Ok(())
+}
+
+/// A size in bytes, or with a unit of powers of ten or two.
+fn memory(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+    let wrong = || format!("{text:?} is no size; expected for example 8GiB or 6500MB");
+    let unit = UNITS.iter().find(|(name, _)| text.ends_with(name));
+    let (number, factor) =
+        unit.map_or((text, 1), |(name, factor)| (text.strip_suffix(name).unwrap_or(text), *factor));
+    let number: u64 = number.trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory;
+
+    #[test]
+    fn sizes_have_units() {
+        let read = ["8GiB", "6500MB", "512 MiB", "1000", "1kB"].map(|text| memory(text).unwrap());
+        assert_eq!(read, [8 << 30, 6_500_000_000, 512 << 20, 1000, 1000]);
+        for bad in ["", "GiB", "8GIB", "-1GB", "0B", "99999999999TiB", "1.5GB"] {
+            assert!(memory(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -25,6 +25,8 @@ pub struct LoadRequest {
     pub adapter: AdapterChoice,
     /// Longest sequence, prompt and answer together; `None` leaves it to the backend.
     pub context_tokens: Option<usize>,
+    /// Bytes of GPU memory the model may take; `None` if nobody said.
+    pub memory_bytes: Option<u64>,
 }
 
 /// What is loaded.

@@ -7,6 +7,7 @@
 //! What answers behind the queue is an [`EngineBackend`]: today our own WGSL engine; a server on the same machine can
 //! take its place without the callers noticing.
 
+pub mod adapter_memory;
 mod answers;
 pub mod backend;
 pub mod catalogue;

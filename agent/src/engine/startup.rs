@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use roadbed_compute::AdapterChoice;
 
-use super::catalogue::ModelStore;
+use super::catalogue::{FoundModel, ModelStore};
 use super::{EngineService, LoadRequest, ModelInfo, WgpuLoader};
 
 /// What to load for `--model` and `--adapter`.
@@ -18,7 +18,8 @@ pub fn load_request(model: &str, adapter: Option<&str>) -> anyhow::Result<LoadRe
         Ok(choice) => choice,
         Err(never) => match never {},
     };
-    Ok(LoadRequest { path: found.path, served_as: found.served_as, adapter, context_tokens: None })
+    let FoundModel { path, served_as } = found;
+    Ok(LoadRequest { path, served_as, adapter, context_tokens: None, memory_bytes: None })
 }
 
 /// An engine with its model loaded.

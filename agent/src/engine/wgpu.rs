@@ -42,8 +42,11 @@ fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
     let file = source::open(&request.path)?;
     // A tokenizer of our own beside the engine's: it stays readable while the engine is busy generating.
     let tokenizer = file.tokenizer()?;
-    let options =
-        EngineOptions { context_tokens: request.context_tokens, ..EngineOptions::default() };
+    let options = EngineOptions {
+        context_tokens: request.context_tokens,
+        memory_bytes: request.memory_bytes,
+        ..EngineOptions::default()
+    };
     let gpu = Gpu::open(&request.adapter)?;
     let tell = telling(&request.served_as);
     let engine = Engine::load_with_progress(&*file, &request.served_as, gpu, &options, &tell)?;

@@ -49,6 +49,7 @@ fn load_request() -> LoadRequest {
         served_as: MODEL.into(),
         adapter: AdapterChoice::Best,
         context_tokens: None,
+        memory_bytes: None,
     }
 }
 

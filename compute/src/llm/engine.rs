@@ -11,8 +11,8 @@ use super::config::ModelConfig;
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
 use super::loader::{LoadProgress, Loader};
+use super::memory::weight_bytes;
 use super::op::Phase;
-use super::packing;
 use super::params::{PAGE, Row};
 use super::plan::{CacheSize, LOGIT_ROWS_MAX, page_bytes, page_count, work_bytes};
 use super::proof::{ProofEmbeddings, ProofInputs};
@@ -30,11 +30,11 @@ use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Context unless asked for: enough for a conversation, small enough for a cheap card's memory.
-const CONTEXT_TOKENS_DEFAULT: usize = 2048;
+pub(super) const CONTEXT_TOKENS_DEFAULT: usize = 2048;
 /// Tokens per prefill pass. A GPU needs many rows to be busy; a CPU driver is busy with few, and its
 /// passes should stay short enough to notice a cancelled request.
-const CHUNK_TOKENS_GPU: usize = 256;
-const CHUNK_TOKENS_SOFTWARE: usize = 64;
+pub(super) const CHUNK_TOKENS_GPU: usize = 256;
+pub(super) const CHUNK_TOKENS_SOFTWARE: usize = 64;
 
 /// Answers under way together unless asked for. A CPU driver gains nothing from more rows than share
 /// one reading of the weights; a GPU does, until the cache is full.
@@ -413,14 +413,7 @@ fn cache_size(
         let pages = asked.unwrap_or(CACHE_CONTEXTS * page_count(context));
         return Ok(size(pages.clamp(page_count(context), most)));
     };
-    let weight_bytes = file
-        .entries()
-        .values()
-        .map(|t| {
-            let (quants, scales) = packing::row_bytes(packing::format_of(t.kind), t.columns);
-            ((quants + scales) * t.rows) as u64
-        })
-        .sum();
+    let weight_bytes = weight_bytes(file);
     let work_bytes = work_bytes(config, context, chunk);
     let smallest = size(page_count(context));
     let page = page_bytes(config);

@@ -19,6 +19,7 @@ mod kv;
 mod layer;
 mod loader;
 mod matrix;
+mod memory;
 mod op;
 pub mod packing;
 pub mod params;
@@ -40,6 +41,7 @@ pub use config::{Experts, ModelConfig};
 pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
 pub use error::EngineError;
 pub use loader::LoadProgress;
+pub use memory::MemoryNeed;
 pub use proof::{ProofEmbeddings, ProofInputs, Reflections};
 pub use request::{
     Conversation, FinishReason, GenerateRequest, Generation, LOGIT_BIAS_MAX, Message,

@@ -1,0 +1,186 @@
+//! `roadbed-agent models inspect`: what a model is and what memory it needs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use roadbed_compute::list_adapters;
+use roadbed_compute::llm::{MemoryNeed, ModelConfig};
+use roadbed_compute::source::{self, WeightSource};
+use roadbed_compute::{AdapterKind, AdapterSummary};
+use serde_json::{Value, json};
+
+use super::list::printable;
+use crate::cli::progress::bytes;
+use crate::engine::adapter_memory::adapter_memory;
+use crate::engine::catalogue::ModelStore;
+
+/// A card's driver and screen want some of its memory too.
+const USABLE_PERCENT: u64 = 90;
+
+/// Arguments of `models inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  roadbed-agent models inspect smollm2-135m
+  roadbed-agent models inspect --context 8192 /data/model.gguf
+  roadbed-agent models inspect hf:org/repo:Q4_K_M --json | jq .fits")]
+pub struct ModelsInspectArgs {
+    /// Model file or folder, catalogue name, or hf:org/repo[:file].
+    pub model: String,
+    /// Longest sequence the memory is reckoned for; 2048 unless given, never more than the model's own.
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The model is not here or is none.
+pub async fn inspect(args: ModelsInspectArgs) -> anyhow::Result<()> {
+    let found = ModelStore::from_environment()?.find(&args.model)?;
+    let document = tokio::task::spawn_blocking(move || look(found.path, args.context)).await??;
+    if args.json {
+        println!("{document}");
+    } else {
+        print!("{}", text(&document));
+    }
+    Ok(())
+}
+
+fn look(path: PathBuf, context: Option<usize>) -> anyhow::Result<Value> {
+    let file = source::open(&path).with_context(|| path.display().to_string())?;
+    let metadata = file.metadata();
+    let word = |key: &str| metadata.string(key).ok().flatten().map(printable);
+    let parameters: u64 = file.entries().values().map(|t| (t.rows * t.columns) as u64).sum();
+    let stored: u64 = file.entries().values().map(|t| t.bytes() as u64).sum();
+    let mut document = json!({
+        "path": path, "name": word("general.name"), "arch": word("general.architecture"),
+        "parameters": parameters, "tensors": file.entries().len(), "tensor_bytes": stored,
+        "quants": quants(&*file),
+        "tokenizer": word("tokenizer.ggml.model"), "pre_tokenizer": word("tokenizer.ggml.pre"),
+        "tokenizer_loads": file.tokenizer().is_ok(),
+        "chat_template": word("tokenizer.chat_template").is_some(),
+    });
+    let described = ModelConfig::from_source(&*file);
+    match described {
+        Ok(config) => {
+            document["shape"] = json!({
+                "layers": config.layers, "hidden": config.hidden, "ffn": config.ffn,
+                "heads": config.heads, "kv_heads": config.kv_heads, "head": config.head,
+                "vocabulary": config.vocabulary, "context": config.context_tokens,
+            });
+            let fits: Vec<Value> =
+                list_adapters().iter().map(|adapter| fit(&*file, context, adapter)).collect();
+            let need = MemoryNeed::of(&*file, context, false)?;
+            document["memory"] = need_document(&need);
+            document["fits"] = json!(fits);
+            document["runs_here"] = json!(true);
+        }
+        // The file may be good and of a kind that is not known here: the rest is shown all the same.
+        Err(error) => {
+            document["runs_here"] = json!(false);
+            document["reason"] = json!(printable_line(&error.to_string()));
+        }
+    }
+    Ok(document)
+}
+
+fn need_document(need: &MemoryNeed) -> Value {
+    json!({
+        "context": need.context_tokens, "weight_bytes": need.weight_bytes,
+        "cache_bytes": need.cache_bytes, "work_bytes": need.work_bytes, "bytes": need.bytes(),
+    })
+}
+
+/// Whether the model fits an adapter; `null` where its memory is not known.
+fn fit(file: &dyn WeightSource, context: Option<usize>, adapter: &AdapterSummary) -> Value {
+    let software = adapter.kind == AdapterKind::Software;
+    let need = MemoryNeed::of(file, context, software).map(|need| need.bytes()).ok();
+    let memory = adapter_memory(adapter);
+    let fits = need.zip(memory).map(|(need, memory)| need <= memory / 100 * USABLE_PERCENT);
+    json!({
+        "adapter": adapter.to_string(), "needed_bytes": need, "memory_bytes": memory, "fits": fits,
+    })
+}
+
+/// Weights and bytes by type.
+fn quants(file: &dyn WeightSource) -> BTreeMap<String, Value> {
+    let mut sums: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    for tensor in file.entries().values() {
+        let sum = sums.entry(tensor.kind.to_string()).or_default();
+        sum.0 += 1;
+        sum.1 += (tensor.rows * tensor.columns) as u64;
+        sum.2 += tensor.bytes() as u64;
+    }
+    let view =
+        |(tensors, weights, bytes)| json!({"tensors": tensors, "weights": weights, "bytes": bytes});
+    sums.into_iter().map(|(kind, sum)| (kind, view(sum))).collect()
+}
+
+fn printable_line(text: &str) -> String {
+    text.chars().take(400).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
+fn text(document: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let size = |value: &Value| value.as_u64().map_or("not known".into(), bytes);
+    let mut lines = vec![
+        format!("{}", word(&document["path"])),
+        format!("  architecture   {} ({})", word(&document["arch"]), word(&document["name"])),
+        format!(
+            "  parameters     {} in {} tensors, {}",
+            document["parameters"],
+            document["tensors"],
+            size(&document["tensor_bytes"])
+        ),
+    ];
+    for (kind, sum) in document["quants"].as_object().into_iter().flatten() {
+        lines.push(format!("    {kind:<6} {} in {} tensors", size(&sum["bytes"]), sum["tensors"]));
+    }
+    let loads = if document["tokenizer_loads"] == true { "" } else { ", which is not known here" };
+    let tokenizer = [&document["tokenizer"], &document["pre_tokenizer"]].map(word).join(" ");
+    lines.push(format!("  tokenizer      {tokenizer}{loads}"));
+    let template = if document["chat_template"] == true { "yes" } else { "no" };
+    lines.push(format!("  chat template  {template}"));
+    let shape = &document["shape"];
+    if shape.is_object() {
+        lines.push(format!(
+            "  shape          {} layers of {}, {} heads of {} ({} for keys), context {}",
+            shape["layers"],
+            shape["hidden"],
+            shape["heads"],
+            shape["head"],
+            shape["kv_heads"],
+            shape["context"]
+        ));
+        let need = &document["memory"];
+        lines.push(format!(
+            "  GPU memory     {} at a context of {}: weights {}, keys and values {}, working {}",
+            size(&need["bytes"]),
+            need["context"],
+            size(&need["weight_bytes"]),
+            size(&need["cache_bytes"]),
+            size(&need["work_bytes"])
+        ));
+    } else {
+        lines.push(format!("  does not run here: {}", word(&document["reason"])));
+    }
+    for fit in document["fits"].as_array().into_iter().flatten() {
+        let answer = match fit["fits"].as_bool() {
+            Some(true) => "fits",
+            Some(false) => "does not fit",
+            None => "may fit",
+        };
+        lines.push(format!(
+            "  {answer:<13}  {}; memory {}",
+            word(&fit["adapter"]),
+            size(&fit["memory_bytes"])
+        ));
+    }
+    lines.join("\n") + "\n"
+}

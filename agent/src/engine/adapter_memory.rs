@@ -1,0 +1,36 @@
+//! How much memory an adapter has, as far as the system tells: wgpu says nothing of it.
+
+use std::path::Path;
+
+use nvml_wrapper::Nvml;
+use roadbed_compute::{AdapterKind, AdapterSummary};
+use sysinfo::System;
+
+/// Bytes of an adapter's own memory; of the machine's free memory for one that has none of its own. Nothing if nobody
+/// tells.
+#[must_use]
+pub fn adapter_memory(adapter: &AdapterSummary) -> Option<u64> {
+    match adapter.kind {
+        AdapterKind::Software | AdapterKind::Integrated => {
+            let mut system = System::new().ok()?;
+            system.refresh_memory();
+            Some(system.available_memory()).filter(|bytes| *bytes > 0)
+        }
+        AdapterKind::Discrete | AdapterKind::Virtual | AdapterKind::Unknown => {
+            let pci = adapter.pci_bus_id.as_deref()?;
+            of_amdgpu(pci).or_else(|| of_nvml(pci))
+        }
+    }
+}
+
+/// The amdgpu driver's own file (Linux `Documentation/gpu/amdgpu/driver-misc.rst`).
+fn of_amdgpu(pci: &str) -> Option<u64> {
+    let file = Path::new("/sys/bus/pci/devices").join(pci).join("mem_info_vram_total");
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+fn of_nvml(pci: &str) -> Option<u64> {
+    let nvml = Nvml::init().ok()?;
+    let device = nvml.device_by_pci_bus_id(pci).ok()?;
+    Some(device.memory_info().ok()?.total)
+}
