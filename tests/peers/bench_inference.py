@@ -229,7 +229,7 @@ def main():
         listed = json.loads(subprocess.check_output([arguments.agent, "models", "list", "--json"]))
         [arguments.model_file] = [m["path"] for m in listed["models"] if m["name"] == arguments.model and m["here"]]
 
-    ours, fast = Roadbed(arguments, "roadbed"), Roadbed(arguments, "roadbed, q8 activations", "--activations", "q8")
+    ours, fast = Roadbed(arguments, "roadbed"), Roadbed(arguments, "roadbed, q16 activations", "--activations", "q16")
     help_text = subprocess.check_output([arguments.agent, "bench", "--help"], text=True)
     contenders = [ours]
     if "--activations" in help_text:

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use roadbed_compute::llm::Activations;
 use roadbed_compute::{
     AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest, SequenceEvent,
 };
@@ -40,12 +41,31 @@ pub struct BenchArgs {
     /// Also decode this many sequences together; 0 leaves it out.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=32))]
     pub sequences: u32,
+    /// What activations are while decoding: f32, or q16 (whole numbers of two bytes, the faster on some cards).
+    #[arg(long, value_enum, default_value_t = ActivationChoice::F32)]
+    pub activations: ActivationChoice,
     /// Rounds; the figures are medians over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
+}
+
+/// As `--activations` spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ActivationChoice {
+    F32,
+    Q16,
+}
+
+impl From<ActivationChoice> for Activations {
+    fn from(choice: ActivationChoice) -> Self {
+        match choice {
+            ActivationChoice::F32 => Self::F32,
+            ActivationChoice::Q16 => Self::Q16,
+        }
+    }
 }
 
 /// Work done in a stretch of time.
@@ -124,6 +144,7 @@ fn measure(
     eprintln!("loading {}", path.display());
     let sequences = args.sequences as usize;
     let options = EngineOptions {
+        activations: args.activations.into(),
         sequences: (sequences > 0).then_some(sequences),
         // Nobody may have to give way in a measurement.
         cache_tokens: (sequences > 0)
