@@ -174,7 +174,7 @@ static REFLECT: [Kernel; 2] =
 
 pub static SILU_MUL: Kernel = Kernel {
     name: "silu_mul",
-    source: crate::wgsl!("lib/step.wgsl", "silu_mul.wgsl"),
+    source: crate::wgsl!("lib/step.wgsl", "lib/activation_silu.wgsl", "gate_mul.wgsl"),
     entry: "main",
     bindings: &[Uniform, Uniform, Read, ReadWrite],
     constants: GROUP,
@@ -188,7 +188,7 @@ static POST_NORM: [Kernel; 2] =
 
 pub static GELU_MUL: Kernel = Kernel {
     name: "gelu_mul",
-    source: crate::wgsl!("lib/step.wgsl", "gelu_mul.wgsl"),
+    source: crate::wgsl!("lib/step.wgsl", "lib/activation_gelu.wgsl", "gate_mul.wgsl"),
     entry: "main",
     bindings: &[Uniform, Uniform, Read, ReadWrite],
     constants: GROUP,

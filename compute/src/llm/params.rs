@@ -100,7 +100,7 @@ pub struct QuantiseShape {
     pub padding: [u32; 2],
 }
 
-/// `shaders/silu_mul.wgsl`, `shaders/gelu_mul.wgsl`, `shaders/bias.wgsl` and `shaders/reflect.wgsl`.
+/// `shaders/gate_mul.wgsl`, `shaders/bias.wgsl` and `shaders/reflect.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct RowShape {

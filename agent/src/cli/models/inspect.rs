@@ -11,7 +11,7 @@ use roadbed_compute::source::{self, WeightSource};
 use roadbed_compute::{AdapterKind, AdapterSummary};
 use serde_json::{Value, json};
 
-use super::list::printable;
+use super::list::{printable, printable_up_to};
 use crate::cli::progress::bytes;
 use crate::engine::adapter_memory::adapter_memory;
 use crate::engine::catalogue::ModelStore;
@@ -84,7 +84,7 @@ fn look(path: PathBuf, context: Option<usize>) -> anyhow::Result<Value> {
         // The file may be good and of a kind that is not known here: the rest is shown all the same.
         Err(error) => {
             document["runs_here"] = json!(false);
-            document["reason"] = json!(printable_line(&error.to_string()));
+            document["reason"] = json!(printable_up_to(&error.to_string(), 400));
         }
     }
     Ok(document)
@@ -120,10 +120,6 @@ fn quants(file: &dyn WeightSource) -> BTreeMap<String, Value> {
     let view =
         |(tensors, weights, bytes)| json!({"tensors": tensors, "weights": weights, "bytes": bytes});
     sums.into_iter().map(|(kind, sum)| (kind, view(sum))).collect()
-}
-
-fn printable_line(text: &str) -> String {
-    text.chars().take(400).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 
 fn text(document: &Value) -> String {

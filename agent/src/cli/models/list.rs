@@ -118,7 +118,12 @@ fn main_type(file: &GgufFile) -> Option<TensorType> {
     TensorType::from_code(code)
 }
 
-/// Words of a file may hold anything, and go to a terminal.
+/// A word of a file, fit for a terminal.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().take(64).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+    printable_up_to(text, 64)
+}
+
+/// Text of a file may hold anything, and goes to a terminal.
+pub(super) fn printable_up_to(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }

@@ -1,9 +1,8 @@
-// out[r, c] = gelu(gate[r, c]) * up[r, c],
-// gelu(g) = g / 2 * (1 + tanh(sqrt(2 / pi) * (g + 0.044715 g^3))).
+// out[r, c] = activation(gate[r, c]) * up[r, c]; the activation is one of lib/activation_*.wgsl.
 //
 // Shapes: gate_up [rows, 2 * columns] with the gate first, out [rows, columns]. One invocation
 // computes four neighbouring floats: x counts them in a row, y counts rows.
-// CPU twin: compute/src/reference/ops.rs, gelu_mul.
+// CPU twins: compute/src/reference/ops.rs, silu_mul and gelu_mul.
 override WORKGROUP: u32 = 64u;
 
 struct Gate {
@@ -25,8 +24,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let gate = gate_up[id.y * 2u * vectors + id.x];
     let up = gate_up[id.y * 2u * vectors + vectors + id.x];
-    let inner = 0.7978845608 * gate * (1.0 + 0.044715 * gate * gate);
-    // tanh is 1 to the last bit beyond 9, and some drivers make it of exponentials that overflow.
-    let bent = tanh(clamp(inner, vec4<f32>(-10.0), vec4<f32>(10.0)));
-    out[id.y * vectors + id.x] = 0.5 * gate * (1.0 + bent) * up;
+    out[id.y * vectors + id.x] = activation(gate) * up;
 }
