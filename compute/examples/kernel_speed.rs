@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use roadbed_compute::gpu::{Gpu, GpuError};
-use roadbed_compute::kernels::llm::{self, Method, WeightFormat};
+use roadbed_compute::kernels::llm::{Matmul, Method, WeightFormat};
 use roadbed_compute::kernels::matvec::{Activations, MatvecVariant, is_whole};
 use roadbed_compute::llm::packing;
 use roadbed_compute::llm::params::{MatrixShape, Step};
@@ -53,22 +53,17 @@ fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
     let shape = gpu.uniform("shape", &shape)?;
     let mut buffers = vec![&step, &shape, &quants, &scales, &x, &out];
     let vector = MatvecVariant::of(method, activations, format, columns as usize);
-    let (pipeline, groups) = match (x_rows, method) {
-        (1..=8, _) => {
+    let (pipeline, groups) = match x_rows {
+        1..=8 => {
             let sharing = MatvecVariant::x_rows(x_rows);
             let pipeline = gpu.pipeline(vector.kernel(format), &vector.constants(sharing))?;
             (pipeline, [vector.groups(rows), 1, x_rows.div_ceil(sharing)])
         }
-        (_, Method::Lane) => {
-            let pipeline = gpu.pipeline(llm::matmul(format, method), &[])?;
-            (
-                pipeline,
-                [rows.div_ceil(llm::MATMUL_LANE_ROWS), x_rows.div_ceil(llm::MATMUL_LANE_X_ROWS), 1],
-            )
-        }
-        (_, Method::Group) => {
-            let pipeline = gpu.pipeline(llm::matmul(format, method), &[])?;
-            (pipeline, [rows.div_ceil(64), x_rows.div_ceil(64), 1])
+        _ => {
+            let matmul = Matmul::of(method);
+            let [tile_rows, tile_x_rows] = matmul.tile();
+            let pipeline = gpu.pipeline(matmul.kernel(format), &[])?;
+            (pipeline, [rows.div_ceil(tile_rows), x_rows.div_ceil(tile_x_rows), 1])
         }
     };
     if vector.activations == Activations::Q16 && x_rows <= 8 {

@@ -4,7 +4,7 @@ use roadbed_compute::Gpu;
 use roadbed_compute::gguf::TensorType;
 use roadbed_compute::gguf::dequant::dequantise;
 use roadbed_compute::kernels::Kernel;
-use roadbed_compute::kernels::llm::{self, Method};
+use roadbed_compute::kernels::llm::{self, Matmul, Method};
 use roadbed_compute::llm::packing::{self, Packed};
 use roadbed_compute::llm::params::{MatrixShape, NormShape, Row, RowShape, Step};
 use roadbed_compute::reference::ops;
@@ -86,7 +86,7 @@ impl Matrix {
 }
 
 /// The product of `x` with the matrix, written into the middle of wider rows of ones.
-fn product(gpu: &Gpu, method: Method, matrix: &Matrix, x: &[f32], accumulate: bool) {
+fn product(gpu: &Gpu, matmul: Matmul, matrix: &Matrix, x: &[f32], accumulate: bool) {
     let (rows, columns) = (matrix.rows, matrix.columns);
     let x_rows = x.len() / columns;
     let (first, row_first, stride) = (3, 2, rows + 9);
@@ -107,11 +107,8 @@ fn product(gpu: &Gpu, method: Method, matrix: &Matrix, x: &[f32], accumulate: bo
         ..one_sequence(x_rows)
     };
     let format = packing::format_of(matrix.kind);
-    let kernel = llm::matmul(format, method);
-    let (tile_rows, tile_x) = match method {
-        Method::Lane => (llm::MATMUL_LANE_ROWS, llm::MATMUL_LANE_X_ROWS),
-        Method::Group => (llm::MATMUL_TILE, llm::MATMUL_TILE),
-    };
+    let kernel = matmul.kernel(format);
+    let [tile_rows, tile_x] = matmul.tile();
     let groups = [(rows as u32).div_ceil(tile_rows), (x_rows as u32).div_ceil(tile_x), 1];
     let [quants, scales] = matrix.upload(gpu);
     let buffers = [
@@ -145,8 +142,8 @@ fn prefill_products_match() {
                 let columns = columns.next_multiple_of(kind.block_weights().max(32));
                 let matrix = Matrix::random(&mut random, kind, rows, columns);
                 let x = random.floats(x_rows * columns);
-                for method in METHODS {
-                    product(gpu, method, &matrix, &x, rows % 2 == 0);
+                for matmul in Matmul::ALL {
+                    product(gpu, matmul, &matrix, &x, rows % 2 == 0);
                 }
             }
         }

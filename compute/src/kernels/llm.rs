@@ -3,6 +3,8 @@
 //! A weight kernel exists once per format and method. Methods are chosen by what kind of adapter it
 //! is: on a CPU driver a lane works alone, on a GPU lanes share rows and memory. Never by a GPU's name.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Binding, Kernel};
 use Binding::{Read, ReadWrite, Uniform};
 
@@ -74,11 +76,46 @@ const LANE: &[(&str, f64)] = &[("WORKGROUP", 8.0)];
 const GROUP: &[(&str, f64)] = &[("WORKGROUP", 64.0)];
 const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 64.0)];
 
-/// Weight rows and activation rows one workgroup of `matmul_lane.wgsl` covers.
-pub const MATMUL_LANE_ROWS: u32 = 32;
-pub const MATMUL_LANE_X_ROWS: u32 = 8;
-/// Weight rows, and activation rows, of a tile of `matmul_tile.wgsl`.
-pub const MATMUL_TILE: u32 = 64;
+/// How several rows of activations are multiplied with a matrix: prefill. The tuner tries each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Matmul {
+    /// `matmul_lane.wgsl`: every invocation alone, no shared memory.
+    Lane,
+    /// `matmul_tile.wgsl`: tiles of weights and activations in shared memory.
+    Tile,
+}
+
+impl Matmul {
+    pub const ALL: [Self; 2] = [Self::Lane, Self::Tile];
+
+    /// What suits a kind of adapter untried.
+    #[must_use]
+    pub fn of(method: Method) -> Self {
+        match method {
+            Method::Lane => Self::Lane,
+            Method::Group => Self::Tile,
+        }
+    }
+
+    /// The kernel for weights in `format`.
+    #[must_use]
+    pub fn kernel(self, format: WeightFormat) -> &'static Kernel {
+        match self {
+            Self::Lane => &of_format(format).matmul_lane,
+            Self::Tile => &of_format(format).matmul_tile,
+        }
+    }
+
+    /// Weight rows and activation rows that one workgroup covers.
+    #[must_use]
+    pub fn tile(self) -> [u32; 2] {
+        match self {
+            Self::Lane => [32, 8],
+            Self::Tile => [64, 64],
+        }
+    }
+}
 
 /// The kernels that read one weight format.
 struct WeightKernels {
@@ -256,15 +293,6 @@ pub fn experts(format: WeightFormat) -> &'static Kernel {
     &of_format(format).experts
 }
 
-/// Several rows of activations times a matrix.
-#[must_use]
-pub fn matmul(format: WeightFormat, method: Method) -> &'static Kernel {
-    match method {
-        Method::Lane => &of_format(format).matmul_lane,
-        Method::Group => &of_format(format).matmul_tile,
-    }
-}
-
 #[must_use]
 pub fn rms_norm(method: Method) -> &'static Kernel {
     of_method(&RMS_NORM, method)
@@ -306,7 +334,7 @@ mod tests {
         for format in WeightFormat::ALL {
             let name = format!("{format:?}").to_lowercase();
             assert_eq!(embed(format).name, format!("embed_{name}"));
-            assert_eq!(matmul(format, Method::Lane).name, format!("matmul_lane_{name}"));
+            assert_eq!(Matmul::Lane.kernel(format).name, format!("matmul_lane_{name}"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::gguf::TensorEntry;
 use crate::gpu::{Gpu, GpuError};
-use crate::kernels::llm::{self, Method, WeightFormat};
+use crate::kernels::llm::{self, WeightFormat};
 use crate::kernels::matvec::{
     Activations, MatvecShape, MatvecVariant, QUANTISE_Q16, QUANTISE_WORKGROUP,
 };
@@ -145,7 +145,8 @@ impl Matrix {
                 let rows = shard.rows as u32;
                 let shape = gpu.uniform("matrix", &self.shape(shard, target))?;
                 let operands = [step, &shape, &shard.quants, &shard.scales, x, out];
-                let many = gpu.pipeline(llm::matmul(self.format, choice.method), &[])?;
+                let matmul = choice.matmul(self.matvec_shape(shard.rows));
+                let many = gpu.pipeline(matmul.kernel(self.format), &[])?;
                 let bind_group = gpu.bind(&many, &operands)?;
                 let vector = match buffers.quantised {
                     Some(_) => self.vector(choice, shard.rows),
@@ -173,10 +174,7 @@ impl Matrix {
                         grid: Grid::Folded { groups, x_rows, selecting },
                     })
                 };
-                let (tile_rows, rows_per_tile) = match choice.method {
-                    Method::Lane => (llm::MATMUL_LANE_ROWS, llm::MATMUL_LANE_X_ROWS),
-                    Method::Group => (llm::MATMUL_TILE, llm::MATMUL_TILE),
-                };
+                let [tile_rows, rows_per_tile] = matmul.tile();
                 Ok(Op::Product {
                     decode: [few(1)?, few(2)?, few(4)?, few(8)?],
                     selecting,
@@ -196,7 +194,11 @@ impl Matrix {
 
     /// How rows are multiplied with a shard of so many rows when decoding.
     fn vector(&self, choice: &Choice, rows: usize) -> MatvecVariant {
-        choice.matvec(MatvecShape { format: self.format, columns: self.columns, rows })
+        choice.matvec(self.matvec_shape(rows))
+    }
+
+    fn matvec_shape(&self, rows: usize) -> MatvecShape {
+        MatvecShape { format: self.format, columns: self.columns, rows }
     }
 
     /// Dispatches that look ids up in this matrix as a table.
