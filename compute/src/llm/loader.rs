@@ -33,7 +33,7 @@ struct Piece<'s> {
 }
 
 /// Brings a model's weights to the GPU and says how far it is.
-pub(super) struct Loader<'a> {
+pub(crate) struct Loader<'a> {
     pub gpu: &'a Gpu,
     pub source: &'a dyn WeightSource,
     progress: &'a dyn Fn(LoadProgress),

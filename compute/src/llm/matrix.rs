@@ -234,7 +234,7 @@ fn shard_bytes(gpu: &Gpu) -> u64 {
 
 /// Matrices that read the same activations and write side by side: neighbours of one format are fused
 /// into one dispatch (queries, keys and values; gate and up).
-pub(super) struct Fused {
+pub(crate) struct Fused {
     matrices: Vec<(usize, Matrix)>,
     width: usize,
 }
@@ -311,7 +311,7 @@ impl Fused {
 
 /// What a product reads and writes.
 #[derive(Clone, Copy)]
-pub(super) struct Product<'a> {
+pub(crate) struct Product<'a> {
     pub step: &'a wgpu::Buffer,
     pub x: &'a wgpu::Buffer,
     /// Where `x` may be quantised to.
@@ -322,7 +322,7 @@ pub(super) struct Product<'a> {
 }
 
 /// Room for the rows of one product as whole numbers of two bytes.
-pub(super) struct QuantisedRows {
+pub(crate) struct QuantisedRows {
     words: wgpu::Buffer,
     scales: wgpu::Buffer,
 }

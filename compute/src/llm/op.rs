@@ -9,7 +9,7 @@ use super::params::Step;
 /// What a pass is for. It decides which kernels multiply, whatever the number of rows, so that a
 /// token's result never depends on what else is in its pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Known tokens are read: products share weights among many rows.
     Prefill,
     /// One new token of each sequence: each row's sums are those it would have alone.
@@ -21,7 +21,7 @@ const GROUPS_MAX: u32 = 65_535;
 
 /// How many workgroups a dispatch needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Grid {
+pub(crate) enum Grid {
     /// `groups` workgroups, folded if many, for every group of `x_rows` rows.
     Folded { groups: u32, x_rows: u32, selecting: bool },
     /// `across` workgroups for every row.
@@ -62,7 +62,7 @@ impl Grid {
     }
 }
 
-pub(super) struct Variant {
+pub(crate) struct Variant {
     pub pipeline: Arc<Pipeline>,
     pub bind_group: wgpu::BindGroup,
     pub grid: Grid,
@@ -74,7 +74,7 @@ impl Variant {
     }
 }
 
-pub(super) enum Op {
+pub(crate) enum Op {
     Single(Variant),
     ByPhase {
         decode: Variant,

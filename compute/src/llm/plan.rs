@@ -171,7 +171,7 @@ impl Buffers {
 }
 
 /// A grid for kernels built on `lib/reduce_*.wgsl`.
-pub(super) fn row_lines(method: Method, lines_per_row: u32, selecting: bool) -> Grid {
+pub(crate) fn row_lines(method: Method, lines_per_row: u32, selecting: bool) -> Grid {
     Grid::Lines {
         lines_per_row,
         // reduce_lane.wgsl: eight rows to a workgroup; reduce_tree.wgsl: one.

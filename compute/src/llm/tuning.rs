@@ -5,7 +5,7 @@ use crate::kernels::matvec::{Activations, MatvecShape, MatvecVariant};
 
 /// The kernels of one loaded model.
 #[derive(Clone, Debug)]
-pub(super) struct Choice {
+pub(crate) struct Choice {
     pub method: Method,
     pub activations: Activations,
 }
