@@ -21,6 +21,9 @@ pub mod tokenize;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "gpu")]
+use crate::engine::rendering;
+
 /// The agent of a rig of a Roadbed farm.
 #[derive(Debug, Parser)]
 #[command(name = "roadbed-agent", version, about)]
@@ -57,6 +60,10 @@ enum Command {
     #[cfg(feature = "gpu")]
     #[command(subcommand)]
     Models(models::ModelsCommand),
+    /// Render one chat by its model's template, read from stdin, within limits of memory and time.
+    #[cfg(feature = "gpu")]
+    #[command(hide = true, name = rendering::COMMAND)]
+    RenderTemplate,
 }
 
 #[cfg(feature = "gpu")]
@@ -78,6 +85,14 @@ enum HashCommand {
 /// # Errors
 /// What went wrong, with the context of what was being done.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
+    #[cfg(feature = "gpu")]
+    {
+        if matches!(cli.command, Command::RenderTemplate) {
+            // Before there are threads: each would take of the memory it allows itself.
+            return rendering::answer_one().context("cannot render the chat");
+        }
+        rendering::use_own_program();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -99,6 +114,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Run(args) => run::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Models(command) => models::run(command).await,
+            #[cfg(feature = "gpu")]
+            Command::RenderTemplate => Ok(()),
         }
     })
 }

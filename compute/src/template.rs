@@ -1,7 +1,9 @@
 //! The model's own chat template: a Jinja program from the file, run within bounds.
 //!
 //! Templates are code from strangers. They see the messages and a handful of pure functions, run on
-//! limited fuel and may produce a limited amount of text. Block trimming and the Python string
+//! limited fuel and may produce a limited amount of text. What they keep in variables meanwhile is not
+//! limited here (`x ~ x` doubles a text for one step of fuel): a program that serves strangers' models
+//! renders in a process of its own, whose memory the system bounds, from a [`TemplateText`]. Block trimming and the Python string
 //! methods follow what `transformers` gives templates, since that is what their authors test with.
 
 use std::io;
@@ -11,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Kwargs, Object, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::llm::{Conversation, Message};
@@ -33,17 +36,34 @@ pub enum TemplateError {
     TooLong,
 }
 
+/// A template as its model file gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateText {
+    /// The Jinja program.
+    pub source: String,
+    /// Its variable `bos_token`.
+    pub bos_text: String,
+    /// Its variable `eos_token`.
+    pub eos_text: String,
+}
+
 /// A compiled chat template.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    bos_text: String,
-    eos_text: String,
+    text: TemplateText,
 }
 
 impl ChatTemplate {
     /// Compiles the template text of a model file; `bos_text` and `eos_text` are its variables
     /// `bos_token` and `eos_token`.
     pub fn new(source: &str, bos_text: &str, eos_text: &str) -> Result<Self, TemplateError> {
+        let owned = str::to_owned;
+        let (bos_text, eos_text) = (owned(bos_text), owned(eos_text));
+        Self::compile(TemplateText { source: owned(source), bos_text, eos_text })
+    }
+
+    /// Compiles a template.
+    pub fn compile(text: TemplateText) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -58,9 +78,15 @@ impl ChatTemplate {
         });
         environment.add_filter("tojson", tojson);
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, text.source.clone())
             .map_err(|error| TemplateError::Syntax(describe(&error)))?;
-        Ok(Self { environment, bos_text: bos_text.to_owned(), eos_text: eos_text.to_owned() })
+        Ok(Self { environment, text })
+    }
+
+    /// What it was compiled from.
+    #[must_use]
+    pub fn text(&self) -> &TemplateText {
+        &self.text
     }
 
     /// The prompt for a conversation, ready for the assistant's answer. `now` is what templates
@@ -80,8 +106,8 @@ impl ChatTemplate {
             messages => conversation.messages.iter().map(message).collect::<Value>(),
             tools => tools,
             add_generation_prompt => true,
-            bos_token => self.bos_text.as_str(),
-            eos_token => self.eos_text.as_str(),
+            bos_token => self.text.bos_text.as_str(),
+            eos_token => self.text.eos_text.as_str(),
             strftime_now => strftime,
         };
         let theirs = map(&conversation.variables);

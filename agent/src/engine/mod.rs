@@ -17,6 +17,7 @@ mod job;
 pub mod pull;
 mod queue;
 mod recovery;
+pub mod rendering;
 mod replay;
 mod service;
 pub mod space;

@@ -1,7 +1,7 @@
 //! Our own engine behind the queue: the compute crate's WGSL kernels.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use roadbed_compute::llm::LoadProgress;
 use roadbed_compute::poc::{PocError, Prover, Round};
@@ -16,6 +16,7 @@ use super::backend::{
     AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep,
 };
 use super::fault::EngineFault;
+use super::rendering;
 use crate::grammar::GrammarCompiler;
 
 /// Loading that is over sooner needs no words.
@@ -119,7 +120,7 @@ impl EngineBackend for WgpuBackend {
     }
 
     fn render_chat(&self, conversation: &Conversation) -> Result<String, EngineFault> {
-        Ok(self.engine.render_chat(conversation)?)
+        rendering::render(self.engine.chat_template()?, conversation, SystemTime::now())
     }
 
     fn admit(&mut self, request: GenerateRequest) -> Result<SequenceId, EngineFault> {

@@ -7,6 +7,7 @@ mod callback;
 mod engine;
 mod mlnode;
 mod openai;
+mod rendering;
 mod rounds;
 mod smollm2;
 mod stand_in;

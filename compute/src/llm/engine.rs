@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +15,7 @@ use super::op::Phase;
 use super::params::{PAGE, Row};
 use super::plan::{CacheSize, LOGIT_ROWS_MAX, page_bytes, page_count, work_bytes};
 use super::proof::{ProofEmbeddings, ProofInputs};
-use super::request::{Conversation, PositionLogprobs, TOP_LOGPROBS_MAX};
+use super::request::{PositionLogprobs, TOP_LOGPROBS_MAX};
 use super::sampling::LogSoftmax;
 use super::sequence::SequenceEvent;
 use super::tuning::Choice;
@@ -239,10 +238,9 @@ impl Engine {
         self.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(ids)).unwrap_or_default()
     }
 
-    /// The prompt for a conversation, by the model's own chat template, ready for the answer.
-    pub fn render_chat(&self, conversation: &Conversation) -> Result<String, EngineError> {
-        let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-        Ok(template.render(conversation, SystemTime::now())?)
+    /// The model's chat template.
+    pub fn chat_template(&self) -> Result<&ChatTemplate, EngineError> {
+        Ok(self.template.as_ref().ok_or(TemplateError::Missing)?)
     }
 
     /// Logprobs of `continuation_ids` after `prompt_ids`, teacher-forced, with `top` alternatives.

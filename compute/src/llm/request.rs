@@ -33,7 +33,7 @@ impl Message {
 }
 
 /// A conversation with what its model's template is told beside the messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
     pub messages: Vec<Message>,
     /// Tools the model may call, in OpenAI's form; the template's `tools`.
