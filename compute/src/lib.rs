@@ -26,7 +26,7 @@ pub mod tokenizer;
 pub use adapter::{AdapterChoice, AdapterKind, AdapterSummary, list_adapters};
 pub use gpu::{Gpu, GpuError};
 pub use llm::{
-    AdapterLabel, BatchLoad, Conversation, Engine, EngineError, EngineInfo, EngineOptions,
+    AdapterLabel, BatchLoad, Card, Conversation, Engine, EngineError, EngineInfo, EngineOptions,
     FinishReason, GenerateRequest, Generation, Message, NewToken, PositionLogprobs, Sampling,
-    SequenceEvent, SequenceId, Timings, TokenEvent, TokenLogprob, Usage,
+    SequenceEvent, SequenceId, StageInfo, Timings, TokenEvent, TokenLogprob, Usage,
 };

@@ -39,6 +39,8 @@ mod quantised;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod several_cards;
+#[cfg(test)]
 mod template_goldens;
 #[cfg(test)]
 mod text;

@@ -175,9 +175,8 @@ fn proofs_agree_with_the_reference_however_they_are_cut() {
         })
         .collect();
     everywhere(&file, |engine| {
-        let gpu = Arc::clone(engine.gpu());
-        let reflections = Reflections::upload(&gpu, &units).unwrap();
-        let buffer = gpu.storage_with("rows", bytemuck::cast_slice(&rows)).unwrap();
+        let reflections = Reflections::upload(engine, &units).unwrap();
+        let buffer = engine.gpu().storage_with("rows", bytemuck::cast_slice(&rows)).unwrap();
         for embeddings in [ProofEmbeddings::Host(&rows), ProofEmbeddings::Device(&buffer)] {
             let found = engine
                 .prove_hidden(&ProofInputs {

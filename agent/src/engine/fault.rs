@@ -83,6 +83,8 @@ impl From<EngineError> for EngineFault {
             EngineError::Gpu(_)
             | EngineError::Busy { .. }
             | EngineError::Memory { .. }
+            | EngineError::Stage { .. }
+            | EngineError::Split { .. }
             | EngineError::Gguf(_)
             | EngineError::Safetensors(_)
             | EngineError::Tokenizer(_)

@@ -10,14 +10,18 @@ use super::config::ModelConfig;
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
 use super::loader::{LoadProgress, Loader};
-use super::memory::weight_bytes;
+use super::memory::WeightBytes;
 use super::op::Phase;
 use super::params::{PAGE, Row};
-use super::plan::{CacheSize, LOGIT_ROWS_MAX, page_bytes, page_count, work_bytes};
+use super::pipeline::LayerPipeline;
+use super::plan::{
+    CacheSize, LOGIT_ROWS_MAX, fitting_chunk, logit_bytes, page_bytes, page_count, work_bytes,
+};
 use super::proof::{ProofEmbeddings, ProofInputs};
 use super::request::{PositionLogprobs, TOP_LOGPROBS_MAX};
 use super::sampling::LogSoftmax;
 use super::sequence::SequenceEvent;
+use super::split::{Costs, Span};
 use super::tuning::Choice;
 use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
@@ -69,6 +73,24 @@ pub struct EngineOptions {
 /// The adapter an engine runs on, as health pages show it.
 pub type AdapterLabel = AdapterSummary;
 
+/// An open GPU that takes a model or a part of one.
+#[derive(Clone)]
+pub struct Card {
+    pub gpu: Arc<Gpu>,
+    /// Bytes of its memory the model may take, if that is known.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The part of a model that one card has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageInfo {
+    pub adapter: AdapterLabel,
+    pub layers: usize,
+    pub weight_bytes: u64,
+    /// KV cache and activations.
+    pub working_bytes: u64,
+}
+
 /// What is loaded, for `/v1/models`, health pages and `roadbed-agent models`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineInfo {
@@ -76,7 +98,10 @@ pub struct EngineInfo {
     pub model_name: String,
     /// `llama`, `qwen2`, ..: the word of the file.
     pub architecture: String,
+    /// The first card.
     pub adapter: AdapterLabel,
+    /// All cards, in the order in which layers pass; one unless the model is split.
+    pub stages: Vec<StageInfo>,
     pub layers: usize,
     pub hidden: usize,
     pub heads: usize,
@@ -96,14 +121,13 @@ pub struct EngineInfo {
     pub sequences: usize,
 }
 
-/// A loaded model on an open GPU. Dropping it frees everything.
+/// A loaded model on an open GPU, or split over several. Dropping it frees everything.
 pub struct Engine {
     info: EngineInfo,
-    gpu: Arc<Gpu>,
     config: ModelConfig,
     pub(super) tokenizer: Option<Tokenizer>,
     template: Option<ChatTemplate>,
-    pub(super) forward: Forward,
+    pub(super) forward: LayerPipeline,
     pub(super) batch: Batch,
     /// What has happened since the last step.
     pub(super) events: Vec<SequenceEvent>,
@@ -142,6 +166,19 @@ impl Engine {
         options: &EngineOptions,
         progress: &dyn Fn(LoadProgress),
     ) -> Result<Self, EngineError> {
+        let card = Card { gpu, memory_bytes: options.memory_bytes };
+        Self::load_over(file, fallback_name, &[card], options, progress)
+    }
+
+    /// As [`Self::load_with_progress`], with the layers split over all of `cards`, in their order. What a
+    /// card may take is its own; `options.memory_bytes` is not looked at.
+    pub fn load_over(
+        file: &dyn WeightSource,
+        fallback_name: &str,
+        cards: &[Card],
+        options: &EngineOptions,
+        progress: &dyn Fn(LoadProgress),
+    ) -> Result<Self, EngineError> {
         let config = ModelConfig::from_source(file)?;
         let tokenizer = match file.tokenizer() {
             Ok(tokenizer) => Some(tokenizer),
@@ -158,30 +195,55 @@ impl Engine {
             .context_tokens
             .unwrap_or(CONTEXT_TOKENS_DEFAULT)
             .clamp(1, config.context_tokens);
-        let chunk = options.chunk_tokens.unwrap_or(match gpu.is_software() {
+        let software = cards.iter().any(|card| card.gpu.is_software());
+        let chunk = options.chunk_tokens.unwrap_or(match software {
             true => CHUNK_TOKENS_SOFTWARE,
             false => CHUNK_TOKENS_GPU,
         });
-        let method = options.method.unwrap_or_else(|| Method::of(gpu.is_software()));
+        let chunk = chunk.max(1);
         let sequences = options
             .sequences
-            .unwrap_or(match gpu.is_software() {
+            .unwrap_or(match software {
                 true => SEQUENCES_SOFTWARE,
                 false => SEQUENCES_GPU,
             })
-            .clamp(1, LOGIT_ROWS_MAX.min(chunk.max(1)));
-        let cache = cache_size(file, &config, context, chunk, sequences, options)?;
-        let loader = Loader::new(&gpu, file, progress);
-        let weights = Weights::upload(&loader, &config, context)?;
-        let choice = Choice { method, activations: options.activations };
-        let forward =
-            Forward::new(Arc::clone(&gpu), config.clone(), &weights, &choice, cache, chunk.max(1))?;
+            .clamp(1, LOGIT_ROWS_MAX.min(chunk));
+        let weight_bytes = WeightBytes::of(file, &config);
+        let spans =
+            spans(&weight_bytes.costs(&config, context, chunk, 2 * page_count(context)), cards)?;
+        let needs: Vec<StageNeed> = cards
+            .iter()
+            .zip(&spans)
+            .map(|(card, span)| StageNeed {
+                weight_bytes: weight_bytes.of_span(span),
+                work_bytes: work_bytes(&config, context, chunk)
+                    + if span.is_last() { logit_bytes(&config) } else { 0 },
+                page_bytes: page_bytes(&config, span.layers.len()),
+                budget_bytes: card.memory_bytes,
+            })
+            .collect();
+        let cache = cache_size(&needs, context, sequences, options)?;
+        let fitting =
+            cards.iter().map(|card| fitting_chunk(&card.gpu, &config, context, chunk)).min();
+        let stages = upload(
+            file,
+            &config,
+            cards,
+            spans,
+            (cache, fitting.unwrap_or(chunk)),
+            options,
+            progress,
+        )?;
+        let Some(forward) = LayerPipeline::new(stages) else {
+            return Err(bad("cards", "there is none"));
+        };
         let name = file.metadata().string("general.name")?;
         Ok(Self {
             info: EngineInfo {
                 model_name: name.unwrap_or(fallback_name).to_owned(),
                 architecture: config.architecture.word().to_owned(),
-                adapter: gpu.summary().clone(),
+                adapter: forward.gpu().summary().clone(),
+                stages: forward.stages().map(stage_info).collect(),
                 layers: config.layers,
                 hidden: config.hidden,
                 heads: config.heads,
@@ -189,12 +251,11 @@ impl Engine {
                 vocabulary: config.vocabulary,
                 context_tokens: context,
                 model_context_tokens: config.context_tokens,
-                weight_bytes: forward.weight_bytes,
-                working_bytes: forward.working_bytes,
+                weight_bytes: forward.stages().map(|stage| stage.weight_bytes).sum(),
+                working_bytes: forward.stages().map(|stage| stage.working_bytes).sum(),
                 cache_tokens: cache.pages * PAGE,
                 sequences,
             },
-            gpu,
             config,
             tokenizer,
             template,
@@ -211,15 +272,15 @@ impl Engine {
         &self.info
     }
 
-    /// The open device, for kernels that feed this engine (PoC inputs).
+    /// The open device, the first of several, for kernels that feed this engine (PoC inputs).
     #[must_use]
     pub fn gpu(&self) -> &Arc<Gpu> {
-        &self.gpu
+        self.forward.gpu()
     }
 
     /// Fails if the device was lost since it was opened.
     pub fn health(&self) -> Result<(), EngineError> {
-        Ok(self.gpu.check("health check")?)
+        self.forward.check("health check")
     }
 
     pub(super) fn tokenizer(&self) -> Result<&Tokenizer, EngineError> {
@@ -395,30 +456,99 @@ pub(super) fn chunks(ids: &[u32], size: usize) -> impl Iterator<Item = (usize, &
     ids.chunks(size).enumerate().map(move |(i, chunk)| (i * size, chunk))
 }
 
-/// The cache that was asked for, or the largest the budget allows.
-fn cache_size(
+/// The layers of each card.
+fn spans(costs: &Costs, cards: &[Card]) -> Result<Vec<Span>, EngineError> {
+    let of = costs.layers.len();
+    if cards.len() < 2 {
+        // Too little memory on a single card is told in more words by `cache_size`.
+        return Ok(cards.iter().map(|_| Span::whole(of)).collect());
+    }
+    if cards.len() > of {
+        return Err(bad("cards", format!("{} cards for {of} layers", cards.len())));
+    }
+    let known: Option<Vec<u64>> = cards.iter().map(|card| card.memory_bytes).collect();
+    // Where nobody knows, cards are taken to be alike and large enough.
+    let budgets = known.unwrap_or_else(|| vec![costs.of(&(0..of)).saturating_mul(2); cards.len()]);
+    match costs.split(&budgets) {
+        Ok(spans) => Ok(spans.into_iter().map(|layers| Span { layers, of }).collect()),
+        Err(shortfall) => Err(EngineError::Split {
+            adapters: cards.iter().map(|card| card.gpu.summary().to_string()).collect(),
+            missing_bytes: shortfall.missing_bytes,
+        }),
+    }
+}
+
+/// Loads every card with its layers, one card after the other.
+fn upload(
     file: &dyn WeightSource,
     config: &ModelConfig,
+    cards: &[Card],
+    spans: Vec<Span>,
+    (cache, chunk): (CacheSize, usize),
+    options: &EngineOptions,
+    progress: &dyn Fn(LoadProgress),
+) -> Result<Vec<Forward>, EngineError> {
+    let Some(first) = cards.first() else { return Ok(Vec::new()) };
+    let mut loader = Loader::new(&first.gpu, file, progress);
+    let mut stages = Vec::with_capacity(cards.len());
+    for (Card { gpu, .. }, span) in cards.iter().zip(spans) {
+        loader = loader.next_onto(gpu);
+        let weights = Weights::upload(&loader, config, cache.context, span)?;
+        let method = options.method.unwrap_or_else(|| Method::of(gpu.is_software()));
+        let choice = Choice { method, activations: options.activations };
+        let gpu = Arc::clone(gpu);
+        stages.push(Forward::new(gpu, config.clone(), &weights, &choice, cache, chunk)?);
+    }
+    Ok(stages)
+}
+
+fn stage_info(stage: &Forward) -> StageInfo {
+    StageInfo {
+        adapter: stage.gpu().summary().clone(),
+        layers: stage.layer_count(),
+        weight_bytes: stage.weight_bytes,
+        working_bytes: stage.working_bytes,
+    }
+}
+
+/// What a card must hold beside keys and values, and what it may.
+struct StageNeed {
+    weight_bytes: u64,
+    work_bytes: u64,
+    /// Of its layers.
+    page_bytes: u64,
+    budget_bytes: Option<u64>,
+}
+
+/// The cache that was asked for, or the largest the budgets allow; the scarcest card decides.
+fn cache_size(
+    stages: &[StageNeed],
     context: usize,
-    chunk: usize,
     sequences: usize,
     options: &EngineOptions,
 ) -> Result<CacheSize, EngineError> {
     let most = page_count(context) * sequences;
     let asked = options.cache_tokens.map(page_count);
     let size = |pages: usize| CacheSize { context, pages, sequences };
-    let Some(budget_bytes) = options.memory_bytes else {
-        let pages = asked.unwrap_or(CACHE_CONTEXTS * page_count(context));
-        return Ok(size(pages.clamp(page_count(context), most)));
-    };
-    let weight_bytes = weight_bytes(file);
-    let work_bytes = work_bytes(config, context, chunk);
     let smallest = size(page_count(context));
-    let page = page_bytes(config);
-    let cache_bytes = (smallest.pages + smallest.scratch_pages()) as u64 * page;
-    let Some(left) = budget_bytes.checked_sub(weight_bytes + work_bytes + cache_bytes) else {
-        return Err(EngineError::Memory { weight_bytes, work_bytes, cache_bytes, budget_bytes });
+    let mut fitting = None;
+    for &StageNeed { weight_bytes, work_bytes, page_bytes, budget_bytes } in stages {
+        let Some(budget_bytes) = budget_bytes else { continue };
+        let cache_bytes = (smallest.pages + smallest.scratch_pages()) as u64 * page_bytes;
+        let Some(left) = budget_bytes.checked_sub(weight_bytes + work_bytes + cache_bytes) else {
+            return Err(EngineError::Memory {
+                weight_bytes,
+                work_bytes,
+                cache_bytes,
+                budget_bytes,
+            });
+        };
+        let pages = smallest.pages + usize::try_from(left / page_bytes).unwrap_or(usize::MAX);
+        fitting = Some(fitting.map_or(pages, |least: usize| least.min(pages)));
+    }
+    let Some(fitting) = fitting else {
+        let pages = asked.unwrap_or(CACHE_CONTEXTS * page_count(context));
+        return Ok(size(pages.clamp(smallest.pages, most)));
     };
-    let fitting = smallest.pages + usize::try_from(left / page).unwrap_or(usize::MAX);
     Ok(size(fitting.min(asked.unwrap_or(most)).clamp(smallest.pages, most)))
 }

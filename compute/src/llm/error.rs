@@ -31,6 +31,13 @@ pub enum EngineError {
         "the model needs {weight_bytes} bytes for weights, {work_bytes} to work and at least {cache_bytes} for keys and values, more than the {budget_bytes} it may have: choose a shorter context or a smaller model"
     )]
     Memory { weight_bytes: u64, work_bytes: u64, cache_bytes: u64, budget_bytes: u64 },
+    #[error("stage {stage} of {stages}, on {adapter}: {error}")]
+    Stage { stage: usize, stages: usize, adapter: String, error: Box<EngineError> },
+    #[error(
+        "the model does not fit the {} given: {missing_bytes} bytes are missing: add a card, or choose a shorter context or a smaller model",
+        adapters.join(" and ")
+    )]
+    Split { adapters: Vec<String>, missing_bytes: u64 },
     #[error("bad request: {field}: {reason}")]
     BadRequest { field: &'static str, reason: String },
 }
@@ -41,6 +48,7 @@ impl EngineError {
     pub fn is_device_lost(&self) -> bool {
         match self {
             Self::Gpu(error) => error.is_device_lost(),
+            Self::Stage { error, .. } => error.is_device_lost(),
             Self::Gguf(_)
             | Self::Safetensors(_)
             | Self::Tokenizer(_)
@@ -49,6 +57,7 @@ impl EngineError {
             | Self::ContextFull { .. }
             | Self::Busy { .. }
             | Self::Memory { .. }
+            | Self::Split { .. }
             | Self::BadRequest { .. } => false,
         }
     }
@@ -58,13 +67,15 @@ impl EngineError {
     pub fn is_callers_fault(&self) -> bool {
         match self {
             Self::ContextFull { .. } | Self::BadRequest { .. } | Self::Template(_) => true,
+            Self::Stage { error, .. } => error.is_callers_fault(),
             Self::Gpu(_)
             | Self::Gguf(_)
             | Self::Safetensors(_)
             | Self::Tokenizer(_)
             | Self::UnsupportedModel { .. }
             | Self::Busy { .. }
-            | Self::Memory { .. } => false,
+            | Self::Memory { .. }
+            | Self::Split { .. } => false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The forward pass: static buffers, a list of dispatches made once, one encoder per pass.
+//! The forward pass of one stage: static buffers, a list of dispatches made once, one encoder per pass.
 //!
 //! ```text
 //! ids -> embed -> x --+-> norm -> qkv -> rope -> attention -> reduce -> output --+-> x
@@ -7,6 +7,8 @@
 //!            +-----------------------------------------+
 //!        selected rows of x -> norm -> normed [-> head -> logits]
 //! ```
+//! A model on one card is one stage with all of this; of a model split over several, the first embeds, the
+//! last has norm and head, and rows of x travel between them (`pipeline.rs`).
 //! Nothing is allocated per token. What changes from pass to pass is [`Step`] and one [`Row`] per token.
 
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use super::error::EngineError;
 use super::matrix::Product;
 use super::op::{Op, Phase, Variant};
 use super::params::{Row, RowShape, Step};
-use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, Plan, fitting_chunk, page_count, row_lines};
+use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, Plan, page_count, row_lines};
 use super::tuning::Choice;
 use super::weights::Weights;
 
@@ -59,13 +61,15 @@ pub(super) enum Input<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
     Nothing,
+    /// The residual stream of all rows, for the next stage.
+    Residual,
     /// Final-norm hidden states of the selected rows.
     Hidden,
     /// Logits of the selected rows.
     Logits,
 }
 
-/// A model ready to run.
+/// A stage ready to run.
 pub(super) struct Forward {
     gpu: Arc<Gpu>,
     config: ModelConfig,
@@ -75,7 +79,8 @@ pub(super) struct Forward {
     buffers: Buffers,
     embed: Vec<Op>,
     layers: Vec<Vec<Op>>,
-    final_norm: Op,
+    /// Of the last stage.
+    final_norm: Option<Op>,
     head: Vec<Op>,
     flop_per_row_and_layer: f64,
     // Keeps the weight buffers' sizes known; the bind groups keep the buffers themselves alive.
@@ -92,8 +97,7 @@ impl Forward {
         cache: CacheSize,
         chunk: usize,
     ) -> Result<Self, EngineError> {
-        let chunk = fitting_chunk(&gpu, &config, cache.context, chunk);
-        let buffers = Buffers::new(&gpu, &config, cache, chunk, choice.activations)?;
+        let buffers = Buffers::new(&gpu, &config, cache, chunk, choice.activations, &weights.span)?;
         let method = choice.method;
         let plan = Plan { gpu: &gpu, config: &config, method, choice, buffers: &buffers };
         let layers = weights
@@ -102,22 +106,28 @@ impl Forward {
             .zip(&buffers.caches)
             .map(|(layer, cache)| plan.layer(layer, cache))
             .collect::<Result<Vec<_>, GpuError>>()?;
-        let mut embed = weights.embedding.lookup(&gpu, &buffers.step, &buffers.ids, &buffers.x)?;
-        embed.extend(plan.scaled_embeddings()?);
-        let final_norm = plan.norm(&weights.output_norm, true)?;
-        let mut head = weights.head().product(
-            &gpu,
-            choice,
-            Product {
-                step: &buffers.step,
-                x: &buffers.normed,
-                quantised: buffers.quantised.as_ref(),
-                out: &buffers.logits,
-                accumulate: false,
-                selecting: true,
-            },
-        )?;
-        head.extend(plan.softcap()?);
+        let mut embed = Vec::new();
+        if let Some(table) = &weights.embedding {
+            embed = table.lookup(&gpu, &buffers.step, &buffers.ids, &buffers.x)?;
+            embed.extend(plan.scaled_embeddings()?);
+        }
+        let (mut final_norm, mut head) = (None, Vec::new());
+        if let Some((norm, matrix)) = weights.head() {
+            final_norm = Some(plan.norm(norm, true)?);
+            head = matrix.product(
+                &gpu,
+                choice,
+                Product {
+                    step: &buffers.step,
+                    x: &buffers.normed,
+                    quantised: buffers.quantised.as_ref(),
+                    out: &buffers.logits,
+                    accumulate: false,
+                    selecting: true,
+                },
+            )?;
+            head.extend(plan.softcap()?);
+        }
         let width = config.qkv_width() + config.heads * config.head + 3 * config.ffn;
         Ok(Self {
             flop_per_row_and_layer: 2.0 * (width * config.hidden) as f64,
@@ -169,7 +179,17 @@ impl Forward {
         self.chunk
     }
 
-    /// Binds a round's reflection vectors to the residual stream, one dispatch per layer.
+    /// The card.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// Layers of this stage.
+    pub fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Binds a round's reflection vectors to the residual stream, one dispatch per layer of the stage.
     pub fn reflections(&self, vectors: &[wgpu::Buffer]) -> Result<Vec<Op>, GpuError> {
         let shape = RowShape { columns: self.config.hidden as u32, ..RowShape::default() };
         let shape = self.gpu.uniform("reflection", &shape)?;
@@ -187,7 +207,7 @@ impl Forward {
             .collect()
     }
 
-    /// Runs all layers over `input`, then reads `output`. Reflections, if any, follow every layer.
+    /// Runs the stage's layers over `input`, then reads `output`. Reflections, if any, follow every layer.
     pub fn pass(
         &self,
         run: Pass<'_>,
@@ -284,12 +304,16 @@ impl Forward {
                 self.gpu.run(encoder, WHAT)?;
                 return Ok(Vec::new());
             }
+            Output::Residual => (&self.buffers.x, self.config.hidden),
             Output::Hidden => (&self.buffers.normed, self.config.hidden),
             Output::Logits => (&self.buffers.logits, self.config.vocabulary),
         };
-        {
+        let selects = output != Output::Residual;
+        if selects {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            self.final_norm.dispatch(&mut pass, phase, step);
+            if let Some(op) = &self.final_norm {
+                op.dispatch(&mut pass, phase, step);
+            }
             if output == Output::Logits {
                 assert!(
                     step.selected as usize <= LOGIT_ROWS_MAX,
@@ -300,7 +324,8 @@ impl Forward {
                 }
             }
         }
-        let bytes = u64::from(step.selected) * width as u64 * 4;
+        let rows = if selects { step.selected } else { step.rows };
+        let bytes = u64::from(rows) * width as u64 * 4;
         let data =
             self.gpu.run_and_read(encoder, source, 0, bytes, &self.buffers.readback, WHAT)?;
         Ok(bytemuck::pod_collect_to_vec(&data))

@@ -51,6 +51,11 @@ impl<'a> Loader<'a> {
         Self { gpu, source, progress, done_bytes: Cell::new(0), total_bytes }
     }
 
+    /// The same for the next card of a model that is split over several.
+    pub fn next_onto(self, gpu: &'a Gpu) -> Self {
+        Self { gpu, ..self }
+    }
+
     /// All weights of a tensor as f32, whatever its type: norms and biases.
     pub fn floats(&self, entry: &TensorEntry) -> Vec<f32> {
         self.count(entry.bytes());
@@ -58,7 +63,8 @@ impl<'a> Loader<'a> {
     }
 
     fn count(&self, bytes: usize) {
-        let done_bytes = self.done_bytes.get() + bytes as u64;
+        // An embedding table that is also the output matrix may be on two cards.
+        let done_bytes = (self.done_bytes.get() + bytes as u64).min(self.total_bytes);
         self.done_bytes.set(done_bytes);
         (self.progress)(LoadProgress { done_bytes, total_bytes: self.total_bytes });
     }

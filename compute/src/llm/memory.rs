@@ -4,7 +4,8 @@ use super::config::ModelConfig;
 use super::engine::{CHUNK_TOKENS_GPU, CHUNK_TOKENS_SOFTWARE, CONTEXT_TOKENS_DEFAULT};
 use super::error::EngineError;
 use super::packing;
-use super::plan::{page_bytes, page_count, work_bytes};
+use super::plan::{logit_bytes, page_bytes, page_count, work_bytes};
+use super::split::{Costs, Span};
 use crate::source::WeightSource;
 
 /// The least that a model takes at some context, about: one sequence, and a context for proofs and
@@ -34,9 +35,9 @@ impl MemoryNeed {
         let chunk = if software { CHUNK_TOKENS_SOFTWARE } else { CHUNK_TOKENS_GPU };
         Ok(Self {
             context_tokens: context,
-            weight_bytes: weight_bytes(file),
-            cache_bytes: 2 * page_count(context) as u64 * page_bytes(&config),
-            work_bytes: work_bytes(&config, context, chunk),
+            weight_bytes: WeightBytes::of(file, &config).of_span(&Span::whole(config.layers)),
+            cache_bytes: 2 * page_count(context) as u64 * page_bytes(&config, config.layers),
+            work_bytes: work_bytes(&config, context, chunk) + logit_bytes(&config),
         })
     }
 
@@ -47,13 +48,49 @@ impl MemoryNeed {
     }
 }
 
-/// Bytes of all weights in the layouts they have on the GPU.
-pub(super) fn weight_bytes(file: &dyn WeightSource) -> u64 {
-    file.entries()
-        .values()
-        .map(|t| {
-            let (quants, scales) = packing::row_bytes(packing::format_of(t.kind), t.columns);
-            ((quants + scales) * t.rows) as u64
-        })
-        .sum()
+/// Bytes of a model's weights in the layouts they have on the GPU, part by part.
+pub(super) struct WeightBytes {
+    /// The embedding table.
+    table: u64,
+    layers: Vec<u64>,
+    /// Final norm, and the output matrix unless it is the table.
+    head: u64,
+    tied: bool,
+}
+
+impl WeightBytes {
+    pub fn of(file: &dyn WeightSource, config: &ModelConfig) -> Self {
+        let mut bytes =
+            Self { table: 0, layers: vec![0; config.layers], head: 0, tied: config.tied };
+        let layer_of = |name: &str| name.strip_prefix("blk.")?.split('.').next()?.parse().ok();
+        for (name, tensor) in file.entries() {
+            let format = packing::format_of(tensor.kind);
+            let (quants, scales) = packing::row_bytes(format, tensor.columns);
+            let part = match layer_of(name).and_then(|layer: usize| bytes.layers.get_mut(layer)) {
+                Some(layer) => layer,
+                None if name.starts_with("output") => &mut bytes.head,
+                None => &mut bytes.table,
+            };
+            *part += ((quants + scales) * tensor.rows) as u64;
+        }
+        bytes
+    }
+
+    pub fn of_span(&self, span: &Span) -> u64 {
+        let table = span.is_first() || (span.is_last() && self.tied);
+        let head = if span.is_last() { self.head } else { 0 };
+        let layers: u64 = self.layers[span.layers.clone()].iter().sum();
+        layers + head + if table { self.table } else { 0 }
+    }
+
+    /// What the parts of the model take if it is split, keys and values of `pages` pages included.
+    pub fn costs(&self, config: &ModelConfig, context: usize, chunk: usize, pages: usize) -> Costs {
+        let pages = pages as u64 * page_bytes(config, 1);
+        Costs {
+            first: self.table,
+            layers: self.layers.iter().map(|layer| layer + pages).collect(),
+            last: self.head + logit_bytes(config) + if self.tied { self.table } else { 0 },
+            every: work_bytes(config, context, chunk),
+        }
+    }
 }

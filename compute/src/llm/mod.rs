@@ -1,4 +1,4 @@
-//! The language-model engine: a model from a GGUF file on one GPU.
+//! The language-model engine: a model from a GGUF file on one GPU, or split over several.
 //!
 //! [`Engine`] is what the agent uses. All calls block until the GPU answers; give an engine its own
 //! thread. Proof of Compute uses [`Engine::prove_hidden`] with its own input embeddings.
@@ -23,12 +23,14 @@ mod memory;
 pub(crate) mod op;
 pub mod packing;
 pub mod params;
+mod pipeline;
 pub(crate) mod plan;
 mod proof;
 mod request;
 mod rope;
 mod sampling;
 mod sequence;
+mod split;
 mod stream;
 pub(crate) mod tensors;
 pub(crate) mod tuning;
@@ -38,7 +40,7 @@ pub use crate::kernels::matvec::Activations;
 pub use architecture::{Activation, Architecture, Family, Windows};
 pub use batch::BatchLoad;
 pub use config::{Experts, ModelConfig};
-pub use engine::{AdapterLabel, Engine, EngineInfo, EngineOptions};
+pub use engine::{AdapterLabel, Card, Engine, EngineInfo, EngineOptions, StageInfo};
 pub use error::EngineError;
 pub use loader::LoadProgress;
 pub use memory::MemoryNeed;

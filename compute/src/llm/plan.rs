@@ -10,12 +10,13 @@ use super::config::ModelConfig;
 use super::matrix::QuantisedRows;
 use super::op::{Grid, Op, Variant};
 use super::params::{PAGE, Row, Step};
+use super::split::Span;
 use super::tuning::Choice;
 
 /// Rows whose logits fit the logits buffer at once.
 pub(super) const LOGIT_ROWS_MAX: usize = 32;
 
-/// Everything a pass writes. Sizes: rows of a chunk, except the caches (all positions).
+/// Everything a pass of one stage writes. Sizes: rows of a chunk, except the caches (all positions).
 pub(super) struct Buffers {
     pub step: wgpu::Buffer,
     /// Rows of the pass, then its selection.
@@ -35,7 +36,9 @@ pub(super) struct Buffers {
     /// Logits of the experts, and (expert, share) of the chosen.
     pub router: wgpu::Buffer,
     pub chosen: wgpu::Buffer,
+    /// One float but on the last stage.
     pub logits: wgpu::Buffer,
+    /// Of the stage's layers.
     pub caches: Vec<(wgpu::Buffer, wgpu::Buffer)>,
     /// Rows as whole numbers, if decoding quantises them.
     pub quantised: Option<QuantisedRows>,
@@ -91,17 +94,21 @@ impl CacheSize {
     }
 }
 
-/// Bytes of everything a pass writes but the caches, about.
+/// Bytes of everything a pass writes but the caches and logits, about.
 pub(super) fn work_bytes(config: &ModelConfig, context: usize, chunk: usize) -> u64 {
     let (q, ffn) = (config.heads * config.head, config.ffn);
     let row = 2 * config.hidden + config.qkv_width() + 2 * q + 3 * ffn;
-    4 * (chunk * row + span_floats(config, context, chunk) + 2 * LOGIT_ROWS_MAX * config.vocabulary)
-        as u64
+    4 * (chunk * row + span_floats(config, context, chunk)) as u64
 }
 
-/// Bytes of one page of keys and values in all layers.
-pub(super) fn page_bytes(config: &ModelConfig) -> u64 {
-    (PAGE * config.kv_heads * config.head * config.layers * 2 * 4) as u64
+/// Bytes of the logits and of reading them back.
+pub(super) fn logit_bytes(config: &ModelConfig) -> u64 {
+    4 * (2 * LOGIT_ROWS_MAX * config.vocabulary) as u64
+}
+
+/// Bytes of one page of keys and values in so many layers.
+pub(super) fn page_bytes(config: &ModelConfig, layers: usize) -> u64 {
+    (PAGE * config.kv_heads * config.head * layers * 2 * 4) as u64
 }
 
 impl Buffers {
@@ -111,6 +118,7 @@ impl Buffers {
         cache: CacheSize,
         chunk: usize,
         activations: Activations,
+        span: &Span,
     ) -> Result<Self, GpuError> {
         let floats = |what: &str, count: usize| gpu.storage(what, count as u64 * 4);
         let rows = |what: &str, width: usize| floats(what, chunk * width);
@@ -119,7 +127,7 @@ impl Buffers {
         let mut tables = vec![0; cache.scratch_at()];
         tables.extend(cache.pages as u32..cache.all_pages() as u32);
         let widest = config.hidden.max(config.heads * config.head).max(config.ffn);
-        let logits = LOGIT_ROWS_MAX * config.vocabulary;
+        let logits = if span.is_last() { LOGIT_ROWS_MAX * config.vocabulary } else { 1 };
         let largest = logits.max(chunk * config.hidden) as u64 * 4;
         Ok(Self {
             step: gpu.uniform("step", &Step::default())?,
@@ -138,7 +146,9 @@ impl Buffers {
             router: rows("expert logits", config.experts.map_or(1, |e| e.count))?,
             chosen: rows("chosen experts", config.experts.map_or(1, |e| 2 * e.used))?,
             logits: floats("logits", logits)?,
-            caches: (0..config.layers)
+            caches: span
+                .layers
+                .clone()
                 .map(|_| Ok((floats("keys", pool)?, floats("values", pool)?)))
                 .collect::<Result<_, GpuError>>()?,
             quantised: match activations {

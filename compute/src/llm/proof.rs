@@ -1,8 +1,9 @@
 //! The forward pass Proof of Compute needs: embeddings in, last hidden states out.
 
-use crate::gpu::{Gpu, GpuError};
+use super::engine::Engine;
+use crate::gpu::GpuError;
 
-/// Unit vectors of one round, one per decoder layer, on the GPU.
+/// Unit vectors of one round, one per decoder layer, each on its layer's GPU.
 ///
 /// After decoder layer i (every one, the last included, hence before the final norm) the residual
 /// stream of every token becomes `x - 2 (x . v_i) v_i` (Gonka PoC v2, section 3 step 3). They depend
@@ -14,10 +15,14 @@ pub struct Reflections {
 
 impl Reflections {
     /// Uploads `vectors`, one of length `hidden` per layer, already normalised.
-    pub fn upload(gpu: &Gpu, vectors: &[Vec<f32>]) -> Result<Self, GpuError> {
+    pub fn upload(engine: &Engine, vectors: &[Vec<f32>]) -> Result<Self, GpuError> {
         let layers = vectors
             .iter()
-            .map(|v| gpu.storage_with("reflection vector", bytemuck::cast_slice(v)))
+            .enumerate()
+            .map(|(layer, v)| {
+                let gpu = engine.forward.gpu_of(layer);
+                gpu.storage_with("reflection vector", bytemuck::cast_slice(v))
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self { layers, hidden: vectors.first().map_or(0, Vec::len) })
     }
@@ -32,7 +37,7 @@ impl Reflections {
 pub enum ProofEmbeddings<'a> {
     /// Row-major `[sequences, tokens, hidden]`.
     Host(&'a [f32]),
-    /// The same layout in a GPU buffer with `COPY_SRC`, from offset 0, on the engine's own device.
+    /// The same layout in a GPU buffer with `COPY_SRC`, from offset 0, on the engine's (first) device.
     Device(&'a wgpu::Buffer),
 }
 

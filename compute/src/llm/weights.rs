@@ -5,6 +5,7 @@ use super::error::EngineError;
 use super::experts::ExpertWeights;
 use super::loader::Loader;
 use super::matrix::Fused;
+use super::split::Span;
 use super::tensors::{self, layer_tensor};
 
 /// What a layer may have in addition is `None` where the file or the family has none.
@@ -72,21 +73,31 @@ impl LayerWeights {
     }
 }
 
+/// The weights of one stage; of a whole model on one card.
 pub(super) struct Weights {
-    pub embedding: Fused,
+    pub span: Span,
+    /// Of the first stage.
+    pub embedding: Option<Fused>,
     pub layers: Vec<LayerWeights>,
-    pub output_norm: wgpu::Buffer,
-    /// `None` if the embedding table is the output matrix.
-    pub output: Option<Fused>,
+    /// Of the last stage.
+    pub head: Option<Head>,
     pub bytes: u64,
 }
 
+/// What turns the residual stream into logits.
+pub(super) struct Head {
+    pub norm: wgpu::Buffer,
+    /// `None` if the embedding table, which is on the same card, is the output matrix.
+    output: Option<Fused>,
+}
+
 impl Weights {
-    /// Uploads everything; `positions` is the context to prepare rotations for.
+    /// Uploads everything of a stage; `positions` is the context to prepare rotations for.
     pub fn upload(
         loader: &Loader<'_>,
         config: &ModelConfig,
         positions: usize,
+        span: Span,
     ) -> Result<Self, EngineError> {
         let (gpu, file) = (loader.gpu, loader.source);
         let one = |name: &str| Fused::upload(loader, &[name.to_owned()]);
@@ -96,7 +107,7 @@ impl Weights {
         let angles =
             upload_angles("rope angles", &config.rope.angles(positions, factors.as_deref()))?;
         let mut bytes = angles.size();
-        let has_local = (0..config.layers).any(|layer| config.is_local(layer));
+        let has_local = span.layers.clone().any(|layer| config.is_local(layer));
         let local_angles = match has_local && config.local_rope != config.rope {
             false => angles.clone(),
             true => {
@@ -106,31 +117,36 @@ impl Weights {
                 buffer
             }
         };
-        let layers = (0..config.layers)
+        let layers = span
+            .layers
+            .clone()
             .map(|layer| {
                 let angles = if config.is_local(layer) { &local_angles } else { &angles };
                 upload_layer(loader, config, layer, angles.clone())
             })
             .collect::<Result<Vec<_>, EngineError>>()?;
-        let embedding = one("token_embd.weight")?;
-        let output = match config.tied {
-            true => None,
-            false => Some(one("output.weight")?),
+        let embedding = span.is_first().then(|| one("token_embd.weight")).transpose()?;
+        let head = match span.is_last() {
+            false => None,
+            true => Some(Head {
+                norm: vector(loader, "output_norm.weight")?,
+                output: match (config.tied, span.is_first()) {
+                    (false, _) => Some(one("output.weight")?),
+                    (true, true) => None,
+                    (true, false) => Some(one("token_embd.weight")?),
+                },
+            }),
         };
-        bytes += embedding.bytes() + output.as_ref().map_or(0, Fused::bytes);
+        let output = head.as_ref().and_then(|head| head.output.as_ref());
+        bytes += embedding.iter().chain(output).map(Fused::bytes).sum::<u64>();
         bytes += layers.iter().map(LayerWeights::bytes).sum::<u64>();
-        Ok(Self {
-            output_norm: vector(loader, "output_norm.weight")?,
-            embedding,
-            layers,
-            output,
-            bytes,
-        })
+        Ok(Self { span, embedding, layers, head, bytes })
     }
 
-    /// The matrix that turns hidden states into logits.
-    pub fn head(&self) -> &Fused {
-        self.output.as_ref().unwrap_or(&self.embedding)
+    /// Norm and matrix that turn the residual stream into logits, on the last stage.
+    pub fn head(&self) -> Option<(&wgpu::Buffer, &Fused)> {
+        let head = self.head.as_ref()?;
+        Some((&head.norm, head.output.as_ref().or(self.embedding.as_ref())?))
     }
 }
 

@@ -90,7 +90,7 @@ impl Prover {
         };
         let vectors = layer_vectors(&round.identity, info.layers, hidden);
         Ok(Self {
-            reflections: Reflections::upload(gpu, &vectors)?,
+            reflections: Reflections::upload(engine, &vectors)?,
             inputs: InputGenerator::new(std::sync::Arc::clone(gpu), count, pass_nonces)?,
             hidden,
             pass_nonces,
