@@ -33,6 +33,8 @@ mod matvec_equal;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
+mod pipelines;
+#[cfg(test)]
 mod proof;
 #[cfg(test)]
 mod quantised;

@@ -65,11 +65,22 @@ fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
 /// Logs how far loading is.
 fn telling(model: &str) -> impl Fn(LoadProgress) {
     let next = Cell::new(Instant::now() + QUIET);
-    move |LoadProgress { done_bytes, total_bytes }| {
-        if Instant::now() >= next.get() {
-            next.set(Instant::now() + LINE_EVERY);
-            let percent = done_bytes.saturating_mul(100) / total_bytes.max(1);
-            tracing::info!(model, done_bytes, total_bytes, "loading, {percent} %");
+    move |progress| {
+        if Instant::now() < next.get() {
+            return;
+        }
+        next.set(Instant::now() + LINE_EVERY);
+        match progress {
+            LoadProgress::Weights { done_bytes, total_bytes } => {
+                let percent = done_bytes.saturating_mul(100) / total_bytes.max(1);
+                tracing::info!(model, done_bytes, total_bytes, "loading, {percent} %");
+            }
+            LoadProgress::Kernels { done, total } => {
+                tracing::info!(model, "compiling kernels, {done} of {total}");
+            }
+            LoadProgress::Tuning { done, total } => {
+                tracing::info!(model, "trying out kernels on this adapter, {done} of {total}");
+            }
         }
     }
 }

@@ -6,18 +6,24 @@
 //! [`GpuError::Lost`] in the call that noticed it, never a panic and never a hang.
 
 mod buffers;
+mod compile;
 mod error;
+mod pipeline_cache;
 mod pipelines;
+mod store;
 mod submit;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use error::GpuError;
 pub use pipelines::Pipeline;
+pub use store::AdapterStore;
 pub use submit::Readback;
 
+use self::pipeline_cache::PipelineCache;
 use crate::adapter::{self, AdapterChoice, AdapterKind, AdapterSummary};
 use crate::kernels::Binding;
 
@@ -26,8 +32,9 @@ use crate::kernels::Binding;
 pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Taken where offered; nothing depends on them. Subgroups and timestamps serve the tuner.
-const FEATURES_WANTED: wgpu::Features =
-    wgpu::Features::SUBGROUP.union(wgpu::Features::TIMESTAMP_QUERY);
+const FEATURES_WANTED: wgpu::Features = wgpu::Features::SUBGROUP
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::PIPELINE_CACHE);
 
 #[derive(Default)]
 struct Health {
@@ -43,6 +50,8 @@ pub struct Gpu {
     limits: wgpu::Limits,
     subgroup_lanes: Option<u32>,
     health: Arc<Mutex<Health>>,
+    store: Option<AdapterStore>,
+    cache: Mutex<Option<PipelineCache>>,
     pipelines: Mutex<HashMap<pipelines::Key, Arc<Pipeline>>>,
     layouts: Mutex<HashMap<Vec<Binding>, wgpu::BindGroupLayout>>,
 }
@@ -50,6 +59,15 @@ pub struct Gpu {
 impl Gpu {
     /// Opens the chosen adapter with all of its limits (the defaults would cap a binding at 128 MiB).
     pub fn open(choice: &AdapterChoice) -> Result<Arc<Self>, GpuError> {
+        Self::open_keeping(choice, None)
+    }
+
+    /// As [`Self::open`], keeping in `folder` what makes the next start faster: compiled pipelines and
+    /// measurements. It must belong to this user alone; it is created when absent.
+    pub fn open_keeping(
+        choice: &AdapterChoice,
+        folder: Option<&Path>,
+    ) -> Result<Arc<Self>, GpuError> {
         let instance = adapter::instance();
         let mut adapters = adapter::enumerate(&instance);
         let summaries: Vec<AdapterSummary> = adapters.iter().map(|(s, _)| s.clone()).collect();
@@ -82,6 +100,8 @@ impl Gpu {
             tracing::error!(%error, "uncaptured GPU error");
             lock(&on_error).uncaptured.get_or_insert(error);
         }));
+        let store = folder.map(|folder| AdapterStore::new(folder, &summary));
+        let cache = store.as_ref().and_then(|store| PipelineCache::open(&device, store));
         Ok(Arc::new(Self {
             device,
             queue,
@@ -89,6 +109,8 @@ impl Gpu {
             limits,
             subgroup_lanes,
             health,
+            store,
+            cache: Mutex::new(cache),
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
         }))
@@ -98,6 +120,19 @@ impl Gpu {
     #[must_use]
     pub fn summary(&self) -> &AdapterSummary {
         &self.summary
+    }
+
+    /// Files about this adapter and driver, if a folder for them was given.
+    #[must_use]
+    pub fn store(&self) -> Option<&AdapterStore> {
+        self.store.as_ref()
+    }
+
+    /// Writes what was compiled since the start to the folder, if there is one.
+    pub fn keep_pipelines(&self) {
+        if let Some(cache) = &mut *lock(&self.cache) {
+            cache.keep();
+        }
     }
 
     /// True on a CPU driver, where barriers and shared memory are dear and lanes are few.

@@ -1,6 +1,6 @@
 //! Pipelines from rows of the kernel table, and the bind groups that fit them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{Gpu, GpuError, lock};
 use crate::kernels::{Binding, Kernel};
@@ -8,11 +8,12 @@ use crate::kernels::{Binding, Kernel};
 /// What makes two pipelines the same: the kernel's name and its constants' bits.
 pub(super) type Key = (&'static str, Vec<(&'static str, u64)>);
 
-/// A compiled kernel.
+/// A kernel with its constants, planned or compiled.
 pub struct Pipeline {
-    pub(super) raw: wgpu::ComputePipeline,
+    raw: OnceLock<wgpu::ComputePipeline>,
     layout: wgpu::BindGroupLayout,
     kernel: &'static Kernel,
+    constants: Vec<(&'static str, f64)>,
 }
 
 impl Pipeline {
@@ -20,11 +21,34 @@ impl Pipeline {
     pub fn kernel(&self) -> &'static Kernel {
         self.kernel
     }
+
+    pub(super) fn is_compiled(&self) -> bool {
+        self.raw.get().is_some()
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::ComputePipeline {
+        self.raw
+            .get()
+            .expect("planned pipelines go through Gpu::compile before anything is dispatched")
+    }
 }
 
 impl Gpu {
     /// Compiles `kernel`, once per set of constants. `constants` replace defaults of the same name.
     pub fn pipeline(
+        &self,
+        kernel: &'static Kernel,
+        constants: &[(&'static str, f64)],
+    ) -> Result<Arc<Pipeline>, GpuError> {
+        let pipeline = self.planned(kernel, constants)?;
+        if !pipeline.is_compiled() {
+            self.compile_one(&pipeline)?;
+        }
+        Ok(pipeline)
+    }
+
+    /// As [`Self::pipeline`], left to a later [`Self::compile`]; buffers can be bound to it already.
+    pub fn planned(
         &self,
         kernel: &'static Kernel,
         constants: &[(&'static str, f64)],
@@ -42,18 +66,14 @@ impl Gpu {
         }
         let layout = self.layout(kernel)?;
         let pipeline =
-            Arc::new(Pipeline { raw: self.compile(kernel, &values, &layout)?, layout, kernel });
-        lock(&self.pipelines).insert(key, Arc::clone(&pipeline));
-        Ok(pipeline)
+            Arc::new(Pipeline { raw: OnceLock::new(), layout, kernel, constants: values });
+        Ok(Arc::clone(lock(&self.pipelines).entry(key).or_insert(pipeline)))
     }
 
-    fn compile(
-        &self,
-        kernel: &'static Kernel,
-        constants: &[(&str, f64)],
-        layout: &wgpu::BindGroupLayout,
-    ) -> Result<wgpu::ComputePipeline, GpuError> {
-        self.scoped(&format!("kernel {}", kernel.name), || {
+    pub(super) fn compile_one(&self, pipeline: &Pipeline) -> Result<(), GpuError> {
+        let kernel = pipeline.kernel;
+        let cache = lock(&self.cache).as_ref().map(|cache| cache.raw().clone());
+        let compiled = self.scoped(&format!("kernel {}", kernel.name), || {
             let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.name),
                 source: wgpu::ShaderSource::Wgsl(kernel.source.text.into()),
@@ -61,7 +81,7 @@ impl Gpu {
             let pipeline_layout =
                 self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                     label: Some(kernel.name),
-                    bind_group_layouts: &[Some(layout)],
+                    bind_group_layouts: &[Some(&pipeline.layout)],
                     immediate_size: 0,
                 });
             self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -70,13 +90,16 @@ impl Gpu {
                 module: &module,
                 entry_point: Some(kernel.entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
-                    constants,
+                    constants: &pipeline.constants,
                     // Every kernel writes its workgroup memory before it reads it.
                     zero_initialize_workgroup_memory: false,
                 },
-                cache: None,
+                cache: cache.as_ref(),
             })
-        })
+        })?;
+        // Another thread may have been as quick; either pipeline does.
+        let _ = pipeline.raw.set(compiled);
+        Ok(())
     }
 
     /// One layout per signature, so that a bind group fits every kernel with the same bindings.

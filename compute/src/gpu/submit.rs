@@ -24,7 +24,7 @@ impl Gpu {
         bind_group: &wgpu::BindGroup,
         workgroups: [u32; 3],
     ) {
-        pass.set_pipeline(&pipeline.raw);
+        pass.set_pipeline(pipeline.raw());
         pass.set_bind_group(0, bind_group, &[]);
         pass.dispatch_workgroups(workgroups[0], workgroups[1], workgroups[2]);
     }

@@ -82,7 +82,7 @@ impl Plan<'_> {
         grid: impl Fn(u32) -> Grid,
     ) -> Result<Op, GpuError> {
         let variant = |span| {
-            let pipeline = self.gpu.pipeline(kernel, &constants(span))?;
+            let pipeline = self.gpu.planned(kernel, &constants(span))?;
             let bind_group = self.gpu.bind(&pipeline, buffers)?;
             Ok::<Variant, GpuError>(Variant { bind_group, pipeline, grid: grid(span) })
         };

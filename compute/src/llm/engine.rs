@@ -496,8 +496,11 @@ fn upload(
         let weights = Weights::upload(&loader, config, cache.context, span)?;
         let method = options.method.unwrap_or_else(|| Method::of(gpu.is_software()));
         let choice = Choice { method, activations: options.activations };
-        let gpu = Arc::clone(gpu);
-        stages.push(Forward::new(gpu, config.clone(), &weights, &choice, cache, chunk)?);
+        let mut told = |done, total| progress(LoadProgress::Kernels { done, total });
+        let (gpu, config) = (Arc::clone(gpu), config.clone());
+        let stage = Forward::new(gpu, config, &weights, &choice, cache, chunk, &mut told)?;
+        stage.gpu().keep_pipelines();
+        stages.push(stage);
     }
     Ok(stages)
 }

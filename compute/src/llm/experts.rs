@@ -121,7 +121,7 @@ impl Plan<'_> {
             Method::Group => (64, 16),
         };
         let constants = [("WORKGROUP", f64::from(workgroup)), ("LANES", f64::from(lanes))];
-        let pipeline = self.gpu.pipeline(llm::experts(matrix.format()), &constants)?;
+        let pipeline = self.gpu.planned(llm::experts(matrix.format()), &constants)?;
         let across = (expert_rows as u32).div_ceil(workgroup / lanes);
         for shard in matrix.bindings(self.gpu, target)? {
             let buffers =

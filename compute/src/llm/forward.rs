@@ -96,6 +96,7 @@ impl Forward {
         choice: &Choice,
         cache: CacheSize,
         chunk: usize,
+        told: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, EngineError> {
         let buffers = Buffers::new(&gpu, &config, cache, chunk, choice.activations, &weights.span)?;
         let method = choice.method;
@@ -128,6 +129,8 @@ impl Forward {
             )?;
             head.extend(plan.softcap()?);
         }
+        let ops = layers.iter().flatten().chain(&embed).chain(&head).chain(&final_norm);
+        gpu.compile(ops.flat_map(Op::pipelines), told)?;
         let width = config.qkv_width() + config.heads * config.head + 3 * config.ffn;
         Ok(Self {
             flop_per_row_and_layer: 2.0 * (width * config.hidden) as f64,

@@ -21,10 +21,13 @@ const THREADS_MAX: usize = 16;
 
 /// How far loading has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoadProgress {
+pub enum LoadProgress {
     /// Bytes of weights on the GPU, as they are in the file.
-    pub done_bytes: u64,
-    pub total_bytes: u64,
+    Weights { done_bytes: u64, total_bytes: u64 },
+    /// Kernels that are compiled.
+    Kernels { done: usize, total: usize },
+    /// Matrices, counting those of one shape and type once, whose kernels are tried out.
+    Tuning { done: usize, total: usize },
 }
 
 /// Rows `[first, first + count)` of tensors one above the other.
@@ -66,7 +69,7 @@ impl<'a> Loader<'a> {
         // An embedding table that is also the output matrix may be on two cards.
         let done_bytes = (self.done_bytes.get() + bytes as u64).min(self.total_bytes);
         self.done_bytes.set(done_bytes);
-        (self.progress)(LoadProgress { done_bytes, total_bytes: self.total_bytes });
+        (self.progress)(LoadProgress::Weights { done_bytes, total_bytes: self.total_bytes });
     }
 
     /// Packs rows `rows` of `entries`, taken as one matrix, into two buffers of their own. All entries

@@ -146,7 +146,7 @@ impl Matrix {
                 let shape = gpu.uniform("matrix", &self.shape(shard, target))?;
                 let operands = [step, &shape, &shard.quants, &shard.scales, x, out];
                 let matmul = choice.matmul(self.matvec_shape(shard.rows));
-                let many = gpu.pipeline(matmul.kernel(self.format), &[])?;
+                let many = gpu.planned(matmul.kernel(self.format), &[])?;
                 let bind_group = gpu.bind(&many, &operands)?;
                 let vector = match buffers.quantised {
                     Some(_) => self.vector(choice, shard.rows),
@@ -157,7 +157,7 @@ impl Matrix {
                 };
                 let few = |x_rows: u32| -> Result<Variant, GpuError> {
                     let constants = vector.constants(x_rows);
-                    let pipeline = gpu.pipeline(vector.kernel(self.format), &constants)?;
+                    let pipeline = gpu.planned(vector.kernel(self.format), &constants)?;
                     let bind_group = match (vector.activations, buffers.quantised) {
                         (Activations::Q16, Some(rows)) => {
                             let [step, shape, quants, scales, _, out] = operands;
@@ -210,7 +210,7 @@ impl Matrix {
         out: &wgpu::Buffer,
     ) -> Result<Vec<Op>, GpuError> {
         let target = Target { stride: self.columns, first: 0, accumulate: false, selecting: false };
-        let pipeline = gpu.pipeline(llm::embed(self.format), &[])?;
+        let pipeline = gpu.planned(llm::embed(self.format), &[])?;
         self.shards
             .iter()
             .map(|shard| {
@@ -354,7 +354,7 @@ impl QuantisedRows {
             padding: [0; 2],
         };
         let shape = gpu.uniform("quantise", &shape)?;
-        let pipeline = gpu.pipeline(&QUANTISE_Q16, &[])?;
+        let pipeline = gpu.planned(&QUANTISE_Q16, &[])?;
         let buffers = [product.step, &shape, product.x, &self.scales, &self.words];
         Ok(Variant {
             bind_group: gpu.bind(&pipeline, &buffers)?,

@@ -92,6 +92,16 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// Everything that has to be compiled before the first dispatch.
+    pub fn pipelines(&self) -> impl Iterator<Item = &Arc<Pipeline>> {
+        let (few, other) = match self {
+            Self::Single(variant) | Self::Decode(variant) => (&[][..], [Some(variant), None]),
+            Self::ByPhase { decode, prefill } => (&[][..], [Some(decode), Some(prefill)]),
+            Self::Product { decode, prefill, .. } => (&decode[..], [Some(prefill), None]),
+        };
+        few.iter().chain(other.into_iter().flatten()).map(|variant| &variant.pipeline)
+    }
+
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, step: &Step) {
         match (self, phase) {
             (Self::Decode(_), Phase::Prefill) => {}

@@ -209,7 +209,7 @@ impl Plan<'_> {
         buffers: &[&wgpu::Buffer],
         grid: Grid,
     ) -> Result<Op, GpuError> {
-        let pipeline = self.gpu.pipeline(kernel, &[])?;
+        let pipeline = self.gpu.planned(kernel, &[])?;
         Ok(Op::Single(Variant { bind_group: self.gpu.bind(&pipeline, buffers)?, pipeline, grid }))
     }
 }
