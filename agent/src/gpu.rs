@@ -111,7 +111,8 @@ impl GpuDriver {
         configured.served_as.clone_from(&config.served_as);
         let sensors = Sensors::open(config.sensor, profile)?;
         let (listener, address) = listen(config)?;
-        let engine = EngineService::start(WgpuLoader).map_err(GpuRigError::Thread)?;
+        let engine =
+            EngineService::start(WgpuLoader::of_this_machine()).map_err(GpuRigError::Thread)?;
         let (delivered, deliveries) = mpsc::channel(DELIVERIES_MAX);
         let settings = ProofSettings {
             send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),

@@ -12,10 +12,11 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use roadbed_compute::llm::Activations;
 use roadbed_compute::{
-    AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest, SequenceEvent,
+    AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest, Gpu, SequenceEvent, source,
 };
 use serde::Serialize;
 
+use crate::engine::kept::kept_folder;
 use crate::engine::startup::load_request;
 
 /// Tokens of the prompt that a cold start is timed with.
@@ -151,7 +152,13 @@ fn measure(
             .then_some(sequences * (COLD_PROMPT + args.tokens as usize + 16)),
         ..EngineOptions::default()
     };
-    let (engine, load) = timed(1, || Engine::load(path, adapter, &options));
+    let kept = kept_folder();
+    let (engine, load) = timed(1, || {
+        let file = source::open(path)?;
+        let gpu = Gpu::open_keeping(adapter, kept.as_deref())?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Engine::load_file(&*file, &name, gpu, &options)
+    });
     let mut engine = engine.with_context(|| format!("cannot load {}", path.display()))?;
     let info = engine.info().clone();
     let (prompt, tokens) = (args.prompt as usize, args.tokens as usize);

@@ -59,7 +59,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let devices = tokio::task::spawn_blocking(list_adapters).await?;
 
-    let engine = EngineService::start(WgpuLoader).context("cannot start the engine thread")?;
+    let engine = EngineService::start(WgpuLoader::of_this_machine())
+        .context("cannot start the engine thread")?;
     let journal = Arc::new(MemoryJournal::default());
     let proof = ProofService::new(engine.clone(), journal, ProofSettings::default(), None);
     let node = Arc::new(Node::new(NodeParts {

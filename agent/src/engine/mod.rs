@@ -14,6 +14,7 @@ pub mod catalogue;
 mod fault;
 pub mod inventory;
 mod job;
+pub mod kept;
 pub mod pull;
 mod queue;
 mod recovery;

@@ -27,7 +27,8 @@ pub fn load_request(model: &str, adapter: Option<&str>) -> anyhow::Result<LoadRe
 /// # Errors
 /// The model cannot be loaded.
 pub async fn loaded(request: LoadRequest) -> anyhow::Result<(EngineService, Arc<ModelInfo>)> {
-    let engine = EngineService::start(WgpuLoader).context("cannot start the engine thread")?;
+    let engine = EngineService::start(WgpuLoader::of_this_machine())
+        .context("cannot start the engine thread")?;
     let info = engine.load(request).await?;
     tracing::info!(model = info.served_as, adapter = %info.adapter, "loaded");
     Ok((engine, info))

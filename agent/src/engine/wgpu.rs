@@ -1,6 +1,7 @@
 //! Our own engine behind the queue: the compute crate's WGSL kernels.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use roadbed_compute::llm::LoadProgress;
@@ -16,6 +17,7 @@ use super::backend::{
     AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep,
 };
 use super::fault::EngineFault;
+use super::kept::kept_folder;
 use super::rendering;
 use crate::grammar::GrammarCompiler;
 
@@ -24,13 +26,24 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Between two lines about the same loading.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Loads GGUF files and Hugging Face folders with the compute crate.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct WgpuLoader;
+/// Loads GGUF files and Hugging Face folders with the compute crate. The default keeps nothing from one start to the
+/// next.
+#[derive(Debug, Clone, Default)]
+pub struct WgpuLoader {
+    kept: Option<PathBuf>,
+}
+
+impl WgpuLoader {
+    /// Keeps what makes the next start faster in this machine's folder for that.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        Self { kept: kept_folder() }
+    }
+}
 
 impl BackendLoader for WgpuLoader {
     fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
-        match open(request) {
+        match open(request, self) {
             Ok(backend) => Ok(Box::new(backend)),
             Err(error) => {
                 Err(EngineFault::Load { reason: format!("{}: {error}", request.path.display()) })
@@ -39,7 +52,7 @@ impl BackendLoader for WgpuLoader {
     }
 }
 
-fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
+fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, EngineError> {
     let file = source::open(&request.path)?;
     // A tokenizer of our own beside the engine's: it stays readable while the engine is busy generating.
     let tokenizer = file.tokenizer()?;
@@ -48,7 +61,7 @@ fn open(request: &LoadRequest) -> Result<WgpuBackend, EngineError> {
         memory_bytes: request.memory_bytes,
         ..EngineOptions::default()
     };
-    let gpu = Gpu::open(&request.adapter)?;
+    let gpu = Gpu::open_keeping(&request.adapter, loader.kept.as_deref())?;
     let tell = telling(&request.served_as);
     let engine = Engine::load_with_progress(&*file, &request.served_as, gpu, &options, &tell)?;
     let usual_end = tokenizer.encode(&tokenizer.eos_text())?;

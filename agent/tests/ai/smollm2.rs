@@ -25,7 +25,7 @@ async fn a_chat_is_answered_and_artifacts_are_true() {
     // `make test` fetches the model; the message of a missing one says what to run.
     let configured = load_request("smollm2-135m", None).unwrap_or_else(|error| panic!("{error}"));
     let model = configured.served_as.clone();
-    let engine = EngineService::start(WgpuLoader).unwrap();
+    let engine = EngineService::start(WgpuLoader::default()).unwrap();
     let journal = Arc::new(MemoryJournal::default());
     let proof = ProofService::new(engine.clone(), journal, quick(), None);
     let node = Arc::new(Node::new(NodeParts {
