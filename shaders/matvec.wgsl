@@ -7,41 +7,6 @@
 // CPU twin: compute/src/reference/ops.rs, matmul.
 @group(0) @binding(4) var<storage, read> x: array<vec4<f32>>;
 
-// The same eight columns of four weight rows.
-struct Four {
-    a: Eight,
-    b: Eight,
-    c: Eight,
-    d: Eight,
-}
-
-// One row of x over part of a block: products with the levels, and the sum that offsets multiply.
-struct Piece {
-    dots: vec4<f32>,
-    total: vec4<f32>,
-}
-
-fn product(levels: Eight, low: vec4<f32>, high: vec4<f32>) -> f32 {
-    return dot(levels.a, low) + dot(levels.b, high);
-}
-
-fn more(piece: Piece, w: Four, at: u32) -> Piece {
-    let low = x[at];
-    let high = x[at + 1u];
-    let dots = vec4<f32>(
-        product(w.a, low, high),
-        product(w.b, low, high),
-        product(w.c, low, high),
-        product(w.d, low, high),
-    );
-    return Piece(piece.dots + dots, piece.total + (low + high));
-}
-
-fn scaled(piece: Piece, scale: vec4<f32>, offset: vec4<f32>) -> vec4<f32> {
-    let total = piece.total.x + piece.total.y + piece.total.z + piece.total.w;
-    return scale * piece.dots + offset * total;
-}
-
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -83,40 +48,35 @@ fn main(
                 levels8(rows.z, block, part),
                 levels8(rows.w, block, part),
             );
-            piece_0 = more(piece_0, w, from_a.x + at);
+            piece_0 = more(piece_0, w, x[from_a.x + at], x[from_a.x + at + 1u]);
             if (X_ROWS > 1u) {
-                piece_1 = more(piece_1, w, from_a.y + at);
+                piece_1 = more(piece_1, w, x[from_a.y + at], x[from_a.y + at + 1u]);
             }
             if (X_ROWS > 2u) {
-                piece_2 = more(piece_2, w, from_a.z + at);
-                piece_3 = more(piece_3, w, from_a.w + at);
+                piece_2 = more(piece_2, w, x[from_a.z + at], x[from_a.z + at + 1u]);
+                piece_3 = more(piece_3, w, x[from_a.w + at], x[from_a.w + at + 1u]);
             }
             if (X_ROWS > 4u) {
-                piece_4 = more(piece_4, w, from_b.x + at);
-                piece_5 = more(piece_5, w, from_b.y + at);
-                piece_6 = more(piece_6, w, from_b.z + at);
-                piece_7 = more(piece_7, w, from_b.w + at);
+                piece_4 = more(piece_4, w, x[from_b.x + at], x[from_b.x + at + 1u]);
+                piece_5 = more(piece_5, w, x[from_b.y + at], x[from_b.y + at + 1u]);
+                piece_6 = more(piece_6, w, x[from_b.z + at], x[from_b.z + at + 1u]);
+                piece_7 = more(piece_7, w, x[from_b.w + at], x[from_b.w + at + 1u]);
             }
         }
-        let a = scale_of(rows.x, block);
-        let b = scale_of(rows.y, block);
-        let c = scale_of(rows.z, block);
-        let d = scale_of(rows.w, block);
-        let scale = vec4<f32>(a.x, b.x, c.x, d.x);
-        let offset = vec4<f32>(a.y, b.y, c.y, d.y);
-        sums_0 += scaled(piece_0, scale, offset);
+        let scales = scales_of(rows, block);
+        sums_0 += scaled(piece_0, scales);
         if (X_ROWS > 1u) {
-            sums_1 += scaled(piece_1, scale, offset);
+            sums_1 += scaled(piece_1, scales);
         }
         if (X_ROWS > 2u) {
-            sums_2 += scaled(piece_2, scale, offset);
-            sums_3 += scaled(piece_3, scale, offset);
+            sums_2 += scaled(piece_2, scales);
+            sums_3 += scaled(piece_3, scales);
         }
         if (X_ROWS > 4u) {
-            sums_4 += scaled(piece_4, scale, offset);
-            sums_5 += scaled(piece_5, scale, offset);
-            sums_6 += scaled(piece_6, scale, offset);
-            sums_7 += scaled(piece_7, scale, offset);
+            sums_4 += scaled(piece_4, scales);
+            sums_5 += scaled(piece_5, scales);
+            sums_6 += scaled(piece_6, scales);
+            sums_7 += scaled(piece_7, scales);
         }
     }
     store(x_first, first, sums_0, local);

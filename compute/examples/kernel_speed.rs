@@ -52,7 +52,8 @@ fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
     let step = gpu.uniform("step", &step)?;
     let shape = gpu.uniform("shape", &shape)?;
     let mut buffers = vec![&step, &shape, &quants, &scales, &x, &out];
-    let vector = MatvecVariant::of(method, activations, format, columns as usize);
+    let lanes = gpu.subgroup_lanes();
+    let vector = MatvecVariant::of(method, lanes, activations, format, columns as usize);
     let (pipeline, groups) = match x_rows {
         1..=8 => {
             let sharing = MatvecVariant::x_rows(x_rows);
@@ -60,10 +61,9 @@ fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
             (pipeline, [vector.groups(rows), 1, x_rows.div_ceil(sharing)])
         }
         _ => {
-            let matmul = Matmul::of(method);
-            let [tile_rows, tile_x_rows] = matmul.tile();
-            let pipeline = gpu.pipeline(matmul.kernel(format), &[])?;
-            (pipeline, [rows.div_ceil(tile_rows), x_rows.div_ceil(tile_x_rows), 1])
+            let matmul = Matmul::of(method, lanes);
+            let pipeline = gpu.pipeline(matmul.kernel(format), matmul.constants())?;
+            (pipeline, matmul.groups(rows, x_rows))
         }
     };
     if vector.activations == Activations::Q16 && x_rows <= 8 {

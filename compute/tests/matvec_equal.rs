@@ -24,12 +24,15 @@ const THOROUGH: TensorType = TensorType::Q4_1;
 
 fn variants(gpu: &Gpu, kind: TensorType, columns: usize) -> Vec<MatvecVariant> {
     let format = packing::format_of(kind);
-    let group = |activations| MatvecVariant::of(Method::Group, activations, format, columns);
+    let of =
+        |method, lanes, activations| MatvecVariant::of(method, lanes, activations, format, columns);
+    let group = |activations| of(Method::Group, None, activations);
     let mut variants = Vec::new();
     for activations in [Activations::F32, Activations::Q16] {
-        variants.push(MatvecVariant::of(Method::Lane, activations, format, columns));
+        variants.push(of(Method::Lane, None, activations));
         variants.push(group(activations));
     }
+    variants.push(of(Method::Lane, gpu.subgroup_lanes(), Activations::F32));
     if kind == THOROUGH {
         let [f32, q8] = [Activations::F32, Activations::Q16].map(group);
         variants.push(MatvecVariant { workgroup: 64, lanes: 64, parts: 2, ..f32 });
@@ -40,8 +43,14 @@ fn variants(gpu: &Gpu, kind: TensorType, columns: usize) -> Vec<MatvecVariant> {
             variants.push(MatvecVariant { sharing, lanes, ..q8 });
         }
     }
-    // Formats of floats have no other kernel for quantised activations.
-    variants.dedup();
+    // Formats of floats have no other kernel for quantised activations, and not all adapters spread.
+    let mut seen = Vec::new();
+    variants.retain(|variant| {
+        !seen.contains(variant) && {
+            seen.push(*variant);
+            true
+        }
+    });
     variants
 }
 

@@ -12,10 +12,13 @@ fn part_factor(row: u32, block: u32, part: u32) -> i32 {
 }
 
 // As unpack_bytes(packed8(..)), with fewer operations.
-fn levels8(row: u32, block: u32, part: u32) -> Eight {
-    let word = quants[row * (matrix.columns >> 5u) + block][part];
+fn levels_of_word(word: u32) -> Eight {
     return Eight(
         vec4<f32>((vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(15u)),
         vec4<f32>((vec4<u32>(word) >> vec4<u32>(4u, 12u, 20u, 28u)) & vec4<u32>(15u)),
     );
+}
+
+fn levels8(row: u32, block: u32, part: u32) -> Eight {
+    return levels_of_word(quants[row * (matrix.columns >> 5u) + block][part]);
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, Kernel};
+use super::{Binding, Kernel, matvec};
 use Binding::{Read, ReadWrite, Uniform};
 
 /// How weights lie in GPU memory: levels and scales apart, both described in `shaders/lib/`.
@@ -82,19 +82,32 @@ const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 64.0)];
 pub enum Matmul {
     /// `matmul_lane.wgsl`: every invocation alone, no shared memory.
     Lane,
+    /// `matvec_spread.wgsl`: as `Lane`, with activations handed round in a subgroup.
+    Spread,
     /// `matmul_tile.wgsl`: tiles of weights and activations in shared memory.
     Tile,
 }
 
 impl Matmul {
-    pub const ALL: [Self; 2] = [Self::Lane, Self::Tile];
+    pub const ALL: [Self; 3] = [Self::Lane, Self::Spread, Self::Tile];
 
-    /// What suits a kind of adapter untried.
+    /// What suits a kind of adapter untried. `subgroup_lanes` is the size of its smallest subgroup, if
+    /// it offers any.
     #[must_use]
-    pub fn of(method: Method) -> Self {
+    pub fn of(method: Method, subgroup_lanes: Option<u32>) -> Self {
         match method {
+            Method::Lane if matvec::spreads(subgroup_lanes) => Self::Spread,
             Method::Lane => Self::Lane,
             Method::Group => Self::Tile,
+        }
+    }
+
+    /// True if an adapter can run it.
+    #[must_use]
+    pub fn runs_with(self, subgroup_lanes: Option<u32>) -> bool {
+        match self {
+            Self::Lane | Self::Tile => true,
+            Self::Spread => matvec::spreads(subgroup_lanes),
         }
     }
 
@@ -103,7 +116,19 @@ impl Matmul {
     pub fn kernel(self, format: WeightFormat) -> &'static Kernel {
         match self {
             Self::Lane => &of_format(format).matmul_lane,
+            Self::Spread => matvec::spread(format),
             Self::Tile => &of_format(format).matmul_tile,
+        }
+    }
+
+    #[must_use]
+    pub fn constants(self) -> &'static [(&'static str, f64)] {
+        match self {
+            Self::Lane | Self::Tile => &[],
+            // As the form of decoding for so many rows: one pipeline serves both.
+            Self::Spread => {
+                &[("WORKGROUP", 8.0), ("PARTS", 4.0), ("X_ROWS", matvec::X_ROWS_MAX as f64)]
+            }
         }
     }
 
@@ -112,8 +137,27 @@ impl Matmul {
     pub fn tile(self) -> [u32; 2] {
         match self {
             Self::Lane => [32, 8],
+            Self::Spread => [32, matvec::X_ROWS_MAX],
             Self::Tile => [64, 64],
         }
+    }
+
+    /// The dimension in which the kernel counts tiles of activation rows; weight rows are the first.
+    #[must_use]
+    pub fn dimension(self) -> usize {
+        match self {
+            Self::Lane | Self::Tile => 1,
+            Self::Spread => 2,
+        }
+    }
+
+    /// Workgroups for a product.
+    #[must_use]
+    pub fn groups(self, rows: u32, x_rows: u32) -> [u32; 3] {
+        let [tile_rows, tile_x_rows] = self.tile();
+        let mut groups = [rows.div_ceil(tile_rows), 1, 1];
+        groups[self.dimension()] = x_rows.div_ceil(tile_x_rows);
+        groups
     }
 }
 

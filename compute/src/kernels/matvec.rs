@@ -10,6 +10,9 @@ use super::{Binding, Binding::Read, Binding::ReadWrite, Binding::Uniform};
 
 /// Weight rows that one invocation, or the lanes that work together, multiply at once.
 const ROWS_PER_SET: u32 = 4;
+/// Neighbours that hand each other activations in `matvec_spread.wgsl`.
+pub const SPREAD_LANES: u32 = 8;
+
 /// Most rows of activations that share one reading of the weights.
 pub const X_ROWS_MAX: u32 = 8;
 
@@ -35,6 +38,9 @@ pub enum Activations {
 pub enum Sharing {
     /// Every invocation alone: CPU adapters.
     Lane,
+    /// As `Lane`, but the lanes of a subgroup load activations for each other: CPU adapters that
+    /// offer subgroups of [`SPREAD_LANES`] or more. Floats only.
+    Spread,
     /// Lanes in a tree through shared memory: any GPU.
     Tree,
     /// Lanes of one subgroup through registers: GPUs that offer subgroups.
@@ -63,10 +69,12 @@ pub struct MatvecVariant {
 }
 
 impl MatvecVariant {
-    /// What suits a kind of adapter untried.
+    /// What suits a kind of adapter untried. `subgroup_lanes` is the size of its smallest subgroup, if
+    /// it offers any.
     #[must_use]
     pub fn of(
         method: Method,
+        subgroup_lanes: Option<u32>,
         activations: Activations,
         format: WeightFormat,
         columns: usize,
@@ -74,7 +82,10 @@ impl MatvecVariant {
         let activations = if is_whole(format) { activations } else { Activations::F32 };
         let (sharing, workgroup, lanes, parts) = match method {
             // Lanes of lavapipe's vector unit.
-            Method::Lane => (Sharing::Lane, 8, 1, 4),
+            Method::Lane => match activations {
+                Activations::F32 if spreads(subgroup_lanes) => (Sharing::Spread, 8, 1, 4),
+                Activations::F32 | Activations::Q16 => (Sharing::Lane, 8, 1, 4),
+            },
             Method::Group => {
                 let lanes = (columns as u32 / 32).next_power_of_two().clamp(8, 32);
                 let parts = match activations {
@@ -104,6 +115,7 @@ impl MatvecVariant {
         };
         match self.sharing {
             Sharing::Lane => lane,
+            Sharing::Spread => spread(format),
             Sharing::Tree => tree,
             Sharing::Subgroup => subgroup,
         }
@@ -117,7 +129,7 @@ impl MatvecVariant {
             ("X_ROWS", f64::from(x_rows)),
         ];
         match self.sharing {
-            Sharing::Lane => {}
+            Sharing::Lane | Sharing::Spread => {}
             Sharing::Tree | Sharing::Subgroup => {
                 constants.push(("LANES", f64::from(self.lanes)));
             }
@@ -130,6 +142,17 @@ impl MatvecVariant {
     pub fn groups(self, rows: u32) -> u32 {
         rows.div_ceil(self.workgroup / self.lanes * ROWS_PER_SET)
     }
+}
+
+/// True if an adapter's subgroups suit [`Sharing::Spread`].
+#[must_use]
+pub fn spreads(subgroup_lanes: Option<u32>) -> bool {
+    subgroup_lanes.is_some_and(|lanes| lanes >= SPREAD_LANES)
+}
+
+/// The kernel of [`Sharing::Spread`], for any number of rows.
+pub(super) fn spread(format: WeightFormat) -> &'static Kernel {
+    &SPREAD_KERNELS[format as usize]
 }
 
 /// True if the format's levels are whole numbers, which quantised activations need.
@@ -156,7 +179,7 @@ const F32_BINDINGS: &[Binding] = &[Uniform, Uniform, Read, Read, Read, ReadWrite
 const Q16_BINDINGS: &[Binding] = &[Uniform, Uniform, Read, Read, Read, ReadWrite, Read];
 
 macro_rules! kernel {
-    ($name:expr, $sum:literal, $file:literal, $bindings:expr, $tolerance:expr, [$($part:literal),+]) => {
+    ($name:expr, $sum:literal, [$($rest:literal),+], $bindings:expr, $tolerance:expr, [$($part:literal),+]) => {
         Kernel {
             name: $name,
             source: crate::wgsl!(
@@ -165,7 +188,7 @@ macro_rules! kernel {
                 $($part),+,
                 $sum,
                 "lib/matvec_rows.wgsl",
-                $file
+                $($rest),+
             ),
             entry: "main",
             bindings: $bindings,
@@ -177,12 +200,12 @@ macro_rules! kernel {
 
 /// One kernel per [`Sharing`], in its order.
 macro_rules! sharings {
-    ($name:literal, $file:literal, $bindings:expr, $tolerance:expr, $parts:tt) => {
+    ($name:literal, $rest:tt, $bindings:expr, $tolerance:expr, $parts:tt) => {
         [
             kernel!(
                 concat!($name, "_lane"),
                 "lib/sum_lane.wgsl",
-                $file,
+                $rest,
                 $bindings,
                 $tolerance,
                 $parts
@@ -190,7 +213,7 @@ macro_rules! sharings {
             kernel!(
                 concat!($name, "_tree"),
                 "lib/sum_tree.wgsl",
-                $file,
+                $rest,
                 $bindings,
                 $tolerance,
                 $parts
@@ -198,7 +221,7 @@ macro_rules! sharings {
             kernel!(
                 concat!($name, "_subgroup"),
                 "lib/sum_subgroup.wgsl",
-                $file,
+                $rest,
                 $bindings,
                 $tolerance,
                 $parts
@@ -209,13 +232,32 @@ macro_rules! sharings {
 
 macro_rules! floats {
     ($name:literal, $($part:literal),+) => {
-        sharings!($name, "matvec.wgsl", F32_BINDINGS, SUM_TOLERANCE, [$($part),+])
+        sharings!(
+            $name,
+            ["lib/matvec_pieces.wgsl", "matvec.wgsl"],
+            F32_BINDINGS,
+            SUM_TOLERANCE,
+            [$($part),+]
+        )
     };
 }
 
 macro_rules! bytes {
     ($name:literal, $($part:literal),+) => {
-        Some(sharings!($name, "matvec_q16.wgsl", Q16_BINDINGS, Q16_TOLERANCE, [$($part),+]))
+        Some(sharings!($name, ["matvec_q16.wgsl"], Q16_BINDINGS, Q16_TOLERANCE, [$($part),+]))
+    };
+}
+
+macro_rules! spread {
+    ($name:literal, $($part:literal),+) => {
+        kernel!(
+            concat!("matvec_", $name, "_spread"),
+            "lib/sum_lane.wgsl",
+            ["lib/matvec_pieces.wgsl", "matvec_spread.wgsl"],
+            F32_BINDINGS,
+            SUM_TOLERANCE,
+            [$($part),+]
+        )
     };
 }
 
@@ -235,6 +277,20 @@ static F32_KERNELS: [Kernels; WeightFormat::ALL.len()] = [
     floats!("matvec_mxfp4", "lib/weights_mxfp4.wgsl"),
 ];
 
+/// In the order of [`WeightFormat::ALL`].
+static SPREAD_KERNELS: [Kernel; WeightFormat::ALL.len()] = [
+    spread!("f32", "lib/weights_f32.wgsl", "lib/block_lazy.wgsl"),
+    spread!("f16", "lib/weights_f16.wgsl", "lib/block_lazy.wgsl"),
+    spread!("bf16", "lib/weights_bf16.wgsl", "lib/block_lazy.wgsl"),
+    spread!("q8", "lib/weights_q8.wgsl", "lib/block_8bit.wgsl"),
+    spread!("q4", "lib/levels_4bit.wgsl", "lib/scales_pair.wgsl", "lib/block_4bit.wgsl"),
+    spread!("q5", "lib/levels_5bit.wgsl", "lib/scales_pair.wgsl", "lib/block_lazy.wgsl"),
+    spread!("q4k", "lib/levels_4bit.wgsl", "lib/scales_super.wgsl", "lib/block_4bit.wgsl"),
+    spread!("q5k", "lib/levels_5bit.wgsl", "lib/scales_super.wgsl", "lib/block_lazy.wgsl"),
+    spread!("q6k", "lib/weights_q6k.wgsl", "lib/block_lazy.wgsl"),
+    spread!("mxfp4", "lib/weights_mxfp4.wgsl", "lib/block_lazy.wgsl"),
+];
+
 /// In the order of [`WeightFormat::ALL`]; formats of floats have none.
 static Q16_KERNELS: [Option<Kernels>; WeightFormat::ALL.len()] = [
     None,
@@ -251,7 +307,12 @@ static Q16_KERNELS: [Option<Kernels>; WeightFormat::ALL.len()] = [
 
 /// Every row of this file.
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
-    F32_KERNELS.iter().chain(Q16_KERNELS.iter().flatten()).flatten().chain([&QUANTISE_Q16])
+    F32_KERNELS
+        .iter()
+        .chain(Q16_KERNELS.iter().flatten())
+        .flatten()
+        .chain(&SPREAD_KERNELS)
+        .chain([&QUANTISE_Q16])
 }
 
 #[cfg(test)]
@@ -262,9 +323,11 @@ mod tests {
     fn formats_are_in_their_places() {
         for format in WeightFormat::ALL {
             let name = format!("{format:?}").to_lowercase();
-            let f32 = MatvecVariant::of(Method::Lane, Activations::F32, format, 256);
+            let f32 = MatvecVariant::of(Method::Lane, None, Activations::F32, format, 256);
             assert_eq!(f32.kernel(format).name, format!("matvec_{name}_lane"));
-            let q8 = MatvecVariant::of(Method::Group, Activations::Q16, format, 256);
+            let f32 = MatvecVariant::of(Method::Lane, Some(8), Activations::F32, format, 256);
+            assert_eq!(f32.kernel(format).name, format!("matvec_{name}_spread"));
+            let q8 = MatvecVariant::of(Method::Group, Some(32), Activations::Q16, format, 256);
             let suffix = if is_whole(format) { "_by_q16" } else { "" };
             assert_eq!(q8.kernel(format).name, format!("matvec_{name}{suffix}_tree"));
         }

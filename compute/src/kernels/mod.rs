@@ -60,7 +60,9 @@ impl Kernel {
     /// True if the adapter must offer subgroups for this kernel.
     #[must_use]
     pub fn uses_subgroups(&self) -> bool {
-        self.source.text.contains("subgroupShuffleXor(")
+        ["subgroupShuffleXor(", "subgroupBroadcast("]
+            .iter()
+            .any(|name| self.source.text.contains(name))
     }
 
     /// True if `actual` is close enough to the twin's `expected`: the absolute difference is at most

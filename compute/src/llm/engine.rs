@@ -495,7 +495,8 @@ fn upload(
         loader = loader.next_onto(gpu);
         let weights = Weights::upload(&loader, config, cache.context, span)?;
         let method = options.method.unwrap_or_else(|| Method::of(gpu.is_software()));
-        let choice = Choice { method, activations: options.activations };
+        let subgroup_lanes = gpu.subgroup_lanes();
+        let choice = Choice { method, subgroup_lanes, activations: options.activations };
         let mut told = |done, total| progress(LoadProgress::Kernels { done, total });
         let (gpu, config) = (Arc::clone(gpu), config.clone());
         let stage = Forward::new(gpu, config, &weights, &choice, cache, chunk, &mut told)?;

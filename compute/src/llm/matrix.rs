@@ -2,7 +2,7 @@
 
 use crate::gguf::TensorEntry;
 use crate::gpu::{Gpu, GpuError};
-use crate::kernels::llm::{self, WeightFormat};
+use crate::kernels::llm::{self, Matmul, WeightFormat};
 use crate::kernels::matvec::{
     Activations, MatvecShape, MatvecVariant, QUANTISE_Q16, QUANTISE_WORKGROUP,
 };
@@ -145,15 +145,13 @@ impl Matrix {
                 let rows = shard.rows as u32;
                 let shape = gpu.uniform("matrix", &self.shape(shard, target))?;
                 let operands = [step, &shape, &shard.quants, &shard.scales, x, out];
-                let matmul = choice.matmul(self.matvec_shape(shard.rows));
-                let many = gpu.planned(matmul.kernel(self.format), &[])?;
+                let kind = self.matvec_shape(shard.rows);
+                let matmul = choice.matmul(kind);
+                let many = gpu.planned(matmul.kernel(self.format), matmul.constants())?;
                 let bind_group = gpu.bind(&many, &operands)?;
                 let vector = match buffers.quantised {
-                    Some(_) => self.vector(choice, shard.rows),
-                    None => {
-                        let floats = Activations::F32;
-                        MatvecVariant::of(choice.method, floats, self.format, self.columns)
-                    }
+                    Some(_) => choice.matvec(kind),
+                    None => choice.matvec_of(Activations::F32, kind),
                 };
                 let few = |x_rows: u32| -> Result<Variant, GpuError> {
                     let constants = vector.constants(x_rows);
@@ -174,19 +172,18 @@ impl Matrix {
                         grid: Grid::Folded { groups, x_rows, selecting },
                     })
                 };
-                let [tile_rows, rows_per_tile] = matmul.tile();
+                let [tile_rows, x_rows] = matmul.tile();
+                let across = rows.div_ceil(tile_rows);
+                let grid = match matmul {
+                    Matmul::Lane | Matmul::Tile => {
+                        Grid::Tiles { across, rows_per_tile: x_rows, selecting }
+                    }
+                    Matmul::Spread => Grid::Folded { groups: across, x_rows, selecting },
+                };
                 Ok(Op::Product {
                     decode: [few(1)?, few(2)?, few(4)?, few(8)?],
                     selecting,
-                    prefill: Variant {
-                        pipeline: many,
-                        bind_group: bind_group.clone(),
-                        grid: Grid::Tiles {
-                            across: rows.div_ceil(tile_rows),
-                            rows_per_tile,
-                            selecting,
-                        },
-                    },
+                    prefill: Variant { pipeline: many, bind_group: bind_group.clone(), grid },
                 })
             })
             .collect()
