@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use super::hub::{HubStandIn, Trick};
+use super::proxy::{CERTIFICATES, ProxyStandIn, tls_front};
 use super::weights;
 
 struct Ran {
@@ -22,9 +23,17 @@ impl Ran {
 }
 
 async fn agent(models: &Path, endpoint: &str, args: &[&str]) -> Ran {
+    agent_with(models, endpoint, args, &[]).await
+}
+
+async fn agent_with(models: &Path, endpoint: &str, args: &[&str], more: &[(&str, &str)]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roadbed-agent"));
+    for proxy in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
+        command.env_remove(proxy);
+    }
     command
         .args(args)
+        .envs(more.iter().copied())
         .env("ROADBED_MODELS", models)
         .env("HF_ENDPOINT", endpoint)
         .env_remove("HF_TOKEN")
@@ -105,4 +114,39 @@ async fn failures_are_told_in_one_line() {
         let help = agent(folder.path(), &endpoint, &["models", command, "--help"]).await;
         assert!(help.ok && help.out.contains("Examples:\n  roadbed-agent models"), "{command}");
     }
+}
+
+/// `hub.test` resolves nowhere: what arrives came through the proxy, and what the proxy passed on was TLS.
+#[tokio::test]
+async fn a_pull_goes_through_the_proxy_and_tls_goes_all_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = weights();
+    let hub = HubStandIn::start(&[("m.gguf", &data)]).await;
+    let front = tls_front(hub.address).await;
+    let proxy = ProxyStandIn::start(front, Some("Basic cmlnOnNlY3JldA==")).await;
+    let pull = ["models", "pull", "--tries", "1", "--json", "hf:org/repo"];
+    let ca = format!("{CERTIFICATES}/ca.pem");
+    let through = async |proxy: &str, ca: &str, expected: &str| {
+        let more = [("HTTPS_PROXY", proxy), ("SSL_CERT_FILE", ca)];
+        let ran = agent_with(folder.path(), "https://hub.test", &pull, &more).await;
+        assert!(!ran.ok && ran.err.contains(expected), "{expected}: {}", ran.err);
+        assert!(!ran.err.contains("secret"), "{}", ran.err);
+    };
+    let address = proxy.address;
+    through(&format!("http://{address}"), &ca, "proxy authorization required").await;
+    through(&format!("socks5://{address}"), &ca, "name one by http in HTTPS_PROXY").await;
+    let right = format!("http://rig:secret@{address}");
+    // Somebody in the middle has a certificate that nobody vouches for.
+    let other_ca = folder.path().join("other.pem");
+    std::fs::copy(format!("{CERTIFICATES}/hub.pem"), &other_ca).unwrap();
+    through(&right, other_ca.to_str().unwrap(), "certificate").await;
+    // What answers behind the tunnel speaks no TLS.
+    let elsewhere = ProxyStandIn::start(hub.address, None).await;
+    through(&format!("http://{}", elsewhere.address), &ca, "corrupt message").await;
+
+    let more = [("HTTPS_PROXY", right.as_str()), ("SSL_CERT_FILE", &ca)];
+    let ran = agent_with(folder.path(), "https://hub.test", &pull, &more).await;
+    assert!(std::fs::read(ran.json()["path"].as_str().unwrap()).unwrap() == data);
+    let seen = proxy.seen.lock().unwrap();
+    assert!(seen.iter().all(|line| line == "CONNECT hub.test:443 HTTP/1.1"), "{seen:?}");
 }

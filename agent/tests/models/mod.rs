@@ -2,6 +2,7 @@
 
 mod commands;
 mod hub;
+mod proxy;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -22,7 +22,8 @@ Examples:
 
 Without a file, all safetensors of the repository come with config and tokenizer, or its only GGUF. Files go to
 ROADBED_MODELS (else ~/.cache/roadbed/models) and count as here only when they are whole and their SHA-256 is right. A pull
-that was broken off goes on where it was. HF_TOKEN is sent to HF_ENDPOINT (else https://huggingface.co) and nowhere else.")]
+that was broken off goes on where it was. HF_TOKEN is sent to HF_ENDPOINT (else https://huggingface.co) and nowhere else. \
+HTTPS_PROXY, ALL_PROXY and NO_PROXY count as they do for curl; SSL_CERT_FILE names other CA certificates.")]
 pub struct ModelsPullArgs {
     /// Catalogue name, or hf:org/repo[@revision][:file]; the end of a GGUF's name will do for a file.
     pub name: PullSource,

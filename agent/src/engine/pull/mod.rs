@@ -3,6 +3,7 @@
 //! A file appears under its name only when it is whole and its SHA-256 was right, by a rename, so a broken pull leaves
 //! nothing that could be mistaken for a model. Pulling twice is safe; a pull that was broken off goes on where it was.
 
+mod dialler;
 mod error;
 mod file;
 mod hub;

@@ -14,10 +14,10 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use futures_util::StreamExt as _;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use url::Url;
 
+use super::dialler::Dialler;
 use super::error::PullError;
 
 /// The Hub itself, unless `HF_ENDPOINT` names a mirror.
@@ -26,7 +26,6 @@ const ENDPOINT_DEFAULT: &str = "https://huggingface.co";
 const REDIRECTS_MAX: usize = 10;
 /// A listing of the largest repositories has about a megabyte.
 const JSON_BYTES_MAX: usize = 16 << 20;
-const CONNECT_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// How long a pull puts up with a bad line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +57,7 @@ pub struct Hub {
     pub(super) endpoint: Url,
     token: Option<String>,
     pub(super) patience: Patience,
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    client: Client<HttpsConnector<Dialler>, Body>,
 }
 
 /// What a GET brought.
@@ -134,14 +133,11 @@ impl Hub {
                 return Err(bad(format!("no CA certificates ({error}): install ca-certificates")));
             }
         };
-        let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(CONNECT_WAIT_MAX));
-        http.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(Dialler::from_environment());
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { endpoint: parsed, token: token.map(|t| t.trim().to_owned()), patience, client })
     }
