@@ -8,6 +8,7 @@
 //! CPU code ([`mod@reference`] and beside the PoC and hash kernels) that the tests hold it against.
 
 pub mod adapter;
+pub mod embedding;
 pub mod gguf;
 pub mod gpu;
 pub mod grammar;
@@ -24,6 +25,7 @@ pub mod template;
 pub mod tokenizer;
 
 pub use adapter::{AdapterChoice, AdapterKind, AdapterSummary, list_adapters};
+pub use embedding::{Encoder, EncoderInfo, EncoderNeed, EncoderOptions};
 pub use gpu::{Gpu, GpuError};
 pub use llm::{
     AdapterLabel, BatchLoad, Card, Conversation, Engine, EngineError, EngineInfo, EngineOptions,

@@ -11,6 +11,10 @@ mod config_hostile;
 #[cfg(test)]
 mod device_lost;
 #[cfg(test)]
+mod embeddings;
+#[cfg(test)]
+mod encoder_equal;
+#[cfg(test)]
 mod folders;
 #[cfg(test)]
 mod gguf_goldens;
@@ -46,6 +50,8 @@ mod several_cards;
 mod template_goldens;
 #[cfg(test)]
 mod text;
+#[cfg(test)]
+mod tiny_encoders;
 #[cfg(test)]
 mod tiny_families;
 #[cfg(test)]

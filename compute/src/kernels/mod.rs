@@ -6,6 +6,7 @@
 //! parsed and validated, its constants are resolved, and a `.wgsl` file in no row is an error.
 
 pub mod attention;
+pub mod encoder;
 pub mod hash;
 pub mod llm;
 pub mod matvec;
@@ -77,6 +78,7 @@ impl Kernel {
 pub fn all() -> impl Iterator<Item = &'static Kernel> {
     llm::kernels()
         .chain(attention::kernels())
+        .chain(encoder::kernels())
         .chain(matvec::kernels())
         .chain(poc::KERNELS.iter())
         .chain(hash::KERNELS.iter())

@@ -69,10 +69,17 @@ enum RopeParameters {
     Alike(RopeScaling),
 }
 
+/// Whose names a folder's tensors have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Graph {
+    Language(Architecture),
+    Encoder,
+}
+
 /// What a folder's config says.
 #[derive(Debug)]
 pub(super) struct Described {
-    pub architecture: Architecture,
+    pub graph: Graph,
     pub metadata: Metadata,
     /// Factors that divide the rotations' frequencies, one per pair (Llama 3.1's way to stretch).
     pub rope_factors: Option<Vec<f32>>,
@@ -157,7 +164,7 @@ pub(super) fn read(text: &str, fallback_name: &str) -> Result<Described, Safeten
     }
     let gemma = matches!(architecture, Architecture::Gemma2 | Architecture::Gemma3);
     Ok(Described {
-        architecture,
+        graph: Graph::Language(architecture),
         metadata,
         rope_factors,
         tied: config.tie_word_embeddings.unwrap_or(gemma),
@@ -175,7 +182,7 @@ fn architecture(model_type: &str) -> Result<Architecture, SafetensorsError> {
         "gemma3_text" => Architecture::Gemma3,
         other => {
             return Err(bad(format!(
-                "model_type '{other}'; known are llama, mistral, qwen2, qwen3, gemma2 and gemma3_text"
+                "model_type '{other}'; known are llama, mistral, qwen2, qwen3, gemma2 and gemma3_text, and the encoders bert and roberta"
             )));
         }
     })

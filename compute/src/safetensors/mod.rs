@@ -6,6 +6,7 @@
 //! strangers: every length is bounded, and an index may name files of its own folder only.
 
 mod config;
+mod encoder;
 mod error;
 mod file;
 mod names;
@@ -19,12 +20,13 @@ use serde::Deserialize;
 pub use error::SafetensorsError;
 pub use file::{RawTensor, SafetensorsFile};
 
+use crate::embedding::ARCHITECTURE;
 use crate::gguf::dequant::dequantise;
 use crate::gguf::{Metadata, TensorEntry, TensorType, Value};
 use crate::mapped::Bytes;
 use crate::source::WeightSource;
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use config::Described;
+use config::{Described, Graph};
 use names::Fate;
 use texts::{TEXT_BYTES_MAX, TokenizerTexts, chat_template, require_text, text};
 
@@ -56,7 +58,17 @@ impl SafetensorsFolder {
     pub fn open(folder: &Path) -> Result<Self, SafetensorsError> {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
         let config = require_text(folder, "config.json", TEXT_BYTES_MAX)?;
-        let described = config::read(&config, name.as_deref().unwrap_or("model"))?;
+        let name = name.as_deref().unwrap_or("model");
+        let described = match encoder::is_encoder(&config) {
+            true => Described {
+                graph: Graph::Encoder,
+                metadata: encoder::read(folder, &config, name)?,
+                rope_factors: None,
+                tied: false,
+                head: 0,
+            },
+            false => config::read(&config, name)?,
+        };
         let mut model = Self {
             files: Vec::new(),
             metadata: described.metadata.clone(),
@@ -158,11 +170,16 @@ impl SafetensorsFolder {
             name: tensor.name.clone(),
             reason,
         };
-        let renamed = match names::fate(described.architecture, &tensor.name) {
+        let (fate, word) = match described.graph {
+            Graph::Language(architecture) => {
+                (names::fate(architecture, &tensor.name), architecture.word())
+            }
+            Graph::Encoder => (encoder::fate(&tensor.name), ARCHITECTURE),
+        };
+        let renamed = match fate {
             Fate::Weight(renamed) => renamed,
             Fate::Dropped => return Ok(()),
             Fate::Unknown => {
-                let word = described.architecture.word();
                 return Err(bad(format!(
                     "no such tensor is known in a model of the '{word}' family"
                 )));

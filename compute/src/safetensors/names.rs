@@ -53,10 +53,7 @@ pub(super) fn fate(architecture: Architecture, name: &str) -> Fate {
 }
 
 fn layer_part(name: &str, gemma: bool) -> Option<String> {
-    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let (part, ending) = part.rsplit_once('.')?;
-    // "01" would be a second name for layer 1.
-    let layer: usize = layer.parse().ok().filter(|number: &usize| number.to_string() == layer)?;
+    let (layer, part, ending) = layer_and_part(name.strip_prefix("model.layers.")?)?;
     let part = match part {
         "input_layernorm" => "attn_norm",
         "self_attn.q_proj" => "attn_q",
@@ -75,6 +72,15 @@ fn layer_part(name: &str, gemma: bool) -> Option<String> {
         _ => return None,
     };
     Some(format!("blk.{layer}.{part}.{ending}"))
+}
+
+/// The layer, the part and its ending in a name such as `12.mlp.up_proj.weight`.
+pub(super) fn layer_and_part(name: &str) -> Option<(usize, &str, &str)> {
+    let (layer, part) = name.split_once('.')?;
+    let (part, ending) = part.rsplit_once('.')?;
+    // "01" would be a second name for layer 1.
+    let layer: usize = layer.parse().ok().filter(|number: &usize| number.to_string() == layer)?;
+    Some((layer, part, ending))
 }
 
 /// Where row `row` of interleaved pairs lies in heads of two halves, `head` rows each.

@@ -72,7 +72,7 @@ pub(super) fn chat_template(folder: &Path) -> Result<Option<String>, Safetensors
     Ok(None)
 }
 
-fn json(folder: &Path, file: &str) -> Result<Option<Json>, SafetensorsError> {
+pub(super) fn json(folder: &Path, file: &str) -> Result<Option<Json>, SafetensorsError> {
     let Some(text) = text(folder, file, TEXT_BYTES_MAX)? else { return Ok(None) };
     let malformed = |error: serde_json::Error| SafetensorsError::Malformed {
         file: file.to_owned(),

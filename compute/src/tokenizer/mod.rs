@@ -116,6 +116,12 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// The tokens that the model wants in front of a text and behind it.
+    #[must_use]
+    pub fn frame(&self) -> (&[u32], &[u32]) {
+        (&self.prefix, &self.suffix)
+    }
+
     /// Bytes a token stands for; empty for an id outside the vocabulary.
     #[must_use]
     pub fn bytes(&self, id: u32) -> &[u8] {
