@@ -5,7 +5,7 @@ MODEL ?= smollm2-135m
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help demo test test-peers lint fmt sim bench-inference setup setup-system model build release
+.PHONY: help demo test test-peers lint fmt sim bench-inference setup setup-system openai-client model build release
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -16,8 +16,10 @@ demo: setup-system release ## set up, build and run the demo farm (DEMO_ARGS="--
 
 # Everything is built as one workspace, always: other selections of packages unify features differently and would build
 # half of the dependencies again.
-test: setup ## set up and run every test
+test: setup openai-client ## set up and run every test
 	$(CARGO) test --workspace --locked
+	@echo "== OpenAI's own client against the agent"
+	AGENT=target/debug/roadbed-agent PYTHON=tests/peers/python_openai tests/peers/run_openai
 
 test-peers: release ## hold the built programs against foreign software (Python, the package registry; some need root)
 	@sh tests/peers/run_all
@@ -28,7 +30,7 @@ bench-inference: release model ## time the engine beside llama.cpp on this machi
 lint: setup-system ## formatting, clippy with the workspace's rules, shell syntax
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@for script in packaging/*.sh tests/gpu_day tests/peers/python tests/peers/run_*; do sh -n $$script || exit 1; done
+	@for script in packaging/*.sh tests/gpu_day tests/peers/python tests/peers/python_openai tests/peers/run_*; do sh -n $$script || exit 1; done
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
@@ -40,6 +42,9 @@ setup: setup-system model ## install what is missing and fetch the default model
 
 setup-system: ## install system pieces that are missing (Vulkan driver, C compiler, pip)
 	@sh packaging/setup.sh
+
+openai-client: setup-system ## install OpenAI's Python client for the tests
+	@tests/peers/python_openai
 
 model: setup-system ## fetch the default model once
 	$(CARGO) test --workspace --locked --no-run
