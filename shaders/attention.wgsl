@@ -2,8 +2,9 @@
 // running maximum of the scores rescales what was summed before (online softmax), so no score leaves
 // the workgroup. Spans end at multiples of SPAN, so a row's sums depend on its own position alone.
 //
-// Shapes: q [rows, heads, head], caches [slots, kv_heads, head], out [rows, spans, heads, head + 4]:
-// the unnormalised sum of values, then the largest score and the sum of weights (two floats unused).
+// Shapes: q [rows, heads, head], caches [slots, kv_heads] records of a head (lib/cache_read_*.wgsl), out
+// [rows, spans, heads, head + 4]: the unnormalised sum of values, then the largest score and the sum of
+// weights (two floats unused).
 // One workgroup takes one row (y), one span (z) and up to four query heads of one KV head (x), so that
 // each key and value is loaded once for four heads. It works in tiles of WORKGROUP positions: first an
 // invocation scores a position, then it sums four floats of the values in strands of positions.
@@ -16,19 +17,17 @@ override TREE: u32 = 1u;
 const LOWEST: f32 = -3.4e38;
 
 @group(0) @binding(4) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> keys: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> values: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> out: array<vec4<f32>>;
 
-// Of each position of the tile: its four scores, then weights, and its slot.
+// Of each position of the tile: its four scores, then weights, and its record in the caches.
 var<workgroup> weights: array<vec4<f32>, WORKGROUP>;
-var<workgroup> slots: array<u32, WORKGROUP>;
+var<workgroup> records: array<u32, WORKGROUP>;
 var<workgroup> partial: array<vec4<f32>, WORKGROUP>;
 
-fn scores_of(from_q: vec4<u32>, from_k: u32) -> vec4<f32> {
+fn scores_of(from_q: vec4<u32>, record: u32) -> vec4<f32> {
     var sums = vec4<f32>(0.0);
     for (var i = 0u; i < (attention.head >> 2u); i++) {
-        let k = keys[from_k + i];
+        let k = key4(record, i);
         sums += vec4<f32>(
             dot(q[from_q.x + i], k),
             dot(q[from_q.y + i], k),
@@ -108,9 +107,9 @@ fn main(
         var score = vec4<f32>(LOWEST);
         workgroupBarrier();
         if (local < count) {
-            let slot = slot_of(row, tile + local) * attention.kv_heads + kv_head;
-            slots[local] = slot * vectors;
-            score = scores_of(from_q, slot * vectors);
+            let record = slot_of(row, tile + local) * attention.kv_heads + kv_head;
+            records[local] = record;
+            score = scores_of(from_q, record);
             weights[local] = score;
         }
         let now = max(largest, tile_largest(score, count, local));
@@ -126,7 +125,7 @@ fn main(
         // Leftover invocations of an uneven split see no position.
         for (var i = select(count, strand, strand < strands); i < count; i += strands) {
             let weight = weights[i];
-            let value = values[slots[i] + vector];
+            let value = value4(records[i], vector);
             total += weight;
             sum_x += weight.x * value;
             sum_y += weight.y * value;

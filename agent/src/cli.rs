@@ -7,6 +7,8 @@ pub mod generate;
 #[cfg(feature = "gpu")]
 pub mod hash;
 #[cfg(feature = "gpu")]
+mod kv;
+#[cfg(feature = "gpu")]
 pub mod models;
 #[cfg(feature = "gpu")]
 pub mod poc;

@@ -1,10 +1,11 @@
-//! What quantised activations cost in quality, on the real model: the answers of the greedy vectors,
-//! teacher-forced, once as a prompt is read (floats) and once as tokens are decoded (whole numbers).
+//! What quantised activations, and keys and values kept in fewer bits, cost in quality on the real
+//! model: the answers of the greedy vectors, teacher-forced, once as a replay reads them (floats) and
+//! once as an answer is decoded.
 
 use std::sync::Arc;
 
 use roadbed_compute::gguf::GgufFile;
-use roadbed_compute::llm::Activations;
+use roadbed_compute::llm::{Activations, KvFormat};
 use roadbed_compute::{Engine, EngineOptions};
 
 use crate::adapters;
@@ -12,8 +13,9 @@ use crate::models::{ids, smollm2, vectors};
 
 /// Mean divergence of the next token's distribution, in nats.
 const KL_NATS_MAX: f64 = 2e-3;
+const KL_NATS_MAX_KV_F16: f64 = 1e-5;
 const TOP_1_AGREEMENT_MIN: f64 = 0.98;
-/// Cases taken: about a hundred positions, which take ten seconds on two cores.
+/// Cases taken: about a hundred positions, which take about five seconds a run on two cores.
 const CASES: [usize; 3] = [1, 3, 7];
 
 fn probabilities(logits: &[f32]) -> Vec<f64> {
@@ -27,35 +29,59 @@ fn likeliest(logits: &[f32]) -> usize {
     (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
-#[test]
-fn quantised_activations_change_little() {
+/// Logits after each id of each case's answer, in a replay or as an answer is decoded.
+fn logits(engine: &mut Engine, decoding: bool) -> Vec<Vec<f32>> {
     let vectors = vectors("llm/greedy_smollm2.json");
+    let vocabulary = engine.info().vocabulary;
+    let mut rows = Vec::new();
+    for case in CASES.map(|case| &vectors["cases"][case]) {
+        let (prompt, answer) = (ids(&case["prompt_ids"]), ids(&case["greedy_ids"]));
+        let logits = engine.logits_after_each(&prompt, &answer, decoding).unwrap();
+        rows.extend(logits.chunks_exact(vocabulary).map(<[f32]>::to_vec));
+    }
+    rows
+}
+
+/// Mean divergence in nats, and share of equal first choices.
+fn divergence(exact: &[Vec<f32>], found: &[Vec<f32>]) -> (f64, f64) {
+    let (mut nats, mut agreed) = (0.0, 0);
+    for (p, q) in exact.iter().zip(found) {
+        agreed += usize::from(likeliest(p) == likeliest(q));
+        let (p, q) = (probabilities(p), probabilities(q));
+        nats += p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+    }
+    (nats / exact.len() as f64, agreed as f64 / exact.len() as f64)
+}
+
+#[test]
+fn fewer_bits_change_little() {
     let file = GgufFile::open(&smollm2()).unwrap();
+    let of = |activations, kv| EngineOptions {
+        context_tokens: Some(256),
+        activations,
+        kv,
+        ..EngineOptions::default()
+    };
+    let cases = [
+        (of(Activations::Q16, KvFormat::F32), KL_NATS_MAX, TOP_1_AGREEMENT_MIN),
+        (of(Activations::F32, KvFormat::F16), KL_NATS_MAX_KV_F16, 1.0),
+        (of(Activations::F32, KvFormat::Q8), KL_NATS_MAX, TOP_1_AGREEMENT_MIN),
+    ];
     for gpu in adapters::all() {
-        let options = EngineOptions {
-            context_tokens: Some(256),
-            activations: Activations::Q16,
-            ..EngineOptions::default()
-        };
-        let mut engine = Engine::load_file(&file, "smollm2", Arc::clone(gpu), &options).unwrap();
-        let vocabulary = engine.info().vocabulary;
-        let (mut nats, mut agreed, mut positions) = (0.0, 0, 0);
-        for case in CASES.map(|case| &vectors["cases"][case]) {
-            let (prompt, answer) = (ids(&case["prompt_ids"]), ids(&case["greedy_ids"]));
-            let exact = engine.logits_after_each(&prompt, &answer, false).unwrap();
-            let quantised = engine.logits_after_each(&prompt, &answer, true).unwrap();
-            for (p, q) in exact.chunks_exact(vocabulary).zip(quantised.chunks_exact(vocabulary)) {
-                positions += 1;
-                agreed += usize::from(likeliest(p) == likeliest(q));
-                let (p, q) = (probabilities(p), probabilities(q));
-                nats += p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
-            }
+        let mut exact: Option<Vec<Vec<f32>>> = None;
+        for (options, nats_max, agreement_min) in &cases {
+            let mut engine = Engine::load_file(&file, "smollm2", Arc::clone(gpu), options).unwrap();
+            // Replays take floats, whatever the options are.
+            let exact = exact.get_or_insert_with(|| logits(&mut engine, false));
+            let (nats, agreement) = divergence(exact, &logits(&mut engine, true));
+            let what =
+                format!("{:?} activations, {:?} keys and values", options.activations, options.kv);
+            let positions = exact.len();
+            eprintln!("{}: {what}: {nats:.2e} nats, {agreement:.4} of {positions}", gpu.summary());
+            assert!(nats <= *nats_max, "{what}: {nats} nats");
+            // The two are not the same path: fewer bits are really used.
+            assert!(nats > 1e-12, "{what}: {nats} nats");
+            assert!(agreement >= *agreement_min, "{what}: top-1 agreement {agreement}");
         }
-        let (nats, agreement) = (nats / f64::from(positions), agreed as f64 / f64::from(positions));
-        eprintln!("{}: {nats:.2e} nats, top-1 {agreement:.4} of {positions}", gpu.summary());
-        assert!(nats <= KL_NATS_MAX, "{nats} nats");
-        // The two are not the same path: whole numbers are really used.
-        assert!(nats > 1e-12, "{nats} nats");
-        assert!(agreement >= TOP_1_AGREEMENT_MIN, "top-1 agreement {agreement}");
     }
 }

@@ -1,5 +1,7 @@
 // Shapes of one attention layer. Query head h shares the keys and values of KV head h / (heads /
-// kv_heads). Caches are [slots, kv_heads * head], queries [rows, heads * head].
+// kv_heads). Caches are [slots, kv_heads] records, a record being a head of a position in the cache's
+// format; lib/cache_read_*.wgsl reads four floats of one, `key4` and `value4`, and
+// lib/cache_write_*.wgsl files a piece of one, `file_piece`. Queries are [rows, heads * head].
 struct Attention {
     heads: u32,
     kv_heads: u32,

@@ -10,12 +10,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
-use roadbed_compute::llm::Activations;
+use roadbed_compute::llm::{Activations, KvFormat};
 use roadbed_compute::{
     AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest, Gpu, SequenceEvent, source,
 };
 use serde::Serialize;
 
+use super::kv::KvChoice;
 use crate::engine::kept::kept_folder;
 use crate::engine::startup::load_request;
 
@@ -45,6 +46,9 @@ pub struct BenchArgs {
     /// What activations are while decoding: f32, or q16 (whole numbers of two bytes, the faster on some cards).
     #[arg(long, value_enum, default_value_t = ActivationChoice::F32)]
     pub activations: ActivationChoice,
+    /// How answers keep keys and values.
+    #[arg(long, value_enum, default_value_t = KvChoice::F32)]
+    pub kv: KvChoice,
     /// Rounds; the figures are medians over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
@@ -110,6 +114,8 @@ pub struct BenchReport {
     pub cores: usize,
     pub weight_bytes: u64,
     pub working_bytes: u64,
+    /// How answers keep keys and values.
+    pub kv: KvFormat,
     /// From the model file to an engine that takes requests.
     pub load: Stretch,
     /// First answer's first token after that, compiling what was not compiled.
@@ -146,6 +152,7 @@ fn measure(
     let sequences = args.sequences as usize;
     let options = EngineOptions {
         activations: args.activations.into(),
+        kv: args.kv.into(),
         sequences: (sequences > 0).then_some(sequences),
         // Nobody may have to give way in a measurement.
         cache_tokens: (sequences > 0)
@@ -188,6 +195,7 @@ fn measure(
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         weight_bytes: info.weight_bytes,
         working_bytes: info.working_bytes,
+        kv: info.kv,
         load,
         first_token,
         rounds,

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::kv::KvChoice;
 use crate::engine::catalogue::ModelStore;
 use crate::engine::startup::load_request;
 use crate::engine::{EngineService, WgpuLoader};
@@ -34,6 +35,10 @@ pub struct ServeArgs {
     /// GPU memory the model may take, such as 8GiB or 6500MB; what is left over keeps more answers under way.
     #[arg(long, value_parser = memory)]
     pub memory: Option<u64>,
+    /// How answers keep keys and values; shorter forms keep more answers under way. Proofs and replays
+    /// always keep f32.
+    #[arg(long, value_enum, default_value_t = KvChoice::F32)]
+    pub kv: KvChoice,
     /// Pin an adapter by list position, name or PCI id.
     #[arg(long)]
     pub adapter: Option<String>,
@@ -54,6 +59,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     configured.served_as = args.served_as.unwrap_or(configured.served_as);
     configured.context_tokens = args.context;
     configured.memory_bytes = args.memory;
+    configured.kv = args.kv.into();
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use roadbed_compute::llm::KvFormat;
 use roadbed_compute::poc::{Artifact, Round};
 use roadbed_compute::{
     AdapterChoice, AdapterSummary, BatchLoad, Conversation, GenerateRequest, Generation, NewToken,
@@ -27,6 +28,8 @@ pub struct LoadRequest {
     pub context_tokens: Option<usize>,
     /// Bytes of GPU memory the model may take; `None` if nobody said.
     pub memory_bytes: Option<u64>,
+    /// How answers keep keys and values.
+    pub kv: KvFormat,
 }
 
 /// What is loaded.

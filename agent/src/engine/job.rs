@@ -258,6 +258,6 @@ pub(super) struct Proof {
 
 /// Orders that go before every job.
 pub(super) enum Control {
-    Load { request: LoadRequest, done: oneshot::Sender<Result<ModelInfo, EngineFault>> },
+    Load { request: Box<LoadRequest>, done: oneshot::Sender<Result<ModelInfo, EngineFault>> },
     Unload { done: oneshot::Sender<()> },
 }

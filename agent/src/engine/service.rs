@@ -173,7 +173,7 @@ impl EngineService {
     /// [`EngineFault::Load`].
     pub async fn load(&self, request: LoadRequest) -> Result<Arc<ModelInfo>, EngineFault> {
         let (done, answer) = oneshot::channel();
-        self.control(Control::Load { request, done })?;
+        self.control(Control::Load { request: Box::new(request), done })?;
         answer.await.unwrap_or(Err(EngineFault::ShutDown)).map(Arc::new)
     }
 

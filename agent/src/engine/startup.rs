@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use roadbed_compute::AdapterChoice;
+use roadbed_compute::llm::KvFormat;
 
 use super::catalogue::{FoundModel, ModelStore};
 use super::{EngineService, LoadRequest, ModelInfo, WgpuLoader};
@@ -19,7 +20,14 @@ pub fn load_request(model: &str, adapter: Option<&str>) -> anyhow::Result<LoadRe
         Err(never) => match never {},
     };
     let FoundModel { path, served_as } = found;
-    Ok(LoadRequest { path, served_as, adapter, context_tokens: None, memory_bytes: None })
+    Ok(LoadRequest {
+        path,
+        served_as,
+        adapter,
+        context_tokens: None,
+        memory_bytes: None,
+        kv: KvFormat::F32,
+    })
 }
 
 /// An engine with its model loaded.

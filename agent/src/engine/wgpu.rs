@@ -59,6 +59,7 @@ fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, Engin
     let options = EngineOptions {
         context_tokens: request.context_tokens,
         memory_bytes: request.memory_bytes,
+        kv: request.kv,
         ..EngineOptions::default()
     };
     let gpu = Gpu::open_keeping(&request.adapter, loader.kept.as_deref())?;

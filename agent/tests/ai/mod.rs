@@ -51,6 +51,7 @@ fn load_request() -> LoadRequest {
         adapter: AdapterChoice::Best,
         context_tokens: None,
         memory_bytes: None,
+        kv: roadbed_compute::llm::KvFormat::F32,
     }
 }
 

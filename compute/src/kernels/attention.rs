@@ -3,6 +3,8 @@
 //! Attention runs over *spans* of positions and puts them together afterwards, so that a long context
 //! fills a GPU even for a single row. Prefill has rows enough and takes all positions as one span.
 
+use serde::{Deserialize, Serialize};
+
 use super::Kernel;
 use super::llm::Method;
 use super::{Binding::Read, Binding::ReadWrite, Binding::Uniform};
@@ -24,41 +26,133 @@ const COPY_TOLERANCE: f32 = 1e-6;
 /// f32 sums in another order than the twin's: a few units in the last place of the terms.
 const SUM_TOLERANCE: f32 = 2e-5;
 
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvFormat {
+    /// As they were computed.
+    #[default]
+    F32,
+    /// Half the memory.
+    F16,
+    /// Signed bytes with a scale for each 16: a little more than a quarter of the memory.
+    Q8,
+}
+
+impl KvFormat {
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Q8];
+
+    /// The word for it in options and documents.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+        }
+    }
+
+    /// Words of one head of one position.
+    #[must_use]
+    pub fn record_words(self, head: usize) -> usize {
+        match self {
+            Self::F32 => head,
+            Self::F16 => head / 2,
+            Self::Q8 => head / 4 + head.div_ceil(2 * Q8_BLOCK),
+        }
+    }
+
+    /// Floats of a head that one invocation of [`rope`] makes.
+    #[must_use]
+    pub fn piece(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 => 4,
+            Self::Q8 => 2 * Q8_BLOCK,
+        }
+    }
+}
+
+/// Levels of a scale of [`KvFormat::Q8`].
+pub const Q8_BLOCK: usize = 16;
+
+macro_rules! rope {
+    ($format:literal, $write:literal, $tolerance:expr) => {
+        Kernel {
+            name: concat!("rope_", $format),
+            source: crate::wgsl!(
+                "lib/step.wgsl",
+                "lib/rows.wgsl",
+                "lib/pages.wgsl",
+                "lib/attention_shape.wgsl",
+                $write,
+                "rope.wgsl"
+            ),
+            entry: "main",
+            bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite],
+            constants: &[("WORKGROUP", 64.0)],
+            tolerance: $tolerance,
+        }
+    };
+}
+
+macro_rules! attention {
+    ($format:literal, $read:literal) => {
+        Kernel {
+            name: concat!("attention_", $format),
+            source: crate::wgsl!(
+                "lib/step.wgsl",
+                "lib/rows.wgsl",
+                "lib/pages.wgsl",
+                "lib/attention_shape.wgsl",
+                $read,
+                "attention.wgsl"
+            ),
+            entry: "main",
+            bindings: &[Uniform, Uniform, Read, Read, Read, Read, Read, ReadWrite],
+            constants: &[
+                ("WORKGROUP", WORKGROUP_GROUP as f64),
+                ("SPAN", SPAN_DECODE as f64),
+                ("TREE", 1.0),
+            ],
+            tolerance: SUM_TOLERANCE,
+        }
+    };
+}
+
+static ROPE: [Kernel; KvFormat::ALL.len()] = [
+    rope!("f32", "lib/cache_write_f32.wgsl", COPY_TOLERANCE),
+    // A driver may round to either neighbour.
+    rope!("f16", "lib/cache_write_f16.wgsl", 1.0 / 1024.0),
+    // What lies between two levels may become either.
+    rope!("q8", "lib/cache_write_q8.wgsl", 1.01 / 127.0),
+];
+
+static ATTENTION: [Kernel; KvFormat::ALL.len()] = [
+    attention!("f32", "lib/cache_read_f32.wgsl"),
+    attention!("f16", "lib/cache_read_f16.wgsl"),
+    attention!("q8", "lib/cache_read_q8.wgsl"),
+];
+
+fn of_format(kernels: &'static [Kernel; 3], format: KvFormat) -> &'static Kernel {
+    let [f32, f16, q8] = kernels;
+    match format {
+        KvFormat::F32 => f32,
+        KvFormat::F16 => f16,
+        KvFormat::Q8 => q8,
+    }
+}
+
 /// Turns queries and keys and files keys and values.
-pub static ROPE: Kernel = Kernel {
-    name: "rope",
-    source: crate::wgsl!(
-        "lib/step.wgsl",
-        "lib/rows.wgsl",
-        "lib/pages.wgsl",
-        "lib/attention_shape.wgsl",
-        "rope.wgsl"
-    ),
-    entry: "main",
-    bindings: &[Uniform, Uniform, Read, Read, Read, Read, ReadWrite, ReadWrite, ReadWrite],
-    constants: &[("WORKGROUP", 64.0)],
-    tolerance: COPY_TOLERANCE,
-};
+#[must_use]
+pub fn rope(format: KvFormat) -> &'static Kernel {
+    of_format(&ROPE, format)
+}
 
 /// Attends over one span; see [`constants`].
-pub static ATTENTION: Kernel = Kernel {
-    name: "attention",
-    source: crate::wgsl!(
-        "lib/step.wgsl",
-        "lib/rows.wgsl",
-        "lib/pages.wgsl",
-        "lib/attention_shape.wgsl",
-        "attention.wgsl"
-    ),
-    entry: "main",
-    bindings: &[Uniform, Uniform, Read, Read, Read, Read, Read, ReadWrite],
-    constants: &[
-        ("WORKGROUP", WORKGROUP_GROUP as f64),
-        ("SPAN", SPAN_DECODE as f64),
-        ("TREE", 1.0),
-    ],
-    tolerance: SUM_TOLERANCE,
-};
+#[must_use]
+pub fn attention(format: KvFormat) -> &'static Kernel {
+    of_format(&ATTENTION, format)
+}
 
 /// Puts the spans together.
 pub static ATTENTION_REDUCE: Kernel = Kernel {
@@ -75,7 +169,7 @@ pub static ATTENTION_REDUCE: Kernel = Kernel {
     tolerance: SUM_TOLERANCE,
 };
 
-/// Constants of [`ATTENTION`] for heads of `head` floats. On a CPU driver a barrier is dear, so there a
+/// Constants of [`attention`] for heads of `head` floats. On a CPU driver a barrier is dear, so there a
 /// workgroup has no more invocations than a head has vectors.
 #[must_use]
 pub fn constants(method: Method, head: u32, span: u32) -> Vec<(&'static str, f64)> {
@@ -95,5 +189,5 @@ pub fn head_blocks(heads: u32, kv_heads: u32) -> u32 {
 
 /// Every row of this file.
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
-    [&ROPE, &ATTENTION, &ATTENTION_REDUCE].into_iter()
+    ROPE.iter().chain(&ATTENTION).chain([&ATTENTION_REDUCE])
 }

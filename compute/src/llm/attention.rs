@@ -7,7 +7,7 @@ use crate::kernels::attention::{self, SPAN_DECODE, SPAN_PREFILL};
 use super::config::ModelConfig;
 use super::op::{Grid, Op, Variant};
 use super::params::AttentionShape;
-use super::plan::{LOGIT_ROWS_MAX, Plan};
+use super::plan::{LOGIT_ROWS_MAX, LayerCache, Plan};
 
 /// Most work of one attention dispatch on a GPU: about 30 ms on the slowest cards we meet (1 TFLOP/s in
 /// our kernels), far below every driver's watchdog.
@@ -31,7 +31,7 @@ impl Plan<'_> {
     /// `window` is the number of positions a row sees, 0 being all of them.
     pub fn attention(
         &self,
-        (keys, values): &(wgpu::Buffer, wgpu::Buffer),
+        cache: &LayerCache,
         angles: &wgpu::Buffer,
         window: usize,
     ) -> Result<[Op; 3], GpuError> {
@@ -49,17 +49,18 @@ impl Plan<'_> {
         let (heads, kv_heads, head) = (shape.heads, shape.kv_heads, shape.head);
         let shape = self.gpu.uniform("attention", &shape)?;
         let b = self.buffers;
-        let pairs = (c.qkv_width() / 2) as u32;
+        let LayerCache { keys, values, format } = cache;
+        let pieces = (c.qkv_width() / c.head * c.head.div_ceil(format.piece())) as u32;
         let across = attention::head_blocks(heads, kv_heads);
         let vectors = heads * head / 4;
         Ok([
             self.single(
-                &attention::ROPE,
+                attention::rope(*format),
                 &[&b.step, &shape, &b.rows, &b.pages, &b.qkv, angles, &b.q, keys, values],
-                Grid::Elements { across: pairs.div_ceil(64) },
+                Grid::Elements { across: pieces.div_ceil(64) },
             )?,
             self.by_phase(
-                &attention::ATTENTION,
+                attention::attention(*format),
                 &[&b.step, &shape, &b.rows, &b.pages, &b.q, keys, values, &b.spans],
                 |span| attention::constants(self.method, head, span),
                 |span| Grid::Spans { across, span },

@@ -48,6 +48,12 @@ pub struct BatchLoad {
     pub pages: usize,
 }
 
+/// Pages and a page table for something that is no answer of the line.
+pub(super) struct Loan {
+    pub table: usize,
+    pub pages: Vec<u32>,
+}
+
 pub(super) struct Batch {
     waiting: VecDeque<Sequence>,
     /// Oldest first.
@@ -109,6 +115,21 @@ impl Batch {
         self.pages.release(&sequence.give_up());
         self.tables.push(sequence.table);
         sequence
+    }
+
+    /// Pages for `tokens` tokens, taken from nobody who runs; `None` if there are not enough.
+    pub fn lend(&mut self, tokens: usize) -> Option<Loan> {
+        let pages = tokens.div_ceil(PAGE);
+        if pages > self.pages.available() {
+            return None;
+        }
+        let table = self.tables.pop()?;
+        Some(Loan { table, pages: (0..pages).map_while(|_| self.pages.take()).collect() })
+    }
+
+    pub fn take_back(&mut self, loan: Loan) {
+        self.pages.release(&loan.pages);
+        self.tables.push(loan.table);
     }
 
     /// Notes that a slice was fed.

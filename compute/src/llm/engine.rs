@@ -26,6 +26,7 @@ use super::tuning::Choice;
 use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
 use crate::gpu::Gpu;
+use crate::kernels::attention::KvFormat;
 use crate::kernels::llm::Method;
 use crate::kernels::matvec::Activations;
 use crate::source::{self, WeightSource};
@@ -59,6 +60,8 @@ pub struct EngineOptions {
     pub method: Option<Method>,
     /// What decoding multiplies with; proofs and replays always take floats.
     pub activations: Activations,
+    /// How answers keep keys and values; proofs and replays always keep floats, in a cache of their own.
+    pub kv: KvFormat,
     /// Most answers under way together; default 8 on a software adapter, 16 on a GPU, at most 32.
     pub sequences: Option<usize>,
     /// Most requests that wait for a place; default 64.
@@ -117,6 +120,8 @@ pub struct EngineInfo {
     pub working_bytes: u64,
     /// Tokens whose keys and values are kept, of all sequences together.
     pub cache_tokens: usize,
+    /// How answers keep keys and values.
+    pub kv: KvFormat,
     /// Answers that may be under way together.
     pub sequences: usize,
 }
@@ -209,8 +214,9 @@ impl Engine {
             })
             .clamp(1, LOGIT_ROWS_MAX.min(chunk));
         let weight_bytes = WeightBytes::of(file, &config);
-        let spans =
-            spans(&weight_bytes.costs(&config, context, chunk, 2 * page_count(context)), cards)?;
+        let least =
+            CacheSize { context, pages: page_count(context), sequences: 1, format: options.kv };
+        let spans = spans(&weight_bytes.costs(&config, chunk, least), cards)?;
         let needs: Vec<StageNeed> = cards
             .iter()
             .zip(&spans)
@@ -218,11 +224,11 @@ impl Engine {
                 weight_bytes: weight_bytes.of_span(span),
                 work_bytes: work_bytes(&config, context, chunk)
                     + if span.is_last() { logit_bytes(&config) } else { 0 },
-                page_bytes: page_bytes(&config, span.layers.len()),
+                layers: span.layers.len(),
                 budget_bytes: card.memory_bytes,
             })
             .collect();
-        let cache = cache_size(&needs, context, sequences, options)?;
+        let cache = cache_size(&needs, &config, context, sequences, options)?;
         let fitting =
             cards.iter().map(|card| fitting_chunk(&card.gpu, &config, context, chunk)).min();
         let stages = upload(
@@ -254,6 +260,7 @@ impl Engine {
                 weight_bytes: forward.stages().map(|stage| stage.weight_bytes).sum(),
                 working_bytes: forward.stages().map(|stage| stage.working_bytes).sum(),
                 cache_tokens: cache.pages * PAGE,
+                kv: cache.format,
                 sequences,
             },
             config,
@@ -519,26 +526,27 @@ fn stage_info(stage: &Forward) -> StageInfo {
 struct StageNeed {
     weight_bytes: u64,
     work_bytes: u64,
-    /// Of its layers.
-    page_bytes: u64,
+    layers: usize,
     budget_bytes: Option<u64>,
 }
 
 /// The cache that was asked for, or the largest the budgets allow; the scarcest card decides.
 fn cache_size(
     stages: &[StageNeed],
+    config: &ModelConfig,
     context: usize,
     sequences: usize,
     options: &EngineOptions,
 ) -> Result<CacheSize, EngineError> {
     let most = page_count(context) * sequences;
     let asked = options.cache_tokens.map(page_count);
-    let size = |pages: usize| CacheSize { context, pages, sequences };
+    let size = |pages: usize| CacheSize { context, pages, sequences, format: options.kv };
     let smallest = size(page_count(context));
     let mut fitting = None;
-    for &StageNeed { weight_bytes, work_bytes, page_bytes, budget_bytes } in stages {
+    for stage in stages {
+        let &StageNeed { weight_bytes, work_bytes, layers, budget_bytes } = stage;
         let Some(budget_bytes) = budget_bytes else { continue };
-        let cache_bytes = (smallest.pages + smallest.scratch_pages()) as u64 * page_bytes;
+        let cache_bytes = smallest.bytes(config, layers);
         let Some(left) = budget_bytes.checked_sub(weight_bytes + work_bytes + cache_bytes) else {
             return Err(EngineError::Memory {
                 weight_bytes,
@@ -547,6 +555,7 @@ fn cache_size(
                 budget_bytes,
             });
         };
+        let page_bytes = page_bytes(config, layers, options.kv);
         let pages = smallest.pages + usize::try_from(left / page_bytes).unwrap_or(usize::MAX);
         fitting = Some(fitting.map_or(pages, |least: usize| least.min(pages)));
     }

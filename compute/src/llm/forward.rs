@@ -21,7 +21,7 @@ use super::error::EngineError;
 use super::matrix::Product;
 use super::op::{Op, Phase, Variant};
 use super::params::{Row, RowShape, Step};
-use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, Plan, page_count, row_lines};
+use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, LayerCache, Plan, page_count, row_lines};
 use super::tuning::Choice;
 use super::weights::Weights;
 
@@ -79,6 +79,8 @@ pub(super) struct Forward {
     buffers: Buffers,
     embed: Vec<Op>,
     layers: Vec<Vec<Op>>,
+    /// The layers of proofs and replays, where these have a cache of their own.
+    scratch_layers: Option<Vec<Vec<Op>>>,
     /// Of the last stage.
     final_norm: Option<Op>,
     head: Vec<Op>,
@@ -101,12 +103,12 @@ impl Forward {
         let buffers = Buffers::new(&gpu, &config, cache, chunk, choice.activations, &weights.span)?;
         let method = choice.method;
         let plan = Plan { gpu: &gpu, config: &config, method, choice, buffers: &buffers };
-        let layers = weights
-            .layers
-            .iter()
-            .zip(&buffers.caches)
-            .map(|(layer, cache)| plan.layer(layer, cache))
-            .collect::<Result<Vec<_>, GpuError>>()?;
+        let layers_on = |caches: &Vec<LayerCache>| {
+            let layers = weights.layers.iter().zip(caches);
+            layers.map(|(layer, cache)| plan.layer(layer, cache)).collect::<Result<Vec<_>, _>>()
+        };
+        let layers = layers_on(&buffers.caches)?;
+        let scratch_layers = buffers.scratch_caches.as_ref().map(layers_on).transpose()?;
         let mut embed = Vec::new();
         if let Some(table) = &weights.embedding {
             embed = table.lookup(&gpu, &buffers.step, &buffers.ids, &buffers.x)?;
@@ -129,7 +131,8 @@ impl Forward {
             )?;
             head.extend(plan.softcap()?);
         }
-        let ops = layers.iter().flatten().chain(&embed).chain(&head).chain(&final_norm);
+        let both = layers.iter().chain(scratch_layers.iter().flatten());
+        let ops = both.flatten().chain(&embed).chain(&head).chain(&final_norm);
         gpu.compile(ops.flat_map(Op::pipelines), told)?;
         let width = config.qkv_width() + config.heads * config.head + 3 * config.ffn;
         Ok(Self {
@@ -138,6 +141,7 @@ impl Forward {
             working_bytes: buffers.bytes(),
             embed,
             layers,
+            scratch_layers,
             final_norm,
             head,
             gpu,
@@ -157,6 +161,11 @@ impl Forward {
     /// Pages for proofs and replays.
     pub fn scratch_pages(&self) -> usize {
         self.cache.scratch_pages()
+    }
+
+    /// Word at which the table of the scratch pages begins.
+    pub fn scratch_at(&self) -> usize {
+        self.cache.scratch_at()
     }
 
     /// Rows on scratch pages, `page` being the first of their sequence's.
@@ -233,7 +242,7 @@ impl Forward {
             false => SUBMIT_FLOP_MAX,
         };
         let mut flop = 0.0;
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in self.layers_for(run.rows).iter().enumerate() {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for op in layer.iter().chain(reflections.get(index)) {
                 op.dispatch(&mut pass, run.phase, &step);
@@ -247,6 +256,18 @@ impl Forward {
             }
         }
         self.finish(encoder, run.phase, &step, output)
+    }
+
+    /// The layers that work on the cache these rows are in.
+    fn layers_for(&self, rows: &[Row]) -> &[Vec<Op>] {
+        let scratch = |row: &Row| row.pages_at as usize >= self.cache.scratch_at();
+        match &self.scratch_layers {
+            Some(layers) if rows.iter().any(scratch) => {
+                assert!(rows.iter().all(scratch), "no pass mixes answers and replays");
+                layers
+            }
+            Some(_) | None => &self.layers,
+        }
     }
 
     /// Norm and head once more, for other rows of the last pass.

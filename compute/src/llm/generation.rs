@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::batch::{BatchLoad, StepRows};
-use super::engine::{Engine, bad, check_top};
+use super::engine::{Engine, bad, check_top, chunks};
 use super::error::EngineError;
 use super::forward::{Input, Output, Pass};
 use super::op::Phase;
@@ -197,20 +197,57 @@ impl Engine {
     }
 
     /// Raw logits after each of `ids`, which follow `prompt_ids`, for tests and replay tools. The ids
-    /// are fed as those of an answer are (`decoding`), or as those of a prompt.
+    /// are fed as those of an answer are (`decoding`), keys and values where answers keep theirs, or as
+    /// those of a replay.
+    ///
+    /// # Errors
+    /// A request that cannot be met, or [`EngineError::Busy`] when answers under way leave no pages.
     pub fn logits_after_each(
         &mut self,
         prompt_ids: &[u32],
         ids: &[u32],
         decoding: bool,
     ) -> Result<Vec<f32>, EngineError> {
+        if prompt_ids.is_empty() {
+            return Err(bad("prompt", "is empty"));
+        }
+        self.check_ids("prompt", prompt_ids)?;
         self.check_ids("continuation", ids)?;
-        self.check_fits(prompt_ids.len() + ids.len())?;
-        self.logits(prompt_ids)?;
-        let phase = if decoding { Phase::Decode } else { Phase::Prefill };
+        let tokens = prompt_ids.len() + ids.len();
+        self.check_fits(tokens)?;
+        if !decoding {
+            let pages_at = self.forward.scratch_at();
+            return self.logits_on(pages_at, prompt_ids, ids, Phase::Prefill);
+        }
+        let waiting = self.batch.load().waiting;
+        let loan = self.batch.lend(tokens).ok_or(EngineError::Busy { waiting })?;
+        let pages_at = self.forward.table_at(loan.table);
+        self.forward.write_pages(pages_at, &loan.pages);
+        let logits = self.logits_on(pages_at, prompt_ids, ids, Phase::Decode);
+        self.batch.take_back(loan);
+        logits
+    }
+
+    /// Logits after each of `ids`, fed in `phase`, with the page table at `pages_at`.
+    fn logits_on(
+        &self,
+        pages_at: usize,
+        prompt_ids: &[u32],
+        ids: &[u32],
+        phase: Phase,
+    ) -> Result<Vec<f32>, EngineError> {
+        let rows = |position: usize, count: usize| -> Vec<Row> {
+            let positions = position as u32..(position + count) as u32;
+            positions.map(|position| Row { position, pages_at: pages_at as u32 }).collect()
+        };
+        for (start, chunk) in chunks(prompt_ids, self.forward.chunk()) {
+            let rows = rows(start, chunk.len());
+            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &[] };
+            self.forward.pass(pass, &Input::Ids(chunk), &[], Output::Nothing)?;
+        }
         let mut logits = Vec::new();
-        for (start, chunk) in super::engine::chunks(ids, LOGIT_ROWS_MAX.min(self.forward.chunk())) {
-            let rows = self.forward.scratch_rows(prompt_ids.len() + start, chunk.len(), 0);
+        for (start, chunk) in chunks(ids, LOGIT_ROWS_MAX.min(self.forward.chunk())) {
+            let rows = rows(prompt_ids.len() + start, chunk.len());
             let selected: Vec<u32> = (0..chunk.len() as u32).collect();
             let pass = Pass { phase, rows: &rows, selected: &selected };
             logits.extend(self.forward.pass(pass, &Input::Ids(chunk), &[], Output::Logits)?);
@@ -226,7 +263,7 @@ impl Engine {
         self.check_ids("prompt", ids)?;
         self.check_fits(ids.len())?;
         let mut logits = Vec::new();
-        for (start, chunk) in super::engine::chunks(ids, self.forward.chunk()) {
+        for (start, chunk) in chunks(ids, self.forward.chunk()) {
             let rows = self.forward.scratch_rows(start, chunk.len(), 0);
             let last = start + chunk.len() == ids.len();
             let output = if last { Output::Logits } else { Output::Nothing };

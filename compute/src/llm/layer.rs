@@ -7,7 +7,7 @@ use super::architecture::Activation;
 use super::matrix::{Fused, Product};
 use super::op::{Grid, Op};
 use super::params::{HeadNormShape, NormShape, RowShape, ScaleShape};
-use super::plan::{Plan, row_lines};
+use super::plan::{LayerCache, Plan, row_lines};
 use super::weights::{FeedForward, LayerWeights};
 
 /// Invocations of a workgroup of the kernels that treat every float alike.
@@ -15,11 +15,7 @@ const WORKGROUP: u32 = 64;
 
 impl Plan<'_> {
     /// All dispatches of a layer, from and to the residual stream.
-    pub fn layer(
-        &self,
-        weights: &LayerWeights,
-        cache: &(wgpu::Buffer, wgpu::Buffer),
-    ) -> Result<Vec<Op>, GpuError> {
+    pub fn layer(&self, weights: &LayerWeights, cache: &LayerCache) -> Result<Vec<Op>, GpuError> {
         let (b, w) = (self.buffers, weights);
         let mut ops = vec![self.norm(&w.attention_norm, false)?];
         self.product_of(&w.qkv, w.qkv_bias.as_ref(), &b.normed, &b.qkv, &mut ops)?;

@@ -4,8 +4,9 @@ use super::config::ModelConfig;
 use super::engine::{CHUNK_TOKENS_GPU, CHUNK_TOKENS_SOFTWARE, CONTEXT_TOKENS_DEFAULT};
 use super::error::EngineError;
 use super::packing;
-use super::plan::{logit_bytes, page_bytes, page_count, work_bytes};
+use super::plan::{CacheSize, logit_bytes, page_count, work_bytes};
 use super::split::{Costs, Span};
+use crate::kernels::attention::KvFormat;
 use crate::source::WeightSource;
 
 /// The least that a model takes at some context, about: one sequence, and a context for proofs and
@@ -15,7 +16,9 @@ pub struct MemoryNeed {
     /// Longest sequence this is for.
     pub context_tokens: usize,
     pub weight_bytes: u64,
-    /// Keys and values.
+    /// How answers keep keys and values.
+    pub kv: KvFormat,
+    /// Keys and values, those of proofs and replays included.
     pub cache_bytes: u64,
     /// Activations and logits.
     pub work_bytes: u64,
@@ -27,16 +30,20 @@ impl MemoryNeed {
     pub fn of(
         file: &dyn WeightSource,
         context_tokens: Option<usize>,
+        kv: KvFormat,
         software: bool,
     ) -> Result<Self, EngineError> {
         let config = ModelConfig::from_source(file)?;
         let context =
             context_tokens.unwrap_or(CONTEXT_TOKENS_DEFAULT).clamp(1, config.context_tokens);
         let chunk = if software { CHUNK_TOKENS_SOFTWARE } else { CHUNK_TOKENS_GPU };
+        let pages = page_count(context);
+        let cache = CacheSize { context, pages, sequences: 1, format: kv };
         Ok(Self {
             context_tokens: context,
+            kv,
             weight_bytes: WeightBytes::of(file, &config).of_span(&Span::whole(config.layers)),
-            cache_bytes: 2 * page_count(context) as u64 * page_bytes(&config, config.layers),
+            cache_bytes: cache.bytes(&config, config.layers),
             work_bytes: work_bytes(&config, context, chunk) + logit_bytes(&config),
         })
     }
@@ -83,14 +90,14 @@ impl WeightBytes {
         layers + head + if table { self.table } else { 0 }
     }
 
-    /// What the parts of the model take if it is split, keys and values of `pages` pages included.
-    pub fn costs(&self, config: &ModelConfig, context: usize, chunk: usize, pages: usize) -> Costs {
-        let pages = pages as u64 * page_bytes(config, 1);
+    /// What the parts of the model take if it is split, keys and values included.
+    pub fn costs(&self, config: &ModelConfig, chunk: usize, cache: CacheSize) -> Costs {
+        let pages = cache.bytes(config, 1);
         Costs {
             first: self.table,
             layers: self.layers.iter().map(|layer| layer + pages).collect(),
             last: self.head + logit_bytes(config) + if self.tied { self.table } else { 0 },
-            every: work_bytes(config, context, chunk),
+            every: work_bytes(config, cache.context, chunk),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! thread. Proof of Compute uses [`Engine::prove_hidden`] with its own input embeddings.
 //!
 //! Weights stay quantised on the GPU and are decoded inside the kernels; activations and the KV cache
-//! are f32, so results agree with an f32 reference to the last few bits.
+//! are f32 unless fewer bits are asked for, so results agree with an f32 reference to the last few bits.
 
 mod architecture;
 mod attention;
@@ -36,6 +36,7 @@ pub(crate) mod tensors;
 pub(crate) mod tuning;
 mod weights;
 
+pub use crate::kernels::attention::KvFormat;
 pub use crate::kernels::matvec::Activations;
 pub use architecture::{Activation, Architecture, Family, Windows};
 pub use batch::BatchLoad;

@@ -64,6 +64,11 @@ impl LayerPipeline {
         self.first.scratch_pages()
     }
 
+    /// Word at which the table of the scratch pages begins.
+    pub fn scratch_at(&self) -> usize {
+        self.first.scratch_at()
+    }
+
     /// Rows on scratch pages, `page` being the first of their sequence's.
     pub fn scratch_rows(&self, position: usize, count: usize, page: usize) -> Vec<Row> {
         self.first.scratch_rows(position, count, page)

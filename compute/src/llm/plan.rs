@@ -2,6 +2,7 @@
 
 use crate::gpu::{Gpu, GpuError, Readback};
 use crate::kernels::Kernel;
+use crate::kernels::attention::KvFormat;
 use crate::kernels::llm::Method;
 use crate::kernels::matvec::Activations;
 
@@ -15,6 +16,33 @@ use super::tuning::Choice;
 
 /// Rows whose logits fit the logits buffer at once.
 pub(super) const LOGIT_ROWS_MAX: usize = 32;
+
+/// Keys and values of one layer.
+pub(super) struct LayerCache {
+    pub keys: wgpu::Buffer,
+    pub values: wgpu::Buffer,
+    pub format: KvFormat,
+}
+
+impl LayerCache {
+    fn new(
+        gpu: &Gpu,
+        config: &ModelConfig,
+        pages: usize,
+        format: KvFormat,
+    ) -> Result<Self, GpuError> {
+        let bytes = record_bytes(config, format) * (pages * PAGE) as u64;
+        Ok(Self {
+            keys: gpu.storage("keys", bytes)?,
+            values: gpu.storage("values", bytes)?,
+            format,
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.keys.size() + self.values.size()
+    }
+}
 
 /// Everything a pass of one stage writes. Sizes: rows of a chunk, except the caches (all positions).
 pub(super) struct Buffers {
@@ -38,8 +66,10 @@ pub(super) struct Buffers {
     pub chosen: wgpu::Buffer,
     /// One float but on the last stage.
     pub logits: wgpu::Buffer,
-    /// Of the stage's layers.
-    pub caches: Vec<(wgpu::Buffer, wgpu::Buffer)>,
+    /// What answers use, for the stage's layers.
+    pub caches: Vec<LayerCache>,
+    /// What proofs and replays use where answers do not keep floats.
+    pub scratch_caches: Option<Vec<LayerCache>>,
     /// Rows as whole numbers, if decoding quantises them.
     pub quantised: Option<QuantisedRows>,
     pub readback: Readback,
@@ -75,11 +105,14 @@ pub(super) struct CacheSize {
     pub pages: usize,
     /// Sequences that run together; each has a page table for a whole context.
     pub sequences: usize,
+    /// How answers keep theirs. Proofs and replays keep floats.
+    pub format: KvFormat,
 }
 
 impl CacheSize {
     /// Pages of their own for proofs and replays: a whole context, so that these never take pages from
-    /// answers under way. They come after the others.
+    /// answers under way. They come after the others, or in a cache of their own if answers keep no
+    /// floats.
     pub fn scratch_pages(&self) -> usize {
         page_count(self.context)
     }
@@ -89,8 +122,21 @@ impl CacheSize {
         self.sequences * page_count(self.context)
     }
 
-    fn all_pages(&self) -> usize {
-        self.pages + self.scratch_pages()
+    /// True if proofs and replays have a cache of their own.
+    pub fn scratch_apart(&self) -> bool {
+        self.format != KvFormat::F32
+    }
+
+    /// Numbers of the scratch pages, in the cache they are in.
+    fn scratch_numbers(&self) -> std::ops::Range<u32> {
+        let first = if self.scratch_apart() { 0 } else { self.pages };
+        first as u32..(first + self.scratch_pages()) as u32
+    }
+
+    /// Bytes of all pages in so many layers.
+    pub fn bytes(&self, config: &ModelConfig, layers: usize) -> u64 {
+        self.pages as u64 * page_bytes(config, layers, self.format)
+            + self.scratch_pages() as u64 * page_bytes(config, layers, KvFormat::F32)
     }
 }
 
@@ -106,9 +152,14 @@ pub(super) fn logit_bytes(config: &ModelConfig) -> u64 {
     4 * (2 * LOGIT_ROWS_MAX * config.vocabulary) as u64
 }
 
+/// Bytes of the keys, or the values, of one position in one layer.
+fn record_bytes(config: &ModelConfig, format: KvFormat) -> u64 {
+    (config.kv_heads * format.record_words(config.head) * 4) as u64
+}
+
 /// Bytes of one page of keys and values in so many layers.
-pub(super) fn page_bytes(config: &ModelConfig, layers: usize) -> u64 {
-    (PAGE * config.kv_heads * config.head * layers * 2 * 4) as u64
+pub(super) fn page_bytes(config: &ModelConfig, layers: usize, format: KvFormat) -> u64 {
+    record_bytes(config, format) * (2 * PAGE * layers) as u64
 }
 
 impl Buffers {
@@ -122,13 +173,24 @@ impl Buffers {
     ) -> Result<Self, GpuError> {
         let floats = |what: &str, count: usize| gpu.storage(what, count as u64 * 4);
         let rows = |what: &str, width: usize| floats(what, chunk * width);
-        let pool = cache.all_pages() * PAGE * config.kv_heads * config.head;
         let row = size_of::<Row>() as u64;
         let mut tables = vec![0; cache.scratch_at()];
-        tables.extend(cache.pages as u32..cache.all_pages() as u32);
+        tables.extend(cache.scratch_numbers());
         let widest = config.hidden.max(config.heads * config.head).max(config.ffn);
         let logits = if span.is_last() { LOGIT_ROWS_MAX * config.vocabulary } else { 1 };
         let largest = logits.max(chunk * config.hidden) as u64 * 4;
+        let caches = |pages, format| {
+            let layers = span.layers.clone().map(|_| LayerCache::new(gpu, config, pages, format));
+            layers.collect::<Result<Vec<_>, GpuError>>()
+        };
+        let (pages, scratch_pages) = (cache.pages, cache.scratch_pages());
+        let (caches, scratch_caches) = match cache.scratch_apart() {
+            false => (caches(pages + scratch_pages, cache.format)?, None),
+            true => {
+                let scratch = caches(scratch_pages, KvFormat::F32)?;
+                (caches(pages, cache.format)?, Some(scratch))
+            }
+        };
         Ok(Self {
             step: gpu.uniform("step", &Step::default())?,
             rows: gpu.storage("rows", 2 * chunk as u64 * row)?,
@@ -146,11 +208,8 @@ impl Buffers {
             router: rows("expert logits", config.experts.map_or(1, |e| e.count))?,
             chosen: rows("chosen experts", config.experts.map_or(1, |e| 2 * e.used))?,
             logits: floats("logits", logits)?,
-            caches: span
-                .layers
-                .clone()
-                .map(|_| Ok((floats("keys", pool)?, floats("values", pool)?)))
-                .collect::<Result<_, GpuError>>()?,
+            caches,
+            scratch_caches,
             quantised: match activations {
                 Activations::F32 => None,
                 Activations::Q16 => Some(QuantisedRows::new(gpu, chunk, widest)?),
@@ -160,7 +219,8 @@ impl Buffers {
     }
 
     pub fn bytes(&self) -> u64 {
-        let caches: u64 = self.caches.iter().map(|(k, v)| k.size() + v.size()).sum();
+        let caches = self.caches.iter().chain(self.scratch_caches.iter().flatten());
+        let caches: u64 = caches.map(LayerCache::bytes).sum();
         [
             &self.x,
             &self.normed,

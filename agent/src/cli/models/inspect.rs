@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use roadbed_compute::list_adapters;
-use roadbed_compute::llm::{MemoryNeed, ModelConfig};
+use roadbed_compute::llm::{KvFormat, MemoryNeed, ModelConfig};
 use roadbed_compute::source::{self, WeightSource};
 use roadbed_compute::{AdapterKind, AdapterSummary};
 use serde_json::{Value, json};
 
 use super::list::{printable, printable_up_to};
+use crate::cli::kv::KvChoice;
 use crate::cli::progress::bytes;
 use crate::engine::adapter_memory::adapter_memory;
 use crate::engine::catalogue::ModelStore;
@@ -32,6 +33,9 @@ pub struct ModelsInspectArgs {
     /// Longest sequence the memory is reckoned for; 2048 unless given, never more than the model's own.
     #[arg(long)]
     pub context: Option<usize>,
+    /// How answers keep keys and values, for the memory.
+    #[arg(long, value_enum, default_value_t = KvChoice::F32)]
+    pub kv: KvChoice,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -43,7 +47,9 @@ pub struct ModelsInspectArgs {
 /// The model is not here or is none.
 pub async fn inspect(args: ModelsInspectArgs) -> anyhow::Result<()> {
     let found = ModelStore::from_environment()?.find(&args.model)?;
-    let document = tokio::task::spawn_blocking(move || look(found.path, args.context)).await??;
+    let document =
+        tokio::task::spawn_blocking(move || look(found.path, args.context, args.kv.into()))
+            .await??;
     if args.json {
         println!("{document}");
     } else {
@@ -52,7 +58,7 @@ pub async fn inspect(args: ModelsInspectArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn look(path: PathBuf, context: Option<usize>) -> anyhow::Result<Value> {
+fn look(path: PathBuf, context: Option<usize>, kv: KvFormat) -> anyhow::Result<Value> {
     let file = source::open(&path).with_context(|| path.display().to_string())?;
     let metadata = file.metadata();
     let word = |key: &str| metadata.string(key).ok().flatten().map(printable);
@@ -75,8 +81,8 @@ fn look(path: PathBuf, context: Option<usize>) -> anyhow::Result<Value> {
                 "vocabulary": config.vocabulary, "context": config.context_tokens,
             });
             let fits: Vec<Value> =
-                list_adapters().iter().map(|adapter| fit(&*file, context, adapter)).collect();
-            let need = MemoryNeed::of(&*file, context, false)?;
+                list_adapters().iter().map(|adapter| fit(&*file, context, kv, adapter)).collect();
+            let need = MemoryNeed::of(&*file, context, kv, false)?;
             document["memory"] = need_document(&need);
             document["fits"] = json!(fits);
             document["runs_here"] = json!(true);
@@ -92,15 +98,20 @@ fn look(path: PathBuf, context: Option<usize>) -> anyhow::Result<Value> {
 
 fn need_document(need: &MemoryNeed) -> Value {
     json!({
-        "context": need.context_tokens, "weight_bytes": need.weight_bytes,
+        "context": need.context_tokens, "kv": need.kv, "weight_bytes": need.weight_bytes,
         "cache_bytes": need.cache_bytes, "work_bytes": need.work_bytes, "bytes": need.bytes(),
     })
 }
 
 /// Whether the model fits an adapter; `null` where its memory is not known.
-fn fit(file: &dyn WeightSource, context: Option<usize>, adapter: &AdapterSummary) -> Value {
+fn fit(
+    file: &dyn WeightSource,
+    context: Option<usize>,
+    kv: KvFormat,
+    adapter: &AdapterSummary,
+) -> Value {
     let software = adapter.kind == AdapterKind::Software;
-    let need = MemoryNeed::of(file, context, software).map(|need| need.bytes()).ok();
+    let need = MemoryNeed::of(file, context, kv, software).map(|need| need.bytes()).ok();
     let memory = adapter_memory(adapter);
     let fits = need.zip(memory).map(|(need, memory)| need <= memory / 100 * USABLE_PERCENT);
     json!({
@@ -156,10 +167,11 @@ fn text(document: &Value) -> String {
         ));
         let need = &document["memory"];
         lines.push(format!(
-            "  GPU memory     {} at a context of {}: weights {}, keys and values {}, working {}",
+            "  GPU memory     {} at a context of {}: weights {}, keys and values ({}) {}, working {}",
             size(&need["bytes"]),
             need["context"],
             size(&need["weight_bytes"]),
+            word(&need["kv"]),
             size(&need["cache_bytes"]),
             size(&need["work_bytes"])
         ));
