@@ -63,4 +63,6 @@ mod tokenizer_goldens;
 #[cfg(test)]
 mod tokenizer_hostile;
 #[cfg(test)]
+mod top_equal;
+#[cfg(test)]
 mod weights_exact;

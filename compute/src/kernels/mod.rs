@@ -11,6 +11,7 @@ pub mod hash;
 pub mod llm;
 pub mod matvec;
 pub mod poc;
+pub mod top;
 
 /// WGSL text joined from files under `shaders/`.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,7 @@ pub fn all() -> impl Iterator<Item = &'static Kernel> {
         .chain(attention::kernels())
         .chain(encoder::kernels())
         .chain(matvec::kernels())
+        .chain(top::kernels())
         .chain(poc::KERNELS.iter())
         .chain(hash::KERNELS.iter())
 }

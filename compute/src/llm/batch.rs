@@ -248,6 +248,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::likeliest::Scores;
     use super::*;
     use crate::llm::request::FinishReason;
 
@@ -279,7 +280,7 @@ mod tests {
                 continue;
             }
             let sequence = batch.running_mut(slice.id).unwrap();
-            if sequence.take(&[0.0, 1.0], None, now).unwrap().1.is_some() {
+            if sequence.take(Scores::All(&[0.0, 1.0]), None, now).unwrap().unwrap().1.is_some() {
                 ended.push(slice.id);
                 batch.remove(slice.id).unwrap();
             }

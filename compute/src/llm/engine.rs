@@ -9,7 +9,9 @@ use super::batch::Batch;
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
+use super::likeliest::{Likeliest, Scores};
 use super::loader::{LoadProgress, Loader};
+use super::logprobs::LogSoftmax;
 use super::memory::WeightBytes;
 use super::op::Phase;
 use super::params::{PAGE, Row};
@@ -19,7 +21,6 @@ use super::plan::{
 };
 use super::proof::{ProofEmbeddings, ProofInputs};
 use super::request::{PositionLogprobs, TOP_LOGPROBS_MAX};
-use super::sampling::LogSoftmax;
 use super::sequence::SequenceEvent;
 use super::split::{Costs, Span};
 use super::tuning::Choice;
@@ -29,6 +30,7 @@ use crate::gpu::Gpu;
 use crate::kernels::attention::KvFormat;
 use crate::kernels::llm::Method;
 use crate::kernels::matvec::Activations;
+use crate::kernels::top::{RECORD_FLOATS, Wish};
 use crate::source::{self, WeightSource};
 use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -338,15 +340,38 @@ impl Engine {
                 let count = LOGIT_ROWS_MAX.min(wanted.end - from);
                 let selected: Vec<u32> = (0..count).map(|i| (from - start + i) as u32).collect();
                 let selection = Pass { selected: &selected, ..pass };
-                let logits = self.forward.select(selection, Output::Logits)?;
-                for (row, next) in
-                    logits.chunks_exact(self.config.vocabulary).zip(&whole[from + 1..])
-                {
-                    scored.push(LogSoftmax::new(row).position(*next, top));
-                }
+                let next = &whole[from + 1..from + 1 + count];
+                self.score_rows(selection, next, top, &mut scored)?;
             }
         }
         Ok(scored)
+    }
+
+    /// Logprobs of `ids`, each after its selected row of the last pass.
+    fn score_rows(
+        &self,
+        selection: Pass<'_>,
+        ids: &[u32],
+        top: usize,
+        scored: &mut Vec<PositionLogprobs>,
+    ) -> Result<(), EngineError> {
+        if !self.forward.tells_likeliest() {
+            let logits = self.forward.select(selection, Output::Logits)?;
+            let rows = logits.chunks_exact(self.config.vocabulary).zip(ids);
+            scored.extend(rows.map(|(row, id)| LogSoftmax::new(row).position(*id, top)));
+            return Ok(());
+        }
+        let wishes: Vec<Wish> = ids.iter().map(|id| Wish { token: *id, ..Wish::NONE }).collect();
+        let records = self.forward.select(selection, Output::Likeliest(&wishes))?;
+        for (row, (record, wish)) in records.chunks_exact(RECORD_FLOATS).zip(&wishes).enumerate() {
+            let found = Likeliest::read(record, *wish);
+            let position = found.and_then(|f| Scores::Likeliest(&f).position(wish.token, top));
+            scored.push(match position {
+                Some(position) => position,
+                None => LogSoftmax::new(&self.forward.logits_of(row)?).position(wish.token, top),
+            });
+        }
+        Ok(())
     }
 
     /// Runs the decoder on embeddings instead of token ids and returns, per sequence, the final-norm

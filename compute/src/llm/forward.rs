@@ -15,13 +15,16 @@ use std::sync::Arc;
 
 use crate::gpu::{Gpu, GpuError};
 use crate::kernels::llm::{self, Method};
+use crate::kernels::top::{RECORD_FLOATS, Wish};
 
 use super::config::ModelConfig;
+use super::engine::bad;
 use super::error::EngineError;
 use super::matrix::Product;
 use super::op::{Op, Phase, Variant};
 use super::params::{Row, RowShape, Step};
 use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, LayerCache, Plan, page_count, row_lines};
+use super::top::TopRows;
 use super::tuning::Choice;
 use super::weights::Weights;
 
@@ -58,8 +61,8 @@ pub(super) enum Input<'a> {
 }
 
 /// What to read back after a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Output {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Output<'a> {
     Nothing,
     /// The residual stream of all rows, for the next stage.
     Residual,
@@ -67,6 +70,9 @@ pub(super) enum Output {
     Hidden,
     /// Logits of the selected rows.
     Logits,
+    /// Records of the likeliest tokens of the selected rows, each row having its wish; only where
+    /// [`Forward::tells_likeliest`].
+    Likeliest(&'a [Wish]),
 }
 
 /// A stage ready to run.
@@ -84,6 +90,7 @@ pub(super) struct Forward {
     /// Of the last stage.
     final_norm: Option<Op>,
     head: Vec<Op>,
+    top: Option<TopRows>,
     flop_per_row_and_layer: f64,
     // Keeps the weight buffers' sizes known; the bind groups keep the buffers themselves alive.
     pub weight_bytes: u64,
@@ -114,7 +121,7 @@ impl Forward {
             embed = table.lookup(&gpu, &buffers.step, &buffers.ids, &buffers.x)?;
             embed.extend(plan.scaled_embeddings()?);
         }
-        let (mut final_norm, mut head) = (None, Vec::new());
+        let (mut final_norm, mut head, mut top) = (None, Vec::new(), None);
         if let Some((norm, matrix)) = weights.head() {
             final_norm = Some(plan.norm(norm, true)?);
             head = matrix.product(
@@ -130,9 +137,12 @@ impl Forward {
                 },
             )?;
             head.extend(plan.softcap()?);
+            let (step, logits) = (&buffers.step, &buffers.logits);
+            top = TopRows::new(&gpu, method, config.vocabulary, step, logits)?;
         }
         let both = layers.iter().chain(scratch_layers.iter().flatten());
         let ops = both.flatten().chain(&embed).chain(&head).chain(&final_norm);
+        let ops = ops.chain(top.iter().flat_map(|top| &top.ops));
         gpu.compile(ops.flat_map(Op::pipelines), told)?;
         let width = config.qkv_width() + config.heads * config.head + 3 * config.ffn;
         Ok(Self {
@@ -144,6 +154,7 @@ impl Forward {
             scratch_layers,
             final_norm,
             head,
+            top,
             gpu,
             config,
             method,
@@ -225,7 +236,7 @@ impl Forward {
         run: Pass<'_>,
         input: &Input<'_>,
         reflections: &[Op],
-        output: Output,
+        output: Output<'_>,
     ) -> Result<Vec<f32>, EngineError> {
         let rows = run.rows.len();
         let step = run.step();
@@ -270,8 +281,24 @@ impl Forward {
         }
     }
 
+    /// True if it can tell the likeliest tokens.
+    pub fn tells_likeliest(&self) -> bool {
+        self.top.is_some()
+    }
+
+    /// The logits of one of the rows that the last pass selected.
+    pub fn logits_of(&self, row: usize) -> Result<Vec<f32>, EngineError> {
+        let what = "reading logits";
+        let bytes = self.config.vocabulary as u64 * 4;
+        let (encoder, readback) = (self.gpu.encoder(what), &self.buffers.readback);
+        let at = row as u64 * bytes;
+        let logits = &self.buffers.logits;
+        let data = self.gpu.run_and_read(encoder, logits, at, bytes, readback, what)?;
+        Ok(bytemuck::pod_collect_to_vec(&data))
+    }
+
     /// Norm and head once more, for other rows of the last pass.
-    pub fn select(&self, run: Pass<'_>, output: Output) -> Result<Vec<f32>, EngineError> {
+    pub fn select(&self, run: Pass<'_>, output: Output<'_>) -> Result<Vec<f32>, EngineError> {
         let step = run.step();
         self.set_selection(&run, &step);
         self.finish(self.gpu.encoder("head"), run.phase, &step, output)
@@ -320,38 +347,50 @@ impl Forward {
         mut encoder: wgpu::CommandEncoder,
         phase: Phase,
         step: &Step,
-        output: Output,
+        output: Output<'_>,
     ) -> Result<Vec<f32>, EngineError> {
         const WHAT: &str = "a forward pass";
-        let (source, width) = match output {
+        let b = &self.buffers;
+        let (source, width, readback) = match output {
             Output::Nothing => {
                 self.gpu.run(encoder, WHAT)?;
                 return Ok(Vec::new());
             }
-            Output::Residual => (&self.buffers.x, self.config.hidden),
-            Output::Hidden => (&self.buffers.normed, self.config.hidden),
-            Output::Logits => (&self.buffers.logits, self.config.vocabulary),
+            Output::Residual => (&b.x, self.config.hidden, &b.readback),
+            Output::Hidden => (&b.normed, self.config.hidden, &b.readback),
+            Output::Logits => (&b.logits, self.config.vocabulary, &b.readback),
+            Output::Likeliest(wishes) => {
+                let Some(top) = &self.top else {
+                    return Err(bad("likeliest", "the vocabulary is too large"));
+                };
+                top.ask(&self.gpu, wishes);
+                (top.records(), RECORD_FLOATS, &top.readback)
+            }
         };
-        let selects = output != Output::Residual;
+        let (selects, heads, top) = match output {
+            Output::Nothing | Output::Residual => (false, false, None),
+            Output::Hidden => (true, false, None),
+            Output::Logits => (true, true, None),
+            Output::Likeliest(_) => (true, true, self.top.as_ref()),
+        };
         if selects {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             if let Some(op) = &self.final_norm {
                 op.dispatch(&mut pass, phase, step);
             }
-            if output == Output::Logits {
+            if heads {
                 assert!(
                     step.selected as usize <= LOGIT_ROWS_MAX,
                     "the engine asks for few logits at a time"
                 );
-                for op in &self.head {
+                for op in self.head.iter().chain(top.iter().flat_map(|top| &top.ops)) {
                     op.dispatch(&mut pass, phase, step);
                 }
             }
         }
         let rows = if selects { step.selected } else { step.rows };
         let bytes = u64::from(rows) * width as u64 * 4;
-        let data =
-            self.gpu.run_and_read(encoder, source, 0, bytes, &self.buffers.readback, WHAT)?;
+        let data = self.gpu.run_and_read(encoder, source, 0, bytes, readback, WHAT)?;
         Ok(bytemuck::pod_collect_to_vec(&data))
     }
 }

@@ -7,11 +7,13 @@ use super::batch::{BatchLoad, StepRows};
 use super::engine::{Engine, bad, check_top, chunks};
 use super::error::EngineError;
 use super::forward::{Input, Output, Pass};
+use super::likeliest::{Likeliest, Scores};
 use super::op::Phase;
 use super::params::Row;
 use super::plan::LOGIT_ROWS_MAX;
 use super::request::{FinishReason, GenerateRequest, Generation, STOP_STRINGS_MAX, TokenEvent};
 use super::sequence::{SequenceEvent, SequenceId, Slice};
+use crate::kernels::top::{RECORD_FLOATS, Wish};
 
 /// Longest a prompt may hold up running answers in one step. A reader does not notice it, and what is
 /// read in one go still keeps a GPU busy.
@@ -20,6 +22,14 @@ const PREFILL_BESIDE: Duration = Duration::from_millis(50);
 const PREFILL_ROWS_MIN: usize = 8;
 /// Share of the newest measurement in the rate of prefill.
 const RATE_SMOOTHING: f64 = 0.3;
+
+/// What came of a selected row.
+enum RowScores {
+    All(Vec<f32>),
+    Likeliest(Likeliest),
+    /// Its logits have to be read.
+    OnGpu,
+}
 
 impl Engine {
     /// Takes a request in; [`Self::step`] works on it, together with all others.
@@ -131,6 +141,7 @@ impl Engine {
     /// Runs slices of one phase through the model and draws a token where one is due.
     fn feed(&mut self, phase: Phase, slices: &[Slice]) -> Result<(), EngineError> {
         let (mut rows, mut ids, mut selected) = (Vec::new(), Vec::new(), Vec::new());
+        let mut wishes = Vec::new();
         for slice in slices {
             let Some(sequence) = self.batch.running_mut(slice.id) else { continue };
             let at = self.forward.table_at(sequence.table);
@@ -143,41 +154,79 @@ impl Engine {
             }
             if slice.selects {
                 selected.push(rows.len() as u32 - 1);
+                wishes.push(sequence.wish());
             }
         }
-        let output = if selected.is_empty() { Output::Nothing } else { Output::Logits };
         let pass = Pass { phase, rows: &rows, selected: &selected };
-        let logits = self.forward.pass(pass, &Input::Ids(&ids), &[], output)?;
-        let mut logits = logits.chunks_exact(self.info().vocabulary);
+        let rows = self.scores_after(pass, &Input::Ids(&ids), &wishes)?;
+        let mut rows = rows.into_iter().enumerate();
         for slice in slices {
             self.batch.fed(slice);
             if slice.selects
-                && let Some(logits) = logits.next()
+                && let Some((row, scores)) = rows.next()
             {
-                self.draw(slice.id, logits);
+                let settled = match &scores {
+                    RowScores::All(logits) => self.draw(slice.id, Scores::All(logits)),
+                    RowScores::Likeliest(found) => self.draw(slice.id, Scores::Likeliest(found)),
+                    RowScores::OnGpu => false,
+                };
+                if !settled {
+                    let logits = self.forward.logits_of(row)?;
+                    self.draw(slice.id, Scores::All(&logits));
+                }
             }
         }
         Ok(())
     }
 
-    fn draw(&mut self, id: SequenceId, logits: &[f32]) {
+    /// Runs a pass and reads what its selected rows are asked: few floats, if that is enough for any.
+    fn scores_after(
+        &self,
+        pass: Pass<'_>,
+        input: &Input<'_>,
+        wishes: &[Option<Wish>],
+    ) -> Result<Vec<RowScores>, EngineError> {
+        if wishes.is_empty() {
+            self.forward.pass(pass, input, &[], Output::Nothing)?;
+            return Ok(Vec::new());
+        }
+        if !self.forward.tells_likeliest() || wishes.iter().all(Option::is_none) {
+            let logits = self.forward.pass(pass, input, &[], Output::Logits)?;
+            let rows = logits.chunks_exact(self.info().vocabulary);
+            return Ok(rows.map(|row| RowScores::All(row.to_vec())).collect());
+        }
+        let asked: Vec<Wish> = wishes.iter().map(|wish| wish.unwrap_or(Wish::NONE)).collect();
+        let records = self.forward.pass(pass, input, &[], Output::Likeliest(&asked))?;
+        let rows = records.chunks_exact(RECORD_FLOATS).zip(wishes);
+        Ok(rows
+            .map(|(record, wish)| {
+                let found = wish.and_then(|wish| Likeliest::read(record, wish));
+                found.map_or(RowScores::OnGpu, RowScores::Likeliest)
+            })
+            .collect())
+    }
+
+    /// Draws the next token of a sequence; false if `scores` do not settle it.
+    fn draw(&mut self, id: SequenceId, scores: Scores<'_>) -> bool {
         let now = Instant::now();
-        let Some(sequence) = self.batch.running_mut(id) else { return };
-        let (token, finish) = match sequence.take(logits, self.tokenizer.as_ref(), now) {
-            Ok(taken) => taken,
+        let Some(sequence) = self.batch.running_mut(id) else { return true };
+        let (token, finish) = match sequence.take(scores, self.tokenizer.as_ref(), now) {
+            Ok(Some(taken)) => taken,
+            Ok(None) => return false,
             Err(error) => {
                 self.batch.remove(id);
                 self.events.push(SequenceEvent::Failed { id, error });
-                return;
+                return true;
             }
         };
         self.events.push(SequenceEvent::Token { id, token });
-        let Some(finish) = finish else { return };
+        let Some(finish) = finish else { return true };
         if let Some(sequence) = self.batch.remove(id) {
             let (token, generation) = sequence.finish(finish, now);
             self.events.extend(token.map(|token| SequenceEvent::Token { id, token }));
             self.events.push(SequenceEvent::Finished { id, generation });
         }
+        true
     }
 
     fn check_request(&self, request: &GenerateRequest) -> Result<(), EngineError> {

@@ -130,7 +130,7 @@ impl LayerPipeline {
         run: Pass<'_>,
         input: &Input<'_>,
         reflections: &[Vec<Op>],
-        output: Output,
+        output: Output<'_>,
     ) -> Result<Vec<f32>, EngineError> {
         let of = |stage: usize| reflections.get(stage).map(Vec::as_slice).unwrap_or_default();
         let Some(last) = self.further.len().checked_sub(1) else {
@@ -146,8 +146,18 @@ impl LayerPipeline {
     }
 
     /// Norm and head once more, for other rows of the last pass.
-    pub fn select(&self, run: Pass<'_>, output: Output) -> Result<Vec<f32>, EngineError> {
+    pub fn select(&self, run: Pass<'_>, output: Output<'_>) -> Result<Vec<f32>, EngineError> {
         self.named(self.further.len(), self.last().select(run, output))
+    }
+
+    /// True if [`Output::Likeliest`] can be had.
+    pub fn tells_likeliest(&self) -> bool {
+        self.last().tells_likeliest()
+    }
+
+    /// The logits of one of the rows that the last pass selected.
+    pub fn logits_of(&self, row: usize) -> Result<Vec<f32>, EngineError> {
+        self.named(self.further.len(), self.last().logits_of(row))
     }
 }
 

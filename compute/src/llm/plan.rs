@@ -12,6 +12,7 @@ use super::matrix::QuantisedRows;
 use super::op::{Grid, Op, Variant};
 use super::params::{PAGE, Row, Step};
 use super::split::Span;
+use super::top::top_bytes;
 use super::tuning::Choice;
 
 /// Rows whose logits fit the logits buffer at once.
@@ -149,7 +150,7 @@ pub(super) fn work_bytes(config: &ModelConfig, context: usize, chunk: usize) -> 
 
 /// Bytes of the logits and of reading them back.
 pub(super) fn logit_bytes(config: &ModelConfig) -> u64 {
-    4 * (2 * LOGIT_ROWS_MAX * config.vocabulary) as u64
+    4 * (2 * LOGIT_ROWS_MAX * config.vocabulary) as u64 + top_bytes()
 }
 
 /// Bytes of the keys, or the values, of one position in one layer.

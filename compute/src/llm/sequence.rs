@@ -8,14 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::engine::bad;
 use super::error::EngineError;
 use super::kv::{PageName, page_names};
+use super::likeliest::Scores;
 use super::op::Phase;
 use super::params::PAGE;
 use super::request::{
     FinishReason, GenerateRequest, Generation, PositionLogprobs, Timings, TokenEvent, Usage,
 };
-use super::sampling::{LogSoftmax, Sampler};
+use super::sampler::Sampler;
 use super::stream::TextStream;
 use crate::grammar::{Grammar, GrammarFault, GrammarState};
+use crate::kernels::top::Wish;
 use crate::tokenizer::Tokenizer;
 
 /// Names a sequence of one engine for its whole life; never used twice.
@@ -203,24 +205,44 @@ impl Sequence {
         pages.take(full.end).skip(full.start).collect()
     }
 
-    /// Chooses the next token from the logits after the last. Returns it, and why it is the last one,
-    /// if it is. A grammar that can go no further is an error of this sequence alone.
+    /// What to ask the GPU of the row after the last token; `None` if all logits are needed.
+    pub fn wish(&self) -> Option<Wish> {
+        let enforced = self.request.enforced_ids.as_ref();
+        if let Some(id) = enforced.and_then(|ids| ids.get(self.ids.len())) {
+            return Some(Wish { token: *id, inverse_temperature: 1.0 });
+        }
+        let inverse_temperature = self.sampler.inverse_temperature()?;
+        self.grammar.is_none().then_some(Wish { token: 0, inverse_temperature })
+    }
+
+    /// Chooses the next token from what is known of those after the last. Returns it, and why it is the
+    /// last one, if it is; `None`, and nothing happens, if the likeliest do not settle it. A grammar that
+    /// can go no further is an error of this sequence alone.
     pub fn take(
         &mut self,
-        logits: &[f32],
+        scores: Scores<'_>,
         tokenizer: Option<&Tokenizer>,
         now: Instant,
-    ) -> Result<(NewToken, Option<FinishReason>), EngineError> {
+    ) -> Result<Option<(NewToken, Option<FinishReason>)>, EngineError> {
         let index = self.ids.len();
         self.first_token.get_or_insert(now);
         let enforced = self.request.enforced_ids.as_ref();
-        let id = match enforced.and_then(|ids| ids.get(index)) {
-            Some(id) => *id,
-            None => {
-                let allowed = self.grammar.as_mut().map(|g| g.allowed()).transpose();
-                let allowed = allowed.map_err(off_grammar)?;
-                self.sampler.draw(logits, allowed.as_ref(), index)
-            }
+        let drawn = match enforced.and_then(|ids| ids.get(index)) {
+            Some(id) => Some(*id),
+            None => match scores {
+                Scores::All(logits) => {
+                    let allowed = self.grammar.as_mut().map(|g| g.allowed()).transpose();
+                    let allowed = allowed.map_err(off_grammar)?;
+                    Some(self.sampler.draw(logits, allowed.as_ref(), index))
+                }
+                Scores::Likeliest(likeliest) => self.sampler.draw_among(likeliest, index),
+            },
+        };
+        let Some(id) = drawn else { return Ok(None) };
+        let logprobs = match self.request.top_logprobs.map(|top| scores.position(id, top)) {
+            Some(None) => return Ok(None),
+            Some(Some(position)) => Some(position),
+            None => None,
         };
         self.sampler.took(id);
         if enforced.is_none()
@@ -229,8 +251,6 @@ impl Sequence {
             grammar.take(id).map_err(off_grammar)?;
         }
         self.ids.push(id);
-        let logprobs =
-            self.request.top_logprobs.map(|top| LogSoftmax::new(logits).position(id, top));
         self.logprobs.extend(logprobs.clone());
         let shown =
             |t: &&Tokenizer| !t.is_control(id) || (self.request.keep_control && !t.is_end(id));
@@ -249,7 +269,7 @@ impl Sequence {
         } else {
             self.is_done().then_some(FinishReason::Length)
         };
-        Ok((NewToken { index, id, text, logprobs }, finish))
+        Ok(Some((NewToken { index, id, text, logprobs }, finish)))
     }
 
     /// Ends it: text still held back (the start of a stop string that never came) comes as one more

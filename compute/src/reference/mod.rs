@@ -8,3 +8,4 @@ pub mod encoder;
 pub mod model;
 pub mod ops;
 pub mod quantised;
+pub mod top;
