@@ -19,6 +19,8 @@ pub mod run;
 pub mod serve;
 #[cfg(feature = "gpu")]
 pub mod tokenize;
+#[cfg(feature = "gpu")]
+mod upstream;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -55,7 +57,7 @@ enum Command {
     Hash(HashCommand),
     /// Serve the MLNode and OpenAI faces without a controller.
     #[cfg(feature = "gpu")]
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Run the rigs of a config file under a controller.
     Run(run::RunArgs),
     /// Models: fetch, list, remove, look into, make up.
@@ -112,7 +114,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             #[cfg(feature = "gpu")]
             Command::Hash(HashCommand::Scan(args)) => hash::run(args).await,
             #[cfg(feature = "gpu")]
-            Command::Serve(args) => serve::run(args).await,
+            Command::Serve(args) => serve::run(*args).await,
             Command::Run(args) => run::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Models(command) => models::run(command).await,

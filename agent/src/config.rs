@@ -4,6 +4,7 @@
 //! rule checked, so nothing further in needs to doubt it.
 
 mod scalar;
+mod upstream;
 mod yaml;
 
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ use roadbed_protocol::{AgentId, FarmId, Millis, RigId, RigProfile, TrustedKeys};
 
 use crate::clock::FarmClock;
 
-pub use yaml::{ConfigError, load, load_profile};
+pub use upstream::{CONCURRENT_DEFAULT, ServerCommand, UpstreamConfig, UpstreamUrl};
+pub use yaml::{ConfigError, load, load_profile, read_secret};
 
 /// Rigs one agent may host: a hall of ASICs behind one box. Each costs a task, a driver and two subscriptions, and the
 /// broker allows 16 subscriptions a client unless the site raises it.
@@ -74,12 +76,10 @@ pub enum RigHardware {
 /// A GPU rig: this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuConfig {
-    /// Model file or catalogue name.
-    pub model: String,
-    /// The name the network and customers call it by.
+    /// The name the network and customers call its model by.
     pub served_as: String,
-    /// `auto`, or the name or PCI id of the adapter.
-    pub adapter: String,
+    /// What answers.
+    pub engine: EngineConfig,
     /// Where the MLNode and OpenAI faces listen.
     pub listen: SocketAddr,
     /// Bearer token every request to the faces must carry, if any.
@@ -88,6 +88,20 @@ pub struct GpuConfig {
     pub sensor: SensorChoice,
     /// The pool it mines for, when it may mine.
     pub pool: Option<PoolConfig>,
+}
+
+/// What answers on a GPU rig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineConfig {
+    /// Our own engine.
+    Wgpu {
+        /// Model file or catalogue name.
+        model: String,
+        /// `auto`, or the name or PCI id of the adapter.
+        adapter: String,
+    },
+    /// An external OpenAI-compatible server.
+    Upstream(Box<UpstreamConfig>),
 }
 
 /// Which sensor of a GPU rig is read.

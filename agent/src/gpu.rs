@@ -23,15 +23,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::FarmClock;
-use crate::config::GpuConfig;
+use crate::config::{EngineConfig, GpuConfig};
 use crate::driver::{DriverEvents, Observation, RigDriver};
 use crate::engine::catalogue::ModelStore;
 use crate::engine::startup::load_request;
-use crate::engine::{EngineService, WgpuLoader};
+use crate::engine::upstream::{Bounds, UpstreamService};
+use crate::engine::{EngineService, LoadRequest, WgpuLoader};
 use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use crate::inference::Inference;
 use crate::journal::Journal;
 use crate::miner::MinerHandle;
-use crate::proof::{ProofService, ProofSettings};
+use crate::proof::{ProofEvent, ProofService, ProofSettings};
 use crate::sensors::Sensors;
 
 use artifacts::JournalledArtifacts;
@@ -63,6 +65,9 @@ pub enum GpuRigError {
     /// The sensor asked for is not there.
     #[error("sensor {0}")]
     Sensor(#[from] crate::sensors::SensorAbsent),
+    /// The external server cannot be asked as it is configured.
+    #[error("engine: {0}")]
+    Server(String),
     /// The operating system gives no thread.
     #[error("cannot start the engine thread: {0}")]
     Thread(std::io::Error),
@@ -86,8 +91,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 pub struct GpuDriver {
     orders: mpsc::Sender<Order>,
     shared: Arc<Mutex<Shared>>,
-    engine: EngineService,
-    proof: ProofService,
+    inference: Inference,
     sensors: Sensors,
     clock: FarmClock,
     address: SocketAddr,
@@ -106,24 +110,14 @@ impl GpuDriver {
         journal: &Journal,
         events: DriverEvents,
     ) -> Result<Self, GpuRigError> {
-        let mut configured = load_request(&config.model, Some(&config.adapter))
-            .map_err(|error| GpuRigError::Model(format!("{error:#}")))?;
-        configured.served_as.clone_from(&config.served_as);
+        let configured = configured(config)?;
         let sensors = Sensors::open(config.sensor, profile)?;
         let (listener, address) = listen(config)?;
-        let engine =
-            EngineService::start(WgpuLoader::of_this_machine()).map_err(GpuRigError::Thread)?;
         let (delivered, deliveries) = mpsc::channel(DELIVERIES_MAX);
-        let settings = ProofSettings {
-            send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),
-            ..ProofSettings::default()
-        };
-        let artifacts = Arc::new(JournalledArtifacts::new(journal.clone()));
-        let proof = ProofService::new(engine.clone(), artifacts, settings, Some(delivered));
+        let inference = inference(config, clock, journal, delivered)?;
         let gate = GateControl::new(Gate::Other(WorkloadKind::Idle));
         let node = Node::new(NodeParts {
-            engine: engine.clone(),
-            proof: proof.clone(),
+            inference: inference.clone(),
             gate: gate.clone(),
             configured: configured.clone(),
             store: ModelStore::from_environment().ok(),
@@ -136,8 +130,7 @@ impl GpuDriver {
         tracing::info!(%address, sensor = sensors.name(), "MLNode and OpenAI faces listen");
         let shared = Arc::new(Mutex::new(Shared::default()));
         let parts = Parts {
-            engine: engine.clone(),
-            proof: proof.clone(),
+            inference: inference.clone(),
             gate,
             configured,
             pool: config.pool.clone(),
@@ -145,7 +138,7 @@ impl GpuDriver {
         };
         let (orders, wanted) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(Task::new(parts, events, serving).run(wanted, deliveries));
-        Ok(Self { orders, shared, engine, proof, sensors, clock, address, faces })
+        Ok(Self { orders, shared, inference, sensors, clock, address, faces })
     }
 
     /// Where the faces listen; the port the system chose when the config names none.
@@ -159,6 +152,52 @@ impl GpuDriver {
         if let Err(error) = self.orders.try_send(order) {
             tracing::error!("an order to the GPU rig is lost: {error}");
         }
+    }
+}
+
+/// The engine of a rig, with nothing loaded.
+fn inference(
+    config: &GpuConfig,
+    clock: FarmClock,
+    journal: &Journal,
+    delivered: mpsc::Sender<ProofEvent>,
+) -> Result<Inference, GpuRigError> {
+    match &config.engine {
+        EngineConfig::Wgpu { .. } => {
+            let engine =
+                EngineService::start(WgpuLoader::of_this_machine()).map_err(GpuRigError::Thread)?;
+            let settings = ProofSettings {
+                send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),
+                ..ProofSettings::default()
+            };
+            let artifacts = Arc::new(JournalledArtifacts::new(journal.clone()));
+            let proof = ProofService::new(engine.clone(), artifacts, settings, Some(delivered));
+            Ok(Inference::Own { engine, proof })
+        }
+        EngineConfig::Upstream(upstream) => {
+            if upstream.command.is_none() && config.pool.is_some() {
+                tracing::warn!(
+                    server = %upstream.url,
+                    "the server is not started here, so its GPU memory stays taken while this rig mines; a `command` would free it"
+                );
+            }
+            let bounds = Bounds::default();
+            let server = UpstreamService::start((**upstream).clone(), &config.served_as, bounds);
+            server.map(Inference::Upstream).map_err(GpuRigError::Server)
+        }
+    }
+}
+
+/// What is loaded when the rig shall do AI work; a server knows it by itself.
+fn configured(config: &GpuConfig) -> Result<LoadRequest, GpuRigError> {
+    match &config.engine {
+        EngineConfig::Wgpu { model, adapter } => {
+            let mut configured = load_request(model, Some(adapter))
+                .map_err(|error| GpuRigError::Model(format!("{error:#}")))?;
+            configured.served_as.clone_from(&config.served_as);
+            Ok(configured)
+        }
+        EngineConfig::Upstream(_) => Ok(LoadRequest::of_server(&config.served_as)),
     }
 }
 
@@ -207,7 +246,7 @@ impl RigDriver for GpuDriver {
         if let Some(miner) = &lock(&self.shared).miner {
             miner.stop();
         }
-        self.engine.stop_work();
+        self.inference.stop_work();
         self.order(Order::HoldFloor);
     }
 
@@ -220,7 +259,7 @@ impl RigDriver for GpuDriver {
             (shared.running.clone(), hashrate, add_shares(&shared.mined, &counters))
         };
         let reading = self.sensors.read(self.clock.now(), running.as_ref());
-        let engine = self.engine.stats();
+        let engine = self.inference.stats();
         Observation {
             power: reading.power,
             hashrate: hashrate.filter(|_| is_mining(running.as_ref())),
@@ -229,7 +268,7 @@ impl RigDriver for GpuDriver {
                 completions: engine.completions,
                 tokens: engine.tokens,
                 artifacts_computed: engine.artifacts,
-                artifacts_delivered: self.proof.counters().delivered,
+                artifacts_delivered: self.inference.artifacts_delivered(),
                 ..mined
             },
             engine: self.engine_name(running.as_ref()),
@@ -241,10 +280,7 @@ impl GpuDriver {
     fn engine_name(&self, running: Option<&Workload>) -> String {
         match running {
             Some(Workload::Mine { .. }) => "sha256d".into(),
-            Some(Workload::Serve { .. } | Workload::Prove { .. }) => self
-                .engine
-                .model()
-                .map_or_else(|| "wgpu".into(), |info| format!("wgpu on {}", info.adapter.name)),
+            Some(Workload::Serve { .. } | Workload::Prove { .. }) => self.inference.description(),
             Some(Workload::Idle | Workload::Curtailed) | None => String::new(),
         }
     }

@@ -26,6 +26,8 @@ pub mod gpu;
 #[cfg(feature = "gpu")]
 pub mod grammar;
 #[cfg(feature = "gpu")]
+pub mod inference;
+#[cfg(feature = "gpu")]
 pub mod miner;
 #[cfg(feature = "gpu")]
 pub mod proof;

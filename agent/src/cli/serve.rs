@@ -11,18 +11,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::kv::KvChoice;
+use super::upstream::UpstreamArgs;
 use crate::engine::catalogue::ModelStore;
 use crate::engine::startup::load_request;
-use crate::engine::{EngineService, WgpuLoader};
+use crate::engine::upstream::{Bounds, UpstreamService};
+use crate::engine::{EngineService, LoadRequest, WgpuLoader};
 use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use crate::inference::Inference;
 use crate::proof::{MemoryJournal, ProofService, ProofSettings};
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Model file or catalogue name.
-    #[arg(long)]
-    pub model: String,
+    #[arg(long, required_unless_present = "upstream")]
+    pub model: Option<String>,
     /// Where to listen.
     #[arg(long)]
     pub listen: SocketAddr,
@@ -48,6 +51,9 @@ pub struct ServeArgs {
     /// Start with nothing loaded and wait for `inference/up`.
     #[arg(long)]
     pub stopped: bool,
+    /// A server in the engine's place.
+    #[command(flatten)]
+    pub server: UpstreamArgs,
 }
 
 /// Runs the command.
@@ -55,23 +61,14 @@ pub struct ServeArgs {
 /// # Errors
 /// What went wrong.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let mut configured = load_request(&args.model, args.adapter.as_deref())?;
-    configured.served_as = args.served_as.unwrap_or(configured.served_as);
-    configured.context_tokens = args.context;
-    configured.memory_bytes = args.memory;
-    configured.kv = args.kv.into();
+    let (inference, configured) = inference(&args).await?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let devices = tokio::task::spawn_blocking(list_adapters).await?;
 
-    let engine = EngineService::start(WgpuLoader::of_this_machine())
-        .context("cannot start the engine thread")?;
-    let journal = Arc::new(MemoryJournal::default());
-    let proof = ProofService::new(engine.clone(), journal, ProofSettings::default(), None);
     let node = Arc::new(Node::new(NodeParts {
-        engine: engine.clone(),
-        proof: proof.clone(),
+        inference: inference.clone(),
         gate: GateControl::new(Gate::Open),
         configured: configured.clone(),
         store: ModelStore::from_environment().ok(),
@@ -81,25 +78,50 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tracing::info!(address = %listener.local_addr()?, "listening");
     let serving = tokio::spawn(serve(listener, faces, stop.clone()));
-    if !args.stopped {
-        node.up(&configured.served_as, None).await?;
-        if let Some(info) = engine.model() {
-            tracing::info!(model = info.served_as, adapter = %info.adapter, "ready");
-        }
-    }
-
     let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminated.recv() => {}
-    }
+    let running = async {
+        if !args.stopped {
+            node.up(&configured.served_as, None).await?;
+            if let Some(info) = inference.model() {
+                tracing::info!(model = info.served_as, adapter = %info.adapter, "ready");
+            }
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    // A server may take minutes to come up; an end is heard all the while.
+    let ended = tokio::select! {
+        ended = running => ended,
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        _ = terminated.recv() => Ok(()),
+    };
     tracing::info!("stopping");
     // No new request, then no more work, then the connections that waited for it.
     stop.cancel();
-    proof.stop();
-    engine.shut_down().await;
+    inference.shut_down().await;
     serving.await??;
-    Ok(())
+    ended
+}
+
+/// What answers, and what it is to load.
+async fn inference(args: &ServeArgs) -> anyhow::Result<(Inference, LoadRequest)> {
+    if let Some((config, served_as)) = args.server.config(args.served_as.as_deref()).await? {
+        let server = UpstreamService::start(config, &served_as, Bounds::default());
+        let server = server.map_err(|why| anyhow::anyhow!(why))?;
+        return Ok((Inference::Upstream(server), LoadRequest::of_server(&served_as)));
+    }
+    let model = args.model.as_deref().context("no --model")?;
+    let mut configured = load_request(model, args.adapter.as_deref())?;
+    if let Some(served_as) = &args.served_as {
+        configured.served_as.clone_from(served_as);
+    }
+    configured.context_tokens = args.context;
+    configured.memory_bytes = args.memory;
+    configured.kv = args.kv.into();
+    let engine = EngineService::start(WgpuLoader::of_this_machine())
+        .context("cannot start the engine thread")?;
+    let journal = Arc::new(MemoryJournal::default());
+    let proof = ProofService::new(engine.clone(), journal, ProofSettings::default(), None);
+    Ok((Inference::Own { engine, proof }, configured))
 }
 
 /// A size in bytes, or with a unit of powers of ten or two.

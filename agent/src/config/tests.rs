@@ -101,8 +101,78 @@ fn a_gpu_rig_with_a_pool_is_read() {
     let config = folder.load(&text).unwrap();
     let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
     assert_eq!((gpu.sensor, gpu.served_as.as_str()), (SensorChoice::Simulated, "org/m"));
+    let own = EngineConfig::Wgpu { model: "m".into(), adapter: "auto".into() };
+    assert_eq!(gpu.engine, own);
     let pool = gpu.pool.as_ref().unwrap();
     assert_eq!((pool.host.as_str(), pool.port, pool.threads), ("pool.example", 3_333, 2));
+}
+
+const GPU: &str = "    profile: gpu.yaml
+    gpu:
+      served_as: org/m
+      listen: \"127.0.0.1:18080\"
+      engine:
+        kind: openai-upstream
+        url: http://127.0.0.1:8000/v1
+        model: /models/m
+        concurrent: 8
+        api_key_file: agent.key
+        command: [vllm, serve, /models/m]
+        env: {CUDA_VISIBLE_DEVICES: \"0\"}
+        folder: srv
+        start_seconds: 600
+        stop_seconds: 5
+";
+
+fn gpu_agent(folder: &Folder, gpu: &str) -> String {
+    folder.write("gpu.yaml", &PROFILE.replace("kind: asic", "kind: gpu\nai_watts: 110"));
+    let asic = "    profile: asic.yaml\n    asic: {driver: luxos, address: \"127.0.0.11:4028\"}\n";
+    let text = AGENT.replace(asic, gpu);
+    assert_ne!(text, AGENT);
+    text
+}
+
+#[test]
+fn a_server_in_the_engines_place_is_read() {
+    let folder = Folder::new();
+    let config = folder.load(&gpu_agent(&folder, GPU)).unwrap();
+    let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
+    let EngineConfig::Upstream(upstream) = &gpu.engine else { panic!("no server") };
+    assert_eq!(upstream.url.to_string(), "http://127.0.0.1:8000");
+    assert_eq!(upstream.api_key, Some("07".repeat(32)));
+    assert_eq!((upstream.model.as_deref(), upstream.concurrent), (Some("/models/m"), 8));
+    assert_eq!(upstream.start_wait.as_secs(), 600);
+    let command = upstream.command.as_ref().unwrap();
+    assert_eq!((command.program.as_str(), command.args.len()), ("vllm", 2));
+    assert_eq!(command.env, [("CUDA_VISIBLE_DEVICES".to_owned(), "0".to_owned())]);
+    assert_eq!(command.folder, Some(folder.path("srv")));
+    assert_eq!(command.stop_wait.as_secs(), 5);
+}
+
+#[test]
+fn an_engine_that_cannot_be_is_named_with_its_place() {
+    let folder = Folder::new();
+    let word = |from: &str, to: &str| {
+        let text = gpu_agent(&folder, &GPU.replace(from, to));
+        folder.refusal(&text)
+    };
+    for (from, to, words) in [
+        ("openai-upstream", "vllm", &["agent.yaml:", "kind", "`openai-upstream`"][..]),
+        ("http://127.0.0.1:8000/v1", "8000", &["agent.yaml:16:", "url", "http://127.0.0.1:8000"]),
+        ("concurrent: 8", "concurrent: 0", &["agent.yaml:18:", "concurrent", "from 1 to"]),
+        ("start_seconds: 600", "startup: 600", &["agent.yaml:23:", "startup"]),
+        ("[vllm, serve, /models/m]", "[]", &["gpu.engine.command", "is empty"]),
+        ("        command: [vllm, serve, /models/m]\n", "", &["gpu.engine.env", "`command:`"]),
+        ("        url: http://127.0.0.1:8000/v1\n", "", &["gpu.engine.url", "is missing"]),
+        ("api_key_file: agent.key", "api_key_file: none.key", &["none.key", "cannot be read"]),
+        ("      served_as", "      model: m\n      served_as", &["gpu.model", "engine.model"]),
+        ("kind: openai-upstream", "kind: wgpu", &["gpu.engine.url", "this engine is wgpu"]),
+    ] {
+        let refusal = word(from, to);
+        for word in words {
+            assert!(refusal.contains(word), "{to}: {refusal}");
+        }
+    }
 }
 
 #[test]

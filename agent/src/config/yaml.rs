@@ -2,6 +2,8 @@
 //!
 //! Rules that span fields are checked while the fields are read, so that the parser can still say on which line.
 
+mod engine;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -17,6 +19,7 @@ use super::{
     RigConfig, RigHardware, SensorChoice,
 };
 use crate::clock::FarmClock;
+use engine::EngineFile;
 
 /// Largest config or profile file read: a hall of 256 rigs is about 40 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -175,10 +178,23 @@ fn parse_yaml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigE
 
 /// The key file: 64 hex digits, readable by its owner only.
 fn read_key(path: &Path) -> Result<[u8; 32], ConfigError> {
+    let text = read_secret(path, "key_file")?;
+    parse_hex_32(&text).ok_or_else(|| ConfigError::Rule {
+        path: path.to_path_buf(),
+        field: "key_file".into(),
+        problem: "is not a key; expected 64 hex digits".into(),
+    })
+}
+
+/// A secret that fills a file, which only its owner may read. `field` is what names the file.
+///
+/// # Errors
+/// The file cannot be read, or others can read it, or it is empty.
+pub fn read_secret(path: &Path, field: &str) -> Result<String, ConfigError> {
     let text = read_text(path)?;
     let rule = |problem: &str| ConfigError::Rule {
         path: path.to_path_buf(),
-        field: "key_file".into(),
+        field: field.into(),
         problem: problem.into(),
     };
     #[cfg(unix)]
@@ -190,7 +206,11 @@ fn read_key(path: &Path) -> Result<[u8; 32], ConfigError> {
             return Err(rule("can be read by others than its owner; run `chmod 600` on it"));
         }
     }
-    parse_hex_32(text.trim()).ok_or_else(|| rule("is not a key; expected 64 hex digits"))
+    let secret = text.trim();
+    if secret.is_empty() || secret.contains(char::is_control) {
+        return Err(rule("is no secret; expected one line of text"));
+    }
+    Ok(secret.to_owned())
 }
 
 fn parse_hex_32(text: &str) -> Option<[u8; 32]> {
@@ -306,10 +326,12 @@ impl RigFile {
             problem: problem.into(),
         };
         let hardware = match (self.gpu, self.asic, self.pool) {
-            (Some(gpu), None, pool) => RigHardware::Gpu(GpuConfig {
-                model: gpu.model,
+            (Some(mut gpu), None, pool) => RigHardware::Gpu(GpuConfig {
+                engine: gpu.resolve_engine(base).map_err(|error| match error {
+                    ResolveError::File(error) => ResolveError::File(error),
+                    ResolveError::Rule { field, problem } => rule(&field, &problem),
+                })?,
                 served_as: gpu.served_as,
-                adapter: gpu.adapter.unwrap_or_else(|| "auto".into()),
                 listen: gpu.listen,
                 auth_token: gpu.auth_token,
                 sensor: gpu.sensor.into(),
@@ -351,10 +373,13 @@ impl RigFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GpuFile {
-    model: String,
+    #[serde(default)]
+    model: Option<String>,
     served_as: String,
     #[serde(default)]
     adapter: Option<String>,
+    #[serde(default)]
+    engine: Option<EngineFile>,
     listen: std::net::SocketAddr,
     #[serde(default)]
     auth_token: Option<String>,

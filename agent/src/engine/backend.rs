@@ -32,6 +32,21 @@ pub struct LoadRequest {
     pub kv: KvFormat,
 }
 
+impl LoadRequest {
+    /// For a server that knows its model by itself: nothing but the name.
+    #[must_use]
+    pub fn of_server(served_as: &str) -> Self {
+        Self {
+            path: PathBuf::new(),
+            served_as: served_as.to_owned(),
+            adapter: AdapterChoice::Best,
+            context_tokens: None,
+            memory_bytes: None,
+            kv: KvFormat::F32,
+        }
+    }
+}
+
 /// What is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelInfo {

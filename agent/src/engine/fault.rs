@@ -36,6 +36,12 @@ pub enum EngineFault {
         /// The driver's words.
         reason: String,
     },
+    /// The external server that answers in the engine's place is gone, or does not answer.
+    #[error("the server in the engine's place was lost: {reason}")]
+    ServerLost {
+        /// What was seen of it last.
+        reason: String,
+    },
     /// The model cannot be loaded.
     #[error("cannot load the model: {reason}")]
     Load {

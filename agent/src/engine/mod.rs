@@ -4,8 +4,8 @@
 //! faces, proof, cli -> EngineService (queue) -> engine thread -> EngineBackend -> GPU
 //! ```
 //! GPU calls block, so the engine has an operating-system thread of its own and everything else stays asynchronous.
-//! What answers behind the queue is an [`EngineBackend`]: today our own WGSL engine; a server on the same machine can
-//! take its place without the callers noticing.
+//! What answers behind the queue is an [`EngineBackend`], our own WGSL engine. A server on the same machine can take the
+//! place of all of it: [`upstream`].
 
 pub mod adapter_memory;
 mod answers;
@@ -23,6 +23,8 @@ mod replay;
 mod service;
 pub mod space;
 pub mod startup;
+mod tls;
+pub mod upstream;
 mod wgpu;
 mod worker;
 

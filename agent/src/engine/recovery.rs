@@ -1,4 +1,5 @@
-//! When the engine opens a lost device again by itself, and when it leaves that to whoever watches the rig.
+//! When the engine opens a lost device, or starts a lost server, again by itself, and when it leaves that to whoever
+//! watches the rig.
 //!
 //! A driver that resets once in a while costs its customers a pause. A card that is lost again and again must not spend
 //! its life loading: it is reported instead, and the rig machine backs off.
@@ -29,6 +30,11 @@ impl Recoveries {
         }
         self.recent.push_back(now);
         true
+    }
+
+    /// How many count now.
+    pub(super) fn recent(&self) -> usize {
+        self.recent.len()
     }
 }
 

@@ -104,6 +104,20 @@ impl Counters {
     pub(super) fn add(counter: &AtomicU64, count: usize) {
         counter.fetch_add(count as u64, Ordering::Relaxed);
     }
+
+    pub(super) fn stats(&self) -> EngineStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EngineStats {
+            completions: read(&self.completions),
+            tokens: read(&self.tokens),
+            prompt_tokens: read(&self.prompt_tokens),
+            refused: read(&self.refused),
+            cancelled: read(&self.cancelled),
+            failed: read(&self.failed),
+            artifacts: read(&self.artifacts),
+            nonces_dropped: read(&self.nonces_dropped),
+        }
+    }
 }
 
 /// What the handles and the engine thread share.
@@ -296,18 +310,7 @@ impl EngineService {
     /// Work done so far.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        let counters = &self.shared.counters;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        EngineStats {
-            completions: read(&counters.completions),
-            tokens: read(&counters.tokens),
-            prompt_tokens: read(&counters.prompt_tokens),
-            refused: read(&counters.refused),
-            cancelled: read(&counters.cancelled),
-            failed: read(&counters.failed),
-            artifacts: read(&counters.artifacts),
-            nonces_dropped: read(&counters.nonces_dropped),
-        }
+        self.shared.counters.stats()
     }
 
     /// Ends the engine thread and waits until the GPU is let go, so that the process may exit.

@@ -384,6 +384,7 @@ impl Worker {
                 | EngineFault::Draining
                 | EngineFault::QueueFull { .. }
                 | EngineFault::DeviceLost { .. }
+                | EngineFault::ServerLost { .. }
                 | EngineFault::Load { .. }
                 | EngineFault::Failed { .. }
                 | EngineFault::ShutDown,

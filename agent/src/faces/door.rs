@@ -18,9 +18,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::node::Node;
+use super::node::{Node, OwnNode, UpstreamNode};
 use super::reply::{detail, openai_error};
 use super::{mlnode, openai};
+use crate::inference::Inference;
 
 /// Largest management body: the largest validation the proof side queues, 100 000 nonces, is below 10 MB.
 const MANAGEMENT_BODY_MAX: usize = 32 << 20;
@@ -56,12 +57,22 @@ impl Faces {
     pub fn new(node: Arc<Node>, settings: FacesSettings) -> Self {
         let requests = Semaphore::new(REQUESTS_MAX);
         let door = Arc::new(Door { node: Arc::clone(&node), settings, requests });
+        let answering = match node.inference.clone() {
+            Inference::Own { engine, proof } => Router::new()
+                .merge(openai::routes())
+                .merge(mlnode::proof_routes())
+                .with_state(Arc::new(OwnNode::new(Arc::clone(&node), engine, proof))),
+            Inference::Upstream(server) => Router::new()
+                .merge(openai::passing_routes())
+                .merge(mlnode::passing_proof_routes())
+                .with_state(Arc::new(UpstreamNode::new(Arc::clone(&node), server))),
+        };
         let routes = Router::new()
             .merge(mlnode::routes())
-            .merge(openai::routes())
+            .with_state(node)
+            .merge(answering)
             .fallback(not_found)
-            .method_not_allowed_fallback(not_allowed)
-            .with_state(node);
+            .method_not_allowed_fallback(not_allowed);
         // The routes are a fallback, so that the layer sees, and may rewrite, the address before they do.
         let router = Router::new().fallback_service(routes).layer(from_fn_with_state(door, pass));
         Self { router }

@@ -105,6 +105,8 @@ impl Metrics {
             "/v1/chat/completions" => "/v1/chat/completions",
             "/v1/completions" => "/v1/completions",
             "/v1/embeddings" => "/v1/embeddings",
+            "/v1/rerank" => "/v1/rerank",
+            "/v1/score" => "/v1/score",
             "/tokenize" | "/v1/tokenize" => "/tokenize",
             "/detokenize" | "/v1/detokenize" => "/detokenize",
             "/v1/models" => "/v1/models",

@@ -6,6 +6,7 @@
 mod gpu;
 mod health;
 mod models;
+mod passage;
 mod pow;
 mod round;
 
@@ -22,8 +23,11 @@ use super::body::{BodyFault, read_body};
 use super::door::WholeBody;
 use super::node::{Node, NodeState, UpFault, UpStatus};
 use super::reply::{detail, unprocessable};
+use crate::inference::Inference;
 
 pub(super) use models::Downloads;
+pub(super) use passage::routes as passing_proof_routes;
+pub(super) use pow::routes as proof_routes;
 
 /// The version this face claims to be: the contract it was written from.
 const CONTRACT_VERSION: &str = "3.0.16";
@@ -31,7 +35,7 @@ const CONTRACT_VERSION: &str = "3.0.16";
 /// The node behind every handler.
 type Behind = State<Arc<Node>>;
 
-/// All management paths.
+/// All management paths but those of proofs.
 pub(super) fn routes() -> Router<Arc<Node>> {
     Router::new()
         .route("/api/v1/state", get(state))
@@ -40,7 +44,6 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/api/v1/inference/up/async", post(up_async))
         .route("/api/v1/inference/up/status", get(up_status))
         .route("/api/v1/inference/down", post(stop))
-        .merge(pow::routes())
         .merge(gpu::routes())
         .merge(models::routes())
         .merge(health::routes())
@@ -50,7 +53,7 @@ async fn state(State(node): Behind) -> Json<Value> {
     let (state, poc_status, healthy, model) = match node.state() {
         NodeState::Stopped => ("STOPPED", Value::Null, Value::Null, Value::Null),
         NodeState::Inference(info) => {
-            ("INFERENCE", json!(pow::overall(&node)), json!(true), json!(info.served_as))
+            ("INFERENCE", json!(poc_status(&node).await), json!(true), json!(info.served_as))
         }
         NodeState::Broken { model } => {
             ("INFERENCE", json!("NO_BACKENDS"), json!(false), json!(model))
@@ -63,6 +66,16 @@ async fn state(State(node): Behind) -> Json<Value> {
         "inference_healthy": healthy,
         "loaded_model": model,
     }))
+}
+
+/// What the node does of proofs while a model is up.
+async fn poc_status(node: &Node) -> String {
+    match &node.inference {
+        Inference::Own { proof, .. } if proof.is_generating() => "GENERATING".into(),
+        Inference::Own { proof, .. } if proof.is_validating() => "VALIDATING".into(),
+        Inference::Own { .. } => "IDLE".into(),
+        Inference::Upstream(server) => passage::overall(server).await,
+    }
 }
 
 async fn stop(State(node): Behind) -> Json<Value> {

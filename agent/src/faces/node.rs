@@ -3,6 +3,7 @@
 //! The state is never stored, it is read off the engine: what this face says is true even when the engine lost its
 //! device a moment ago. Only a Network Node's wish to pause under a controller is remembered, until the gate is set again.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use super::gate::{Gate, GateControl};
 use super::metrics::Metrics;
 use super::mlnode::Downloads;
 use crate::engine::catalogue::{ModelStore, entry};
+use crate::engine::upstream::UpstreamService;
 use crate::engine::{EngineFault, EngineService, EngineState, LoadRequest, ModelInfo};
+use crate::inference::Inference;
 use crate::proof::ProofService;
 
 /// How long `inference/up` waits for the rig's driver to load, as the network's own nodes do.
@@ -74,10 +77,8 @@ pub enum UpFault {
 
 /// What a node is made of.
 pub struct NodeParts {
-    /// Runs the model.
-    pub engine: EngineService,
-    /// Proves with it.
-    pub proof: ProofService,
+    /// What answers.
+    pub inference: Inference,
     /// Who decides.
     pub gate: GateControl,
     /// The model this rig is configured for; loaded by `up` when the gate is open.
@@ -88,10 +89,48 @@ pub struct NodeParts {
     pub devices: Vec<AdapterSummary>,
 }
 
-/// See the module head.
-pub struct Node {
+/// A node with our own engine: what the paths that need it are given.
+pub(super) struct OwnNode {
+    node: Arc<Node>,
     pub(super) engine: EngineService,
     pub(super) proof: ProofService,
+}
+
+/// A node with a server in the engine's place.
+pub(super) struct UpstreamNode {
+    node: Arc<Node>,
+    pub(super) server: UpstreamService,
+}
+
+impl OwnNode {
+    pub(super) const fn new(node: Arc<Node>, engine: EngineService, proof: ProofService) -> Self {
+        Self { node, engine, proof }
+    }
+}
+
+impl UpstreamNode {
+    pub(super) const fn new(node: Arc<Node>, server: UpstreamService) -> Self {
+        Self { node, server }
+    }
+}
+
+impl Deref for OwnNode {
+    type Target = Node;
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Deref for UpstreamNode {
+    type Target = Node;
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+/// See the module head.
+pub struct Node {
+    pub(super) inference: Inference,
     pub(super) store: Option<ModelStore>,
     pub(super) devices: Vec<AdapterSummary>,
     pub(super) downloads: Downloads,
@@ -109,10 +148,9 @@ impl Node {
     /// A node in whatever state its engine is in.
     #[must_use]
     pub fn new(parts: NodeParts) -> Self {
-        let NodeParts { engine, proof, gate, configured, store, devices } = parts;
+        let NodeParts { inference, gate, configured, store, devices } = parts;
         Self {
-            engine,
-            proof,
+            inference,
             store,
             devices,
             downloads: Downloads::default(),
@@ -134,12 +172,13 @@ impl Node {
             Gate::Ai { .. } if self.is_paused(turn.turn) => return NodeState::Stopped,
             Gate::Ai { .. } | Gate::Open => {}
         }
-        match &*self.engine.state().borrow() {
+        match &*self.inference.state().borrow() {
             EngineState::Empty | EngineState::Loading { .. } => NodeState::Stopped,
             EngineState::Ready(info) => NodeState::Inference(Arc::clone(info)),
-            EngineState::Failed { served_as, fault: EngineFault::DeviceLost { .. } } => {
-                NodeState::Broken { model: served_as.clone() }
-            }
+            EngineState::Failed {
+                served_as,
+                fault: EngineFault::DeviceLost { .. } | EngineFault::ServerLost { .. },
+            } => NodeState::Broken { model: served_as.clone() },
             // It never was up.
             EngineState::Failed { .. } => NodeState::Stopped,
         }
@@ -213,25 +252,25 @@ impl Node {
 
     async fn up_now(&self, model: &str, context_tokens: Option<usize>) -> Result<(), UpFault> {
         self.check_up(model)?;
-        self.proof.stop();
+        self.inference.stop_proofs().await;
         match self.gate.get() {
             Gate::Open => {
                 let request = self.load_request(model, context_tokens)?;
-                let up_already = self.engine.model().is_some_and(|info| {
+                let up_already = self.inference.model().is_some_and(|info| {
                     info.served_as == request.served_as
                         && request.context_tokens.is_none_or(|wanted| wanted == info.context_tokens)
                 });
                 if up_already {
                     // The same model in a new process would be the same model.
-                    self.engine.stop_work();
+                    self.inference.stop_work();
                 } else {
-                    self.engine.load(request).await?;
+                    self.inference.load(request).await?;
                 }
                 Ok(())
             }
             Gate::Ai { .. } | Gate::Other(_) => {
                 self.set_paused(None);
-                let mut state = self.engine.state();
+                let mut state = self.inference.state();
                 let settled = state.wait_for(|state| match state {
                     EngineState::Ready(_) | EngineState::Failed { .. } => true,
                     EngineState::Empty | EngineState::Loading { .. } => false,
@@ -260,6 +299,9 @@ impl Node {
         if model == request.served_as {
             return Ok(request);
         }
+        if matches!(self.inference, Inference::Upstream(_)) {
+            return Err(UpFault::Unknown(model.to_owned()));
+        }
         // Only names of the catalogue: a path in a request would let the network read this machine's files.
         let found = entry(model)
             .zip(self.store.as_ref())
@@ -272,23 +314,28 @@ impl Node {
 
     /// Stops everything this face has started; returns when it has ended. Safe in any state.
     pub async fn stop(&self) {
-        self.proof.stop();
+        self.inference.stop_proofs().await;
         let turn = self.gate.turn();
         match turn.gate {
             Gate::Open => {
-                self.engine.stop_work();
+                // A server's start takes minutes and is broken off by this; our own engine ends its load first.
+                self.unload().await;
                 let _changing = self.changing.lock().await;
-                if let Err(fault) = self.engine.unload().await {
-                    tracing::warn!(%fault, "nothing left to unload");
-                }
+                self.unload().await;
                 self.set_up(UpStatus::NotStarted);
             }
             Gate::Ai { .. } => {
                 // The rig machine keeps the model loaded; this face just stops using it.
                 self.set_paused(Some(turn.turn));
-                self.engine.stop_work();
+                self.inference.stop_work();
             }
             Gate::Other(_) => {}
+        }
+    }
+
+    async fn unload(&self) {
+        if let Err(fault) = self.inference.unload().await {
+            tracing::warn!(%fault, "nothing left to unload");
         }
     }
 }

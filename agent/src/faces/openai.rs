@@ -7,6 +7,7 @@ mod answer;
 mod choice;
 mod form;
 mod message;
+mod passage;
 mod reply;
 mod request;
 mod sampling;
@@ -29,7 +30,7 @@ use serde_json::{Value, json};
 
 use super::body::read_body;
 use super::door::WholeBody;
-use super::node::Node;
+use super::node::{Node, OwnNode};
 use super::reply::{no_backend, openai_bad_body, openai_error, openai_fault};
 use crate::engine::{Answer, EngineFault, ModelInfo, Prompt, ScoreRequest, TextRequest, TokenText};
 use crate::grammar::{GrammarError, GrammarSpec};
@@ -38,10 +39,12 @@ use choice::{Choice, Echo, Event, Events, Source, UsageSum, events};
 use reply::{ReplyForm, Shape, unix_seconds};
 use request::{Completion, read_chat, read_text};
 
-type Behind = State<Arc<Node>>;
+pub(super) use passage::routes as passing_routes;
 
-/// All OpenAI paths.
-pub(super) fn routes() -> Router<Arc<Node>> {
+type Behind = State<Arc<OwnNode>>;
+
+/// All OpenAI paths, answered by our own engine.
+pub(super) fn routes() -> Router<Arc<OwnNode>> {
     Router::new()
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
@@ -60,13 +63,23 @@ fn model_view(info: &ModelInfo) -> Value {
 }
 
 async fn models(State(node): Behind) -> Response {
+    models_page(&node)
+}
+
+async fn model(State(node): Behind, Path(id): Path<String>) -> Response {
+    model_page(&node, &id)
+}
+
+/// The list of the one model.
+fn models_page(node: &Node) -> Response {
     let Some(info) = node.model() else { return no_backend() };
     Json(json!({"object": "list", "data": [model_view(&info)]})).into_response()
 }
 
-async fn model(State(node): Behind, Path(id): Path<String>) -> Response {
+/// The model of this name.
+fn model_page(node: &Node, id: &String) -> Response {
     let Some(info) = node.model() else { return no_backend() };
-    match refuse_other(&info, Some(&id)) {
+    match refuse_other(&info, Some(id)) {
         Some(refusal) => refusal,
         None => Json(model_view(&info)).into_response(),
     }
@@ -105,7 +118,12 @@ async fn completion(State(node): Behind, body: WholeBody) -> Response {
     }
 }
 
-async fn answer(node: &Node, info: &ModelInfo, completion: Completion, shape: Shape) -> Response {
+async fn answer(
+    node: &OwnNode,
+    info: &ModelInfo,
+    completion: Completion,
+    shape: Shape,
+) -> Response {
     if let Some(refusal) = refuse_other(info, completion.model.as_ref()) {
         return refusal;
     }
@@ -116,7 +134,7 @@ async fn answer(node: &Node, info: &ModelInfo, completion: Completion, shape: Sh
 }
 
 async fn try_answer(
-    node: &Node,
+    node: &OwnNode,
     info: &ModelInfo,
     mut completion: Completion,
     shape: Shape,
@@ -182,7 +200,7 @@ async fn compile(info: &ModelInfo, spec: GrammarSpec) -> Result<Grammar, EngineF
 }
 
 /// A prompt as a part of its answers, with the log probabilities of its tokens if they are wanted.
-async fn echo(node: &Node, prompt: Prompt, top: Option<usize>) -> Result<Echo, EngineFault> {
+async fn echo(node: &OwnNode, prompt: Prompt, top: Option<usize>) -> Result<Echo, EngineFault> {
     // As it was sent: the tokens may begin with one that the model wants and nobody wrote.
     let given = if let Prompt::Text(text) = &prompt { Some(text.clone()) } else { None };
     let tokenized = node.engine.tokenize(prompt).await?;

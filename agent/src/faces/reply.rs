@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::body::BodyFault;
 use crate::engine::EngineFault;
+use crate::engine::upstream::{PassFault, UpstreamFault};
 
 /// What the Network Node expects, to the letter, when nothing answers behind the OpenAI paths.
 pub(super) const NO_BACKEND: &str = "No vLLM backend available";
@@ -71,6 +72,7 @@ pub(super) fn openai_fault(fault: &EngineFault) -> Response {
         EngineFault::NoModel
         | EngineFault::Draining
         | EngineFault::DeviceLost { .. }
+        | EngineFault::ServerLost { .. }
         | EngineFault::Cancelled
         | EngineFault::ShutDown => no_backend(),
         EngineFault::QueueFull { retry_seconds, .. } => {
@@ -88,11 +90,55 @@ pub(super) fn openai_fault(fault: &EngineFault) -> Response {
     }
 }
 
+/// What kept a request from its answer, where an external server gives it.
+pub(super) fn openai_pass_fault(fault: &PassFault) -> Response {
+    let fault = match fault {
+        PassFault::Engine(fault) => return openai_fault(fault),
+        PassFault::Server(fault) => fault,
+    };
+    let (status, kind) = status_of_server(fault);
+    let mut response = openai_error(status, kind, &fault.to_string(), None);
+    if let UpstreamFault::Busy { retry_seconds, .. } = fault {
+        let seconds = HeaderValue::from(retry_seconds.unwrap_or(1));
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
+/// The same for the middle of a stream.
+pub(super) fn openai_pass_fault_body(fault: &PassFault) -> Value {
+    match fault {
+        PassFault::Engine(fault) => openai_fault_body(fault),
+        PassFault::Server(fault) => {
+            let (status, kind) = status_of_server(fault);
+            openai_error_body(status, kind, &fault.to_string(), None)
+        }
+    }
+}
+
+fn status_of_server(fault: &UpstreamFault) -> (StatusCode, &'static str) {
+    match fault {
+        UpstreamFault::Failed { status: 503, .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error")
+        }
+        UpstreamFault::Silent { .. } | UpstreamFault::Failed { status: 408 | 504, .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "server_error")
+        }
+        UpstreamFault::Unreachable { .. }
+        | UpstreamFault::BadAnswer { .. }
+        | UpstreamFault::Failed { .. }
+        | UpstreamFault::KeyRefused { .. } => (StatusCode::BAD_GATEWAY, "server_error"),
+        UpstreamFault::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
+        UpstreamFault::NotRead { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request_error"),
+    }
+}
+
 fn status_of(fault: &EngineFault) -> (StatusCode, &'static str) {
     match fault {
         EngineFault::NoModel
         | EngineFault::Draining
         | EngineFault::DeviceLost { .. }
+        | EngineFault::ServerLost { .. }
         | EngineFault::Cancelled
         | EngineFault::ShutDown => (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable_error"),
         EngineFault::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),

@@ -12,10 +12,11 @@ use tokio::task::JoinHandle;
 use super::{Shared, add_shares, is_hashing, lock};
 use crate::config::PoolConfig;
 use crate::driver::{DriverEvent, DriverEvents};
-use crate::engine::{EngineService, EngineState, LoadRequest};
+use crate::engine::{EngineState, LoadRequest};
 use crate::faces::{Gate, GateControl};
+use crate::inference::Inference;
 use crate::miner::{Miner, MinerHandle};
-use crate::proof::{ProofEvent, ProofService};
+use crate::proof::ProofEvent;
 
 /// Between two looks whether a miner hashes.
 const MINER_POLL: Duration = Duration::from_millis(50);
@@ -38,8 +39,7 @@ pub(super) enum Order {
 /// What the task works with.
 #[derive(Clone)]
 pub(super) struct Parts {
-    pub(super) engine: EngineService,
-    pub(super) proof: ProofService,
+    pub(super) inference: Inference,
     pub(super) gate: GateControl,
     pub(super) configured: LoadRequest,
     pub(super) pool: Option<PoolConfig>,
@@ -77,7 +77,7 @@ impl Task {
         events: DriverEvents,
         serving: JoinHandle<std::io::Result<()>>,
     ) -> Self {
-        let engine_state = parts.engine.state();
+        let engine_state = parts.inference.state();
         Self { parts, events, engine_state, serving, doing: Doing::Nothing, next: None }
     }
 
@@ -135,16 +135,16 @@ impl Task {
             },
             Order::HandOver(to) => return Some(self.parts.hand_over(to)),
             Order::BeginDrain => {
-                self.parts.engine.set_accepting(false);
-                let engine = self.parts.engine.clone();
+                self.parts.inference.set_accepting(false);
+                let inference = self.parts.inference.clone();
                 self.doing = Doing::Replaceable(Box::pin(async move {
-                    engine.drained().await;
+                    inference.drained().await;
                     Some(DriverEvent::Drained)
                 }));
             }
             Order::CancelDrain => {
                 self.doing = Doing::Nothing;
-                self.parts.engine.set_accepting(true);
+                self.parts.inference.set_accepting(true);
             }
             Order::Stop => self.stop(WorkloadKind::Idle, Some(DriverEvent::Stopped)),
             Order::HoldFloor => self.stop(WorkloadKind::Curtailed, None),
@@ -246,8 +246,8 @@ impl Parts {
         }
         lock(&self.shared).running = Some(workload.clone());
         self.gate.set(Gate::Ai { model: model.to_owned() });
-        self.engine.load(self.configured.clone()).await.map_err(|fault| fault.to_string())?;
-        self.engine.set_accepting(true);
+        self.inference.load(self.configured.clone()).await.map_err(|fault| fault.to_string())?;
+        self.inference.set_accepting(true);
         Ok(())
     }
 
@@ -265,8 +265,8 @@ impl Parts {
 
     /// Ends everything and says so when no hash thread runs and the model is unloaded.
     async fn stop(self, answer: Option<DriverEvent>) -> Option<DriverEvent> {
-        self.proof.stop();
-        self.engine.stop_work();
+        self.inference.stop_proofs().await;
+        self.inference.stop_work();
         let miner = lock(&self.shared).miner.take();
         if let Some(miner) = miner {
             miner.stop();
@@ -278,7 +278,7 @@ impl Parts {
                 return Some(DriverEvent::Failed { reason: "hash threads do not end".into() });
             }
         }
-        if let Err(fault) = self.engine.unload().await {
+        if let Err(fault) = self.inference.unload().await {
             // An engine that has ended holds nothing either.
             tracing::warn!(%fault, "the engine has ended");
         }

@@ -11,6 +11,7 @@ mod rendering;
 mod rounds;
 mod smollm2;
 mod stand_in;
+pub mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use reqwest::{Method, Response};
 use roadbed_agent::engine::catalogue::ModelStore;
 use roadbed_agent::engine::{EngineService, LoadRequest};
 use roadbed_agent::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use roadbed_agent::inference::Inference;
 use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofService, ProofSettings};
 use roadbed_compute::AdapterChoice;
 use serde_json::Value;
@@ -114,8 +116,7 @@ impl Rig {
         let proof = ProofService::new(engine.clone(), parts.journal, parts.settings, None);
         let gate = GateControl::new(parts.gate);
         let node = Arc::new(Node::new(NodeParts {
-            engine: engine.clone(),
-            proof: proof.clone(),
+            inference: Inference::Own { engine: engine.clone(), proof: proof.clone() },
             gate: gate.clone(),
             configured: load_request(),
             store: Some(ModelStore::at("/nowhere/models")),

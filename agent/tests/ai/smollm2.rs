@@ -7,6 +7,7 @@ use roadbed_agent::engine::catalogue::ModelStore;
 use roadbed_agent::engine::startup::load_request;
 use roadbed_agent::engine::{EngineService, WgpuLoader};
 use roadbed_agent::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use roadbed_agent::inference::Inference;
 use roadbed_agent::proof::{MemoryJournal, ProofService};
 use roadbed_compute::poc::{artifact::decode, verdict::l2};
 use serde_json::{Value, json};
@@ -29,8 +30,7 @@ async fn a_chat_is_answered_and_artifacts_are_true() {
     let journal = Arc::new(MemoryJournal::default());
     let proof = ProofService::new(engine.clone(), journal, quick(), None);
     let node = Arc::new(Node::new(NodeParts {
-        engine: engine.clone(),
-        proof,
+        inference: Inference::Own { engine: engine.clone(), proof },
         gate: GateControl::new(Gate::Open),
         configured,
         store: ModelStore::from_environment().ok(),

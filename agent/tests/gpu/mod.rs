@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roadbed_agent::clock::FarmClock;
-use roadbed_agent::config::{GpuConfig, PoolConfig, SensorChoice};
+use roadbed_agent::config::{EngineConfig, GpuConfig, PoolConfig, SensorChoice};
 use roadbed_agent::driver::{DRIVER_EVENTS_MAX, DriverEvent, RigDriver};
 use roadbed_agent::gpu::GpuDriver;
 use roadbed_agent::journal::Journal;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::ai::upstream::process::{is_listening, supervised, unused_address};
 use crate::miner::pool::Pool;
 
 /// Longest wait for anything: loading on a software adapter while others build.
@@ -35,10 +36,15 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let broken = folder.path().join("broken.gguf");
         std::fs::write(&broken, b"GGUF but not really").unwrap();
+        let model = model.map_or_else(|| broken.to_string_lossy().into_owned(), Into::into);
+        let engine = EngineConfig::Wgpu { model, adapter: "auto".into() };
+        Self::start_in(folder, engine, pool)
+    }
+
+    fn start_in(folder: tempfile::TempDir, engine: EngineConfig, pool: u16) -> Self {
         let config = GpuConfig {
-            model: model.map_or_else(|| broken.to_string_lossy().into_owned(), Into::into),
             served_as: MODEL.into(),
-            adapter: "auto".into(),
+            engine,
             listen: "127.0.0.1:0".parse().unwrap(),
             auth_token: None,
             sensor: SensorChoice::Simulated,
@@ -199,4 +205,34 @@ async fn serving_hands_over_to_proving_drains_and_unloads() {
     bench.driver.stop(false);
     assert_eq!(bench.event().await, DriverEvent::Stopped);
     assert_eq!(bench.state().await, "STOPPED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_in_the_engines_place_switches_as_the_engine_does() {
+    let address = unused_address();
+    let engine = EngineConfig::Upstream(Box::new(supervised(&address, "STAND_IN")));
+    let mut bench = Bench::start_in(tempfile::tempdir().unwrap(), engine, 1);
+    let serve = Workload::Serve { model: MODEL.into() };
+    assert!(!is_listening(&address), "nothing runs before it shall");
+    bench.driver.start(serve.clone());
+    assert_eq!(bench.event().await, DriverEvent::Started { workload: serve });
+    assert_eq!(bench.state().await, "INFERENCE");
+    assert_eq!(bench.chat().await.0, 200);
+    let seen = bench.driver.observe();
+    assert_eq!(seen.jobs.completions, 1);
+    assert!(seen.engine.starts_with("openai-upstream at http://127."), "{}", seen.engine);
+
+    bench.driver.begin_drain();
+    assert_eq!(bench.event().await, DriverEvent::Drained);
+    assert_eq!(bench.chat().await.0, 503, "a draining rig takes no chat");
+    bench.driver.stop(false);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+    assert!(!is_listening(&address), "stopped is when the server is gone");
+    assert_eq!(bench.state().await, "STOPPED");
+
+    // A start that is given up leaves nothing behind either.
+    bench.driver.start(Workload::Serve { model: MODEL.into() });
+    bench.driver.stop(true);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+    assert!(!is_listening(&address));
 }

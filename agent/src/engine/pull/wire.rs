@@ -12,11 +12,12 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, Request, StatusCode};
 use futures_util::StreamExt as _;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use url::Url;
 
+use super::super::tls::{tls, with_causes};
 use super::dialler::Dialler;
 use super::error::PullError;
 
@@ -119,20 +120,7 @@ impl Hub {
         if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
             return Err(bad("is no http or https address; see HF_ENDPOINT".into()));
         }
-        let provider = rustls::crypto::ring::default_provider();
-        let tls = rustls::ClientConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad(format!("no TLS: {error}")))?;
-        let tls = match (tls.clone().with_native_roots(), parsed.scheme()) {
-            (Ok(tls), _) => tls.with_no_client_auth(),
-            // Without TLS nobody needs to be vouched for.
-            (Err(_none), "http") => {
-                tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
-            }
-            (Err(error), _) => {
-                return Err(bad(format!("no CA certificates ({error}): install ca-certificates")));
-            }
-        };
+        let tls = tls(parsed.scheme() == "https").map_err(bad)?;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -308,19 +296,6 @@ fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _last) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, total.trim().parse().ok()))
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use super::super::metrics::Page;
 use super::super::node::{Node, NodeState};
 use super::gpu::device_list;
 use super::{Behind, CONTRACT_VERSION};
+use crate::inference::Inference;
+use crate::proof::ProofCounters;
 
 pub(super) fn routes() -> Router<Arc<Node>> {
     Router::new()
@@ -32,12 +34,14 @@ async fn health(State(node): Behind) -> Response {
         NodeState::Broken { .. } => ("INFERENCE", true, false),
     };
     let devices = device_list(&node);
-    let well = !devices.is_empty() && running == healthy;
+    // A server finds its GPU by itself.
+    let gpu = !devices.is_empty() || matches!(node.inference, Inference::Upstream(_));
+    let well = gpu && running == healthy;
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let view = json!({
         "status": if well { "healthy" } else { "unhealthy" },
         "service_state": word,
-        "gpu": {"available": !devices.is_empty(), "count": devices.len(), "devices": devices},
+        "gpu": {"available": gpu, "count": devices.len(), "devices": devices},
         "managers": {
             "inference": {"running": running, "healthy": healthy},
             "train": {"running": false, "healthy": false},
@@ -80,17 +84,24 @@ async fn metrics(State(node): Behind) -> Response {
     page.gauge("mlnode_version_info", "Contract this node follows", &version, 1);
     if let Some(info) = node.model() {
         let labels = format!(
-            "model_name=\"{}\",dtype=\"gguf\",replicas=\"1\",max_num_seqs=\"{}\",max_model_len=\"{}\",tensor_parallel_size=\"1\",pipeline_parallel_size=\"1\"",
+            "model_name=\"{}\",dtype=\"{}\",replicas=\"1\",max_num_seqs=\"{}\",max_model_len=\"{}\",tensor_parallel_size=\"1\",pipeline_parallel_size=\"1\"",
             escaped(&info.served_as),
+            if matches!(node.inference, Inference::Own { .. }) { "gguf" } else { "unknown" },
             info.answers_max,
             info.context_tokens
         );
         page.gauge("mlnode_config_info", "What is loaded", &labels, 1);
     }
+    engine_info(&node, &mut page);
     let up = u64::from(node.model().is_some());
     page.gauge("roadbed_model_up", "1 while a model answers", "", up);
-    page.gauge("roadbed_open_jobs", "Chats that wait or run", "", node.engine.open_jobs() as u64);
-    let now = node.engine.occupancy();
+    page.gauge(
+        "roadbed_open_jobs",
+        "Chats that wait or run",
+        "",
+        node.inference.open_jobs() as u64,
+    );
+    let now = node.inference.occupancy();
     for (name, help, value) in [
         ("roadbed_answers_running", "Answers under way together", now.running),
         ("roadbed_jobs_waiting", "Chats that wait", now.waiting),
@@ -99,8 +110,11 @@ async fn metrics(State(node): Behind) -> Response {
     ] {
         page.gauge(name, help, "", value as u64);
     }
-    let engine = node.engine.stats();
-    let proof = node.proof.counters();
+    let engine = node.inference.stats();
+    let proof = match &node.inference {
+        Inference::Own { proof, .. } => proof.counters(),
+        Inference::Upstream(_) => ProofCounters::default(),
+    };
     for (name, help, value) in [
         ("roadbed_completions_total", "Answers given in full", engine.completions),
         ("roadbed_tokens_total", "Tokens generated", engine.tokens),
@@ -118,6 +132,24 @@ async fn metrics(State(node): Behind) -> Response {
     node.metrics.write(&mut page);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text)
         .into_response()
+}
+
+/// Which engine answers, and what only a server has.
+fn engine_info(node: &Node, page: &mut Page) {
+    let kind = node.inference.kind();
+    let name = "roadbed_engine_info";
+    let help = "What answers on this rig";
+    match &node.inference {
+        Inference::Own { .. } => page.gauge(name, help, &format!("engine=\"{kind}\""), 1),
+        Inference::Upstream(server) => {
+            let url = escaped(&server.url().to_string());
+            let ours = server.is_ours();
+            let labels = format!("engine=\"{kind}\",server=\"{url}\",supervised=\"{ours}\"");
+            page.gauge(name, help, &labels, 1);
+            let help = "Times the server was brought up again after it was lost";
+            page.counter("roadbed_upstream_restarts_total", help, server.restarts());
+        }
+    }
 }
 
 fn escaped(label: &str) -> String {

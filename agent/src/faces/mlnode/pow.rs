@@ -13,17 +13,18 @@ use roadbed_compute::poc::Artifact;
 use serde_json::{Map, Value, json};
 
 use super::super::door::WholeBody;
-use super::super::node::Node;
+use super::super::node::OwnNode;
 use super::super::reply::{detail, unprocessable};
-use super::Behind;
 use super::round::{Unserved, read_generate, read_init};
 use crate::engine::EngineFault;
 use crate::proof::{JobOutcome, JobState, JobView, ProofRefusal, RoundView};
 
 /// The label of our one engine, where the reference has the port of its first engine process.
-const BACKEND: u16 = 5001;
+pub(super) const BACKEND: u16 = 5001;
 
-pub(super) fn routes() -> Router<Arc<Node>> {
+type Behind = State<Arc<OwnNode>>;
+
+pub(in super::super) fn routes() -> Router<Arc<OwnNode>> {
     Router::new()
         .route("/api/v1/inference/pow/init/generate", post(init))
         .route("/api/v1/inference/pow/generate", post(generate))
@@ -32,20 +33,7 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/api/v1/inference/pow/stop", post(stop))
 }
 
-/// What the whole node does, for `state`.
-pub(super) fn overall(node: &Node) -> &'static str {
-    if node.model().is_none() {
-        "NO_BACKENDS"
-    } else if node.proof.is_generating() {
-        "GENERATING"
-    } else if node.proof.is_validating() {
-        "VALIDATING"
-    } else {
-        "IDLE"
-    }
-}
-
-fn no_backends() -> Response {
+pub(super) fn no_backends() -> Response {
     detail(StatusCode::SERVICE_UNAVAILABLE, "No vLLM backends available")
 }
 
@@ -182,7 +170,7 @@ async fn stop(State(node): Behind) -> Json<Value> {
     Json(json!({"status": "OK", "results": results, "errors": null}))
 }
 
-fn unserved_reply(unserved: &Unserved) -> Response {
+pub(super) fn unserved_reply(unserved: &Unserved) -> Response {
     match unserved {
         Unserved::Decode => detail(
             StatusCode::NOT_IMPLEMENTED,
@@ -220,7 +208,8 @@ fn refusal_reply(refusal: &ProofRefusal) -> Response {
             | EngineFault::Draining
             | EngineFault::ShutDown
             | EngineFault::Cancelled
-            | EngineFault::DeviceLost { .. },
+            | EngineFault::DeviceLost { .. }
+            | EngineFault::ServerLost { .. },
         ) => no_backends(),
         ProofRefusal::Engine(EngineFault::Load { .. } | EngineFault::Failed { .. })
         | ProofRefusal::Journal(_) => detail(

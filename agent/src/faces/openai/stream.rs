@@ -17,7 +17,8 @@ use super::choice::{Choice, Event, Events, UsageSum};
 use super::reply::ReplyForm;
 use crate::engine::StreamToken;
 
-const DONE: &str = "data: [DONE]\n\n";
+/// Ends every stream.
+pub(super) const DONE: &str = "data: [DONE]\n\n";
 
 /// A stream under way.
 struct Running {
@@ -127,6 +128,7 @@ impl Running {
     }
 }
 
-fn event_of(chunk: Value) -> String {
+/// A chunk as a line of the stream.
+pub(super) fn event_of(chunk: Value) -> String {
     format!("data: {chunk}\n\n")
 }

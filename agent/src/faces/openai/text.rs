@@ -10,13 +10,13 @@ use serde_json::json;
 
 use super::super::body::{Fields, read_body};
 use super::super::door::WholeBody;
-use super::super::node::Node;
+use super::super::node::OwnNode;
 use super::super::reply::{no_backend, openai_bad_body, openai_fault};
 use super::request::read_chat;
 use super::{Behind, refuse_other};
 use crate::engine::Prompt;
 
-pub(super) fn routes() -> Router<Arc<Node>> {
+pub(super) fn routes() -> Router<Arc<OwnNode>> {
     Router::new()
         .route("/tokenize", post(tokenize))
         .route("/v1/tokenize", post(tokenize))

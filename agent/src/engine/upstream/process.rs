@@ -1,0 +1,326 @@
+//! A server's process, which never outlives this one.
+//!
+//! It leads a process group of its own, so that what it starts ends with it and a Ctrl-C at our terminal is ours to act
+//! on. A stop is SIGTERM, a time to end, then SIGKILL to the whole group; it is over when nobody of the group is left,
+//! because only then its GPU memory is free. Should this process be killed without a word, a guard (a shell that
+//! waits for the end of our pipe) kills the group. The kernel's own death signal would reach the first process only,
+//! and come when the thread that started it ends.
+
+use std::collections::VecDeque;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use crate::config::ServerCommand;
+
+/// After SIGKILL a process is gone as soon as the driver has let go of its memory; longer is a stuck driver.
+const GONE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Between two looks whether anybody of the group is left.
+const GONE_POLL: Duration = Duration::from_millis(20);
+/// Longest line of a server shown; what is longer is a dump.
+const LINE_BYTES_MAX: usize = 1_000;
+/// Lines of a server shown in a second; a server in trouble may write thousands.
+const LINES_PER_SECOND_MAX: u32 = 50;
+/// Lines kept to explain an end.
+const LAST_LINES: usize = 8;
+
+/// Ends when its input does, and takes the process group in its first argument along.
+const GUARD: &str = r#"trap '' INT TERM HUP; read -r _; kill -s KILL -- "-$1""#;
+
+/// See the module head. Dropping it kills the group at once.
+pub(super) struct ServerProcess {
+    child: Child,
+    group: Pid,
+    guard: Option<Child>,
+    readers: [JoinHandle<()>; 2],
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+    stop_wait: Duration,
+}
+
+impl ServerProcess {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// What could not be started and what to look at.
+    pub(super) fn start(command: &ServerCommand) -> Result<Self, String> {
+        let mut program = Command::new(&command.program);
+        program
+            .args(&command.args)
+            .envs(command.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(folder) = &command.folder {
+            program.current_dir(folder);
+        }
+        let mut child = program.spawn().map_err(|error| {
+            let folder = command.folder.as_ref().map(|folder| format!(" in {}", folder.display()));
+            let folder = folder.unwrap_or_default();
+            format!("`{}` cannot be started{folder}: {error}", command.program)
+        })?;
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let Some(group) = group else { return Err("the server ended as it was started".into()) };
+        let last_lines = Arc::default();
+        let readers = [
+            tokio::spawn(read_lines(child.stdout.take(), Arc::clone(&last_lines))),
+            tokio::spawn(read_lines(child.stderr.take(), Arc::clone(&last_lines))),
+        ];
+        tracing::info!(
+            program = command.program,
+            pid = group.as_raw_nonzero().get(),
+            "server started"
+        );
+        let stop_wait = command.stop_wait;
+        let mut process = Self { child, group, guard: None, readers, last_lines, stop_wait };
+        // Should it fail, dropping the process ends the server.
+        process.guard = Some(guard(group)?);
+        Ok(process)
+    }
+
+    /// Waits for its end; says how it ended, with its last lines. May be called again, and dropped.
+    pub(super) async fn exited(&mut self) -> String {
+        let how = match self.child.wait().await {
+            Ok(status) => status_words(status),
+            Err(error) => format!("was lost ({error})"),
+        };
+        format!("its process {how}{}", self.last_words())
+    }
+
+    /// Its last lines, to explain an end; empty if it wrote none.
+    pub(super) fn last_words(&self) -> String {
+        let lines = lock(&self.last_lines);
+        if lines.is_empty() {
+            return String::new();
+        }
+        format!(
+            "; its last lines: {}",
+            Vec::from_iter(lines.iter().map(String::as_str)).join(" | ")
+        )
+    }
+
+    /// Ends it and everything it started; returns when nobody is left.
+    pub(super) async fn stop(mut self) {
+        let began = Instant::now();
+        self.signal(Signal::TERM);
+        let ended = tokio::time::timeout(self.stop_wait, self.gone()).await.is_ok();
+        if !ended {
+            let waited = self.stop_wait.as_secs_f64();
+            tracing::warn!("the server did not end within {waited} s of SIGTERM and is killed");
+            self.signal(Signal::KILL);
+            if tokio::time::timeout(GONE_WAIT_MAX, self.gone()).await.is_err() {
+                tracing::error!("processes of the server are still there after SIGKILL");
+            }
+        }
+        tracing::info!(millis = began.elapsed().as_millis(), "server stopped");
+        self.dismiss_guard().await;
+    }
+
+    fn signal(&self, signal: Signal) {
+        // An error says that nobody is left.
+        let _ = kill_process_group(self.group, signal);
+    }
+
+    /// Returns when the first process is reaped and nobody of its group is left.
+    async fn gone(&mut self) {
+        // An error says that there is nothing to wait for.
+        drop(self.child.wait().await);
+        while is_anyone_left(self.group) {
+            tokio::time::sleep(GONE_POLL).await;
+        }
+    }
+
+    async fn dismiss_guard(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            drop(guard.kill().await);
+        }
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // The guard, if there is one, does the same once more when its input ends with it.
+        self.signal(Signal::KILL);
+        self.readers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn lock(lines: &Mutex<VecDeque<String>>) -> MutexGuard<'_, VecDeque<String>> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// True while a process of the group holds anything. The dead whom nobody has reaped hold nothing; in a container
+/// whose first process does not care they stay for ever.
+fn is_anyone_left(group: Pid) -> bool {
+    if test_kill_process_group(group).is_err() {
+        return false;
+    }
+    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
+    let group = group.as_raw_nonzero().get().to_string();
+    processes.flatten().any(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // `pid (name) state parent group ..`; a name may hold anything.
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+        let fields: Vec<&str> = after_name.split(' ').take(3).collect();
+        matches!(fields[..], [state, _parent, own] if own == group && !matches!(state, "Z" | "X"))
+    })
+}
+
+fn guard(group: Pid) -> Result<Child, String> {
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", GUARD, "roadbed-guard", &group.as_raw_nonzero().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    shell.spawn().map_err(|error| format!("/bin/sh, which guards the server, is missing: {error}"))
+}
+
+fn status_words(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// Shows what a server writes, line by line, and keeps the end of it.
+async fn read_lines(
+    from: Option<impl AsyncRead + Unpin>,
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+) {
+    let Some(mut from) = from else { return };
+    let mut budget = Budget::new(Instant::now());
+    let mut buffer = [0; 8 << 10];
+    let mut line: Vec<u8> = vec![];
+    loop {
+        let count = match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => count,
+        };
+        for &byte in &buffer[..count] {
+            if byte == b'\n' {
+                show(&std::mem::take(&mut line), &mut budget, &last_lines);
+            } else if line.len() < LINE_BYTES_MAX {
+                line.push(byte);
+            }
+        }
+        // A server that never lets go of the line, or of the processor, still lets others have their turn.
+        tokio::task::yield_now().await;
+    }
+    show(&line, &mut budget, &last_lines);
+}
+
+fn show(line: &[u8], budget: &mut Budget, last_lines: &Mutex<VecDeque<String>>) {
+    let text = String::from_utf8_lossy(line);
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    let text = text.trim();
+    if text.is_empty() {
+        return;
+    }
+    {
+        let mut lines = lock(last_lines);
+        if lines.len() == LAST_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(text.to_owned());
+    }
+    if let Some(missed) = budget.spend(Instant::now()) {
+        if missed > 0 {
+            tracing::warn!(target: "upstream", "{missed} lines of the server were passed over");
+        }
+        tracing::info!(target: "upstream", "{text}");
+    }
+}
+
+/// Lines that may still be shown in this second.
+struct Budget {
+    began: Instant,
+    shown: u32,
+    missed: u64,
+}
+
+impl Budget {
+    const fn new(now: Instant) -> Self {
+        Self { began: now, shown: 0, missed: 0 }
+    }
+
+    /// How many were passed over since the last, if this one may be shown.
+    fn spend(&mut self, now: Instant) -> Option<u64> {
+        if now.saturating_duration_since(self.began) >= Duration::from_secs(1) {
+            self.began = now;
+            self.shown = 0;
+        }
+        if self.shown >= LINES_PER_SECOND_MAX {
+            self.missed += 1;
+            return None;
+        }
+        self.shown += 1;
+        Some(std::mem::take(&mut self.missed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_by_its_number() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start);
+        let shown = (0..1_000).filter(|_| budget.spend(start).is_some()).count();
+        assert_eq!(shown, 50);
+        assert_eq!(budget.spend(start + Duration::from_secs(1)), Some(950));
+        assert_eq!(budget.spend(start + Duration::from_secs(1)), Some(0));
+    }
+
+    fn shell(line: &str, stop_millis: u64) -> ServerProcess {
+        let mut command = ServerCommand::shell(line);
+        command.stop_wait = Duration::from_millis(stop_millis);
+        ServerProcess::start(&command).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_with_its_last_lines() {
+        let mut process = shell("echo one; echo two >&2; exit 3", 1_000);
+        let mut said = process.exited().await;
+        // Its lines may come a moment after its end.
+        while !(said.contains("one") && said.contains("two")) {
+            tokio::task::yield_now().await;
+            said = process.exited().await;
+        }
+        assert!(said.contains("ended with status 3"), "{said}");
+        process.stop().await;
+        let missing = ServerCommand { program: "/nowhere/vllm".into(), ..ServerCommand::shell("") };
+        let refusal = ServerProcess::start(&missing).err().unwrap();
+        assert!(refusal.contains("/nowhere/vllm"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_whole_group() {
+        // The first process is deaf to SIGTERM, and so is the one it started.
+        let process = shell("trap '' TERM; (trap '' TERM; sleep 300) & sleep 300", 50);
+        let group = process.group;
+        assert!(is_anyone_left(group));
+        process.stop().await;
+        assert!(!is_anyone_left(group));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_server_is_killed_with_all_it_started() {
+        let process = shell("(sleep 300) & sleep 300", 1_000);
+        let group = process.group;
+        drop(process);
+        while is_anyone_left(group) {
+            tokio::time::sleep(GONE_POLL).await;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What answers on this rig, our own engine or an external server, behind one pair of hands.
+//!
+//! Both have the same states, the same drain and the same unload, so whoever switches the rig need not know which it
+//! is. What they answer with differs too much to hide: the faces have a set of paths for each.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::engine::upstream::{ProofPaths, UpstreamService};
+use crate::engine::{
+    EngineFault, EngineService, EngineState, EngineStats, LoadRequest, ModelInfo, Occupancy,
+};
+use crate::proof::ProofService;
+
+/// See the module head. Cheap to clone.
+#[derive(Clone)]
+pub enum Inference {
+    /// Our own engine.
+    Own {
+        /// Runs the model.
+        engine: EngineService,
+        /// Proves with it.
+        proof: ProofService,
+    },
+    /// A server in its place.
+    Upstream(UpstreamService),
+}
+
+impl Inference {
+    /// Makes the model answer. A server knows its model by itself and takes nothing but its name from `request`.
+    ///
+    /// # Errors
+    /// [`EngineFault::Load`].
+    pub async fn load(&self, request: LoadRequest) -> Result<Arc<ModelInfo>, EngineFault> {
+        match self {
+            Self::Own { engine, .. } => engine.load(request).await,
+            Self::Upstream(server) => server.load().await,
+        }
+    }
+
+    /// Cancels all work and frees the model; the GPU memory that is ours to free is free when this returns.
+    ///
+    /// # Errors
+    /// [`EngineFault::ShutDown`] if nothing is left to unload.
+    pub async fn unload(&self) -> Result<(), EngineFault> {
+        match self {
+            Self::Own { engine, .. } => engine.unload().await,
+            Self::Upstream(server) => server.unload().await,
+        }
+    }
+
+    /// Cancels everything that runs or waits; the model stays.
+    pub fn stop_work(&self) {
+        match self {
+            Self::Own { engine, .. } => engine.stop_work(),
+            Self::Upstream(server) => server.stop_work(),
+        }
+    }
+
+    /// Ends all proofs; what was not sent stays in the journal.
+    pub async fn stop_proofs(&self) {
+        match self {
+            Self::Own { proof, .. } => proof.stop(),
+            Self::Upstream(server) => server.stop_proofs().await,
+        }
+    }
+
+    /// Whether it can work, as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<EngineState> {
+        match self {
+            Self::Own { engine, .. } => engine.state(),
+            Self::Upstream(server) => server.state(),
+        }
+    }
+
+    /// What answers.
+    #[must_use]
+    pub fn model(&self) -> Option<Arc<ModelInfo>> {
+        match self {
+            Self::Own { engine, .. } => engine.model(),
+            Self::Upstream(server) => server.model(),
+        }
+    }
+
+    /// Whether new chats are taken. A draining rig takes none.
+    pub fn set_accepting(&self, accepting: bool) {
+        match self {
+            Self::Own { engine, .. } => engine.set_accepting(accepting),
+            Self::Upstream(server) => server.set_accepting(accepting),
+        }
+    }
+
+    /// Chats that wait or run.
+    #[must_use]
+    pub fn open_jobs(&self) -> usize {
+        match self {
+            Self::Own { engine, .. } => engine.open_jobs(),
+            Self::Upstream(server) => server.open_jobs(),
+        }
+    }
+
+    /// Returns when no chat waits or runs.
+    pub async fn drained(&self) {
+        match self {
+            Self::Own { engine, .. } => engine.drained().await,
+            Self::Upstream(server) => server.drained().await,
+        }
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        match self {
+            Self::Own { engine, .. } => engine.occupancy(),
+            Self::Upstream(server) => server.occupancy(),
+        }
+    }
+
+    /// Work done so far.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        match self {
+            Self::Own { engine, .. } => engine.stats(),
+            Self::Upstream(server) => server.stats(),
+        }
+    }
+
+    /// Artifacts the Network Node has taken from this agent; a server delivers its own.
+    #[must_use]
+    pub fn artifacts_delivered(&self) -> u64 {
+        match self {
+            Self::Own { proof, .. } => proof.counters().delivered,
+            Self::Upstream(_) => 0,
+        }
+    }
+
+    /// Which kind of engine, as reports and metrics name it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Own { .. } => "wgpu",
+            Self::Upstream(_) => "openai-upstream",
+        }
+    }
+
+    /// What does the work now, for reports.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self {
+            Self::Own { engine, .. } => engine
+                .model()
+                .map_or_else(|| "wgpu".into(), |info| format!("wgpu on {}", info.adapter.name)),
+            Self::Upstream(server) => {
+                let proves = server.proofs() != ProofPaths::Absent;
+                let proves = if proves { ", proofs its own" } else { "" };
+                format!("openai-upstream at {}{proves}", server.url())
+            }
+        }
+    }
+
+    /// Ends it and waits until the GPU is let go, so that the process may exit.
+    pub async fn shut_down(self) {
+        match self {
+            Self::Own { engine, proof } => {
+                proof.stop();
+                engine.shut_down().await;
+            }
+            Self::Upstream(server) => server.shut_down().await,
+        }
+    }
+}
