@@ -8,21 +8,6 @@
 override WORKGROUP: u32 = 8u;
 
 @group(0) @binding(4) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
-
-// The same eight columns of four weight rows.
-struct Four {
-    a: Eight,
-    b: Eight,
-    c: Eight,
-    d: Eight,
-}
-
-fn decode(row: u32, block: u32, part: u32) -> Eight {
-    let levels = levels8(row, block, part);
-    let scale = scale_of(row, block);
-    return Eight(levels.a * scale.x + scale.y, levels.b * scale.x + scale.y);
-}
 
 fn products(w: Four, at: u32) -> vec4<f32> {
     let low = x[at];
@@ -33,20 +18,6 @@ fn products(w: Four, at: u32) -> vec4<f32> {
         dot(w.c.a, low) + dot(w.c.b, high),
         dot(w.d.a, low) + dot(w.d.b, high),
     );
-}
-
-fn store(row: u32, first: u32, values: vec4<f32>) {
-    if (row >= x_rows()) {
-        return;
-    }
-    let at = row * matrix.out_stride + matrix.out_first + matrix.row_first + first;
-    for (var i = 0u; i < min(4u, matrix.rows - first); i++) {
-        if (matrix.accumulate == 1u) {
-            out[at + i] += values[i];
-        } else {
-            out[at + i] = values[i];
-        }
-    }
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -88,12 +59,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         sums_6 += products(w, from_b.z + at);
         sums_7 += products(w, from_b.w + at);
     }
-    store(x_first, first, sums_0);
-    store(x_first + 1u, first, sums_1);
-    store(x_first + 2u, first, sums_2);
-    store(x_first + 3u, first, sums_3);
-    store(x_first + 4u, first, sums_4);
-    store(x_first + 5u, first, sums_5);
-    store(x_first + 6u, first, sums_6);
-    store(x_first + 7u, first, sums_7);
+    store_four(x_first, first, sums_0);
+    store_four(x_first + 1u, first, sums_1);
+    store_four(x_first + 2u, first, sums_2);
+    store_four(x_first + 3u, first, sums_3);
+    store_four(x_first + 4u, first, sums_4);
+    store_four(x_first + 5u, first, sums_5);
+    store_four(x_first + 6u, first, sums_6);
+    store_four(x_first + 7u, first, sums_7);
 }

@@ -30,17 +30,41 @@ const SHAPES: [(u32, u32, u32); 6] = [
     (1536, 576, 64),
 ];
 
+/// How a product is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Decode(Activations),
+    Prefill(Matmul),
+}
+
+/// The ways that belong to a method and so many rows.
+fn ways(gpu: &Gpu, method: Method, format: WeightFormat, x_rows: u32) -> Vec<Way> {
+    if x_rows <= 8 {
+        let floats = Way::Decode(Activations::F32);
+        let whole = Way::Decode(Activations::Q16);
+        return if is_whole(format) { vec![floats, whole] } else { vec![floats] };
+    }
+    let runs = |matmul: &Matmul| {
+        let own = match matmul {
+            Matmul::Lane | Matmul::Spread => Method::Lane,
+            Matmul::Tile | Matmul::Registers | Matmul::RegistersNarrow => Method::Group,
+        };
+        own == method && matmul.runs_with(gpu.subgroup_lanes())
+    };
+    Matmul::ALL.into_iter().filter(runs).map(Way::Prefill).collect()
+}
+
 struct Case {
     format: WeightFormat,
     method: Method,
-    activations: Activations,
+    way: Way,
     rows: u32,
     columns: u32,
     x_rows: u32,
 }
 
 fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
-    let Case { format, method, activations, rows, columns, x_rows } = *case;
+    let Case { format, method, way, rows, columns, x_rows } = *case;
     let (quants, scales) = packing::row_bytes(format, columns as usize);
     let quants = gpu.storage_with("quants", &vec![0x55; quants * rows as usize])?;
     let scales = gpu.storage_with("scales", &vec![0x11; (scales * rows as usize).max(16)])?;
@@ -53,22 +77,21 @@ fn time(gpu: &Gpu, case: &Case) -> Result<(f64, f64), GpuError> {
     let shape = gpu.uniform("shape", &shape)?;
     let mut buffers = vec![&step, &shape, &quants, &scales, &x, &out];
     let lanes = gpu.subgroup_lanes();
-    let vector = MatvecVariant::of(method, lanes, activations, format, columns as usize);
-    let (pipeline, groups) = match x_rows {
-        1..=8 => {
-            let sharing = MatvecVariant::x_rows(x_rows);
-            let pipeline = gpu.pipeline(vector.kernel(format), &vector.constants(sharing))?;
-            (pipeline, [vector.groups(rows), 1, x_rows.div_ceil(sharing)])
+    let (pipeline, groups) = match way {
+        Way::Decode(activations) => {
+            let vector = MatvecVariant::of(method, lanes, activations, format, columns as usize);
+            let together = MatvecVariant::x_rows(x_rows);
+            let pipeline = gpu.pipeline(vector.kernel(format), &vector.constants(together))?;
+            if activations == Activations::Q16 {
+                buffers.push(&x_scales);
+            }
+            (pipeline, [vector.groups(rows), 1, x_rows.div_ceil(together)])
         }
-        _ => {
-            let matmul = Matmul::of(method, lanes);
+        Way::Prefill(matmul) => {
             let pipeline = gpu.pipeline(matmul.kernel(format), matmul.constants())?;
             (pipeline, matmul.groups(rows, x_rows))
         }
     };
-    if vector.activations == Activations::Q16 && x_rows <= 8 {
-        buffers.push(&x_scales);
-    }
     let bind_group = gpu.bind(&pipeline, &buffers)?;
     let run = |times: u32| -> Result<(), GpuError> {
         let mut encoder = gpu.encoder("speed");
@@ -99,20 +122,16 @@ fn main() -> Result<(), GpuError> {
     let gpu = Gpu::open(&choice)?;
     println!("{}", gpu.summary());
     let only = std::env::args().nth(2).unwrap_or_default();
-    let activations = [Activations::F32, Activations::Q16];
     for method in [Method::Lane, Method::Group] {
         for format in WeightFormat::ALL {
-            for (activations, (rows, columns, x_rows)) in activations
-                .into_iter()
-                .flat_map(|activations| SHAPES.map(|shape| (activations, shape)))
-            {
-                let label =
-                    format!("{format:?} {method:?} {activations:?} {rows}x{columns} by {x_rows}");
-                let same = activations == Activations::Q16 && (x_rows > 8 || !is_whole(format));
-                if same || !label.contains(&only) {
+            for (way, (rows, columns, x_rows)) in SHAPES.into_iter().flat_map(|shape| {
+                ways(&gpu, method, format, shape.2).into_iter().map(move |way| (way, shape))
+            }) {
+                let label = format!("{format:?} {method:?} {way:?} {rows}x{columns} by {x_rows}");
+                if !label.contains(&only) {
                     continue;
                 }
-                let case = Case { format, method, activations, rows, columns, x_rows };
+                let case = Case { format, method, way, rows, columns, x_rows };
                 let (wall, cpu) = time(&gpu, &case)?;
                 let work = f64::from(rows) * f64::from(columns) * f64::from(x_rows) / 1e9;
                 let (unit, factor) = match x_rows {
@@ -120,7 +139,7 @@ fn main() -> Result<(), GpuError> {
                     _ => ("GFLOP/s", 2.0),
                 };
                 println!(
-                    "{label:40} {:8.2} {unit} wall, {:8.2} by CPU",
+                    "{label:48} {:8.2} {unit} wall, {:8.2} by CPU",
                     factor * work / wall,
                     factor * work / cpu.max(1e-9)
                 );

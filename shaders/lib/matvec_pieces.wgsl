@@ -1,13 +1,5 @@
 // Sums of products of floats over part of a block, for four weight rows.
 
-// The same eight columns of four weight rows.
-struct Four {
-    a: Eight,
-    b: Eight,
-    c: Eight,
-    d: Eight,
-}
-
 // One row of x over part of a block: products with the levels, and the sum that offsets multiply.
 struct Piece {
     dots: vec4<f32>,

@@ -6,8 +6,6 @@
 override X_ROWS: u32 = 1u;
 override PARTS: u32 = 4u;
 
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
-
 // The first of the four weight rows.
 fn first_row(group: vec3<u32>, groups: vec3<u32>, local: u32) -> u32 {
     return ((group.x + group.y * groups.x) * (WORKGROUP / LANES) + local / LANES) * 4u;
@@ -21,17 +19,7 @@ fn four_of(first: u32, count: u32) -> vec4<u32> {
 // Adds up a row of x over the lanes and stores its four sums.
 fn store(x_row: u32, first: u32, sums: vec4<f32>, local: u32) {
     let values = whole_sum(sums, local);
-    if (local % LANES != 0u || x_row >= x_rows()) {
-        return;
-    }
-    let at = x_row * matrix.out_stride + matrix.out_first + matrix.row_first + first;
-    for (var i = 0u; i < 4u; i++) {
-        if (first + i < matrix.rows) {
-            if (matrix.accumulate == 1u) {
-                out[at + i] += values[i];
-            } else {
-                out[at + i] = values[i];
-            }
-        }
+    if (local % LANES == 0u) {
+        store_four(x_row, first, values);
     }
 }

@@ -86,10 +86,15 @@ pub enum Matmul {
     Spread,
     /// `matmul_tile.wgsl`: tiles of weights and activations in shared memory.
     Tile,
+    /// `matmul_registers.wgsl`: such tiles, and 8 by 8 sums in the registers of each invocation.
+    Registers,
+    /// The same with tiles of half the width: less shared memory, more workgroups at a time.
+    RegistersNarrow,
 }
 
 impl Matmul {
-    pub const ALL: [Self; 3] = [Self::Lane, Self::Spread, Self::Tile];
+    pub const ALL: [Self; 5] =
+        [Self::Lane, Self::Spread, Self::Tile, Self::Registers, Self::RegistersNarrow];
 
     /// What suits a kind of adapter untried. `subgroup_lanes` is the size of its smallest subgroup, if
     /// it offers any.
@@ -106,7 +111,7 @@ impl Matmul {
     #[must_use]
     pub fn runs_with(self, subgroup_lanes: Option<u32>) -> bool {
         match self {
-            Self::Lane | Self::Tile => true,
+            Self::Lane | Self::Tile | Self::Registers | Self::RegistersNarrow => true,
             Self::Spread => matvec::spreads(subgroup_lanes),
         }
     }
@@ -118,6 +123,7 @@ impl Matmul {
             Self::Lane => &of_format(format).matmul_lane,
             Self::Spread => matvec::spread(format),
             Self::Tile => &of_format(format).matmul_tile,
+            Self::Registers | Self::RegistersNarrow => &of_format(format).matmul_registers,
         }
     }
 
@@ -125,6 +131,8 @@ impl Matmul {
     pub fn constants(self) -> &'static [(&'static str, f64)] {
         match self {
             Self::Lane | Self::Tile => &[],
+            Self::Registers => &[("PARTS", 4.0)],
+            Self::RegistersNarrow => &[("PARTS", 2.0)],
             // As the form of decoding for so many rows: one pipeline serves both.
             Self::Spread => {
                 &[("WORKGROUP", 8.0), ("PARTS", 4.0), ("X_ROWS", matvec::X_ROWS_MAX as f64)]
@@ -138,7 +146,7 @@ impl Matmul {
         match self {
             Self::Lane => [32, 8],
             Self::Spread => [32, matvec::X_ROWS_MAX],
-            Self::Tile => [64, 64],
+            Self::Tile | Self::Registers | Self::RegistersNarrow => [64, 64],
         }
     }
 
@@ -146,7 +154,7 @@ impl Matmul {
     #[must_use]
     pub fn dimension(self) -> usize {
         match self {
-            Self::Lane | Self::Tile => 1,
+            Self::Lane | Self::Tile | Self::Registers | Self::RegistersNarrow => 1,
             Self::Spread => 2,
         }
     }
@@ -166,6 +174,7 @@ struct WeightKernels {
     embed: Kernel,
     experts: Kernel,
     matmul_lane: Kernel,
+    matmul_registers: Kernel,
     matmul_tile: Kernel,
 }
 
@@ -190,10 +199,24 @@ macro_rules! weight_kernels {
             },
             matmul_lane: Kernel {
                 name: concat!("matmul_lane_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "matmul_lane.wgsl"),
+                source: crate::wgsl!(
+                    "lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "lib/four.wgsl", "lib/store_four.wgsl",
+                    "matmul_lane.wgsl"
+                ),
                 entry: "main",
                 bindings: WEIGHTS,
                 constants: LANE,
+                tolerance: SUM_TOLERANCE,
+            },
+            matmul_registers: Kernel {
+                name: concat!("matmul_registers_", $name),
+                source: crate::wgsl!(
+                    "lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "lib/four.wgsl", "lib/store_four.wgsl",
+                    "matmul_registers.wgsl"
+                ),
+                entry: "main",
+                bindings: WEIGHTS,
+                constants: &[("PARTS", 4.0)],
                 tolerance: SUM_TOLERANCE,
             },
             matmul_tile: Kernel {
@@ -363,7 +386,7 @@ pub fn reflect(method: Method) -> &'static Kernel {
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
     WEIGHT_KERNELS
         .iter()
-        .flat_map(|k| [&k.embed, &k.experts, &k.matmul_lane, &k.matmul_tile])
+        .flat_map(|k| [&k.embed, &k.experts, &k.matmul_lane, &k.matmul_registers, &k.matmul_tile])
         .chain(RMS_NORM.iter().chain(&REFLECT))
         .chain(HEAD_NORM.iter().chain(&POST_NORM))
         .chain([&SILU_MUL, &GELU_MUL, &BIAS, &SCALE, &SOFTCAP, &ROUTE_EXPERTS])

@@ -188,6 +188,7 @@ macro_rules! kernel {
                 $($part),+,
                 $sum,
                 "lib/matvec_rows.wgsl",
+                "lib/store_four.wgsl",
                 $($rest),+
             ),
             entry: "main",
@@ -234,7 +235,7 @@ macro_rules! floats {
     ($name:literal, $($part:literal),+) => {
         sharings!(
             $name,
-            ["lib/matvec_pieces.wgsl", "matvec.wgsl"],
+            ["lib/four.wgsl", "lib/matvec_pieces.wgsl", "matvec.wgsl"],
             F32_BINDINGS,
             SUM_TOLERANCE,
             [$($part),+]
@@ -253,7 +254,7 @@ macro_rules! spread {
         kernel!(
             concat!("matvec_", $name, "_spread"),
             "lib/sum_lane.wgsl",
-            ["lib/matvec_pieces.wgsl", "matvec_spread.wgsl"],
+            ["lib/four.wgsl", "lib/matvec_pieces.wgsl", "matvec_spread.wgsl"],
             F32_BINDINGS,
             SUM_TOLERANCE,
             [$($part),+]

@@ -175,7 +175,7 @@ impl Matrix {
                 let [tile_rows, x_rows] = matmul.tile();
                 let across = rows.div_ceil(tile_rows);
                 let grid = match matmul {
-                    Matmul::Lane | Matmul::Tile => {
+                    Matmul::Lane | Matmul::Tile | Matmul::Registers | Matmul::RegistersNarrow => {
                         Grid::Tiles { across, rows_per_tile: x_rows, selecting }
                     }
                     Matmul::Spread => Grid::Folded { groups: across, x_rows, selecting },
