@@ -3,6 +3,8 @@
 #[cfg(feature = "gpu")]
 pub mod bench;
 #[cfg(feature = "gpu")]
+pub mod embeddings;
+#[cfg(feature = "gpu")]
 pub mod generate;
 #[cfg(feature = "gpu")]
 pub mod hash;

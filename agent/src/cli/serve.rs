@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::embeddings::EmbeddingArgs;
 use super::kv::KvChoice;
 use super::upstream::UpstreamArgs;
 use crate::engine::catalogue::ModelStore;
@@ -24,7 +25,7 @@ use crate::proof::{MemoryJournal, ProofService, ProofSettings};
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Model file or catalogue name.
-    #[arg(long, required_unless_present = "upstream")]
+    #[arg(long, required_unless_present_any = ["upstream", "embeddings"])]
     pub model: Option<String>,
     /// Where to listen.
     #[arg(long)]
@@ -54,6 +55,9 @@ pub struct ServeArgs {
     /// A server in the engine's place.
     #[command(flatten)]
     pub server: UpstreamArgs,
+    /// An encoder beside the model.
+    #[command(flatten)]
+    pub encoder: EmbeddingArgs,
 }
 
 /// Runs the command.
@@ -61,26 +65,32 @@ pub struct ServeArgs {
 /// # Errors
 /// What went wrong.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let (inference, configured) = inference(&args).await?;
+    let encoder = args.encoder.load(args.adapter.as_deref(), args.memory).await?;
+    let taken_bytes = encoder.as_ref().map_or(0, |(_, info)| info.memory_bytes);
+    let (inference, configured) = inference(&args, taken_bytes).await?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let devices = tokio::task::spawn_blocking(list_adapters).await?;
 
-    let node = Arc::new(Node::new(NodeParts {
+    let node = Node::new(NodeParts {
         inference: inference.clone(),
         gate: GateControl::new(Gate::Open),
         configured: configured.clone(),
         store: ModelStore::from_environment().ok(),
         devices,
-    }));
+    });
+    let node = Arc::new(match &encoder {
+        Some((service, _)) => node.with_embeddings(service.clone()),
+        None => node,
+    });
     let faces = Faces::new(Arc::clone(&node), FacesSettings { auth_token: args.auth_token });
     let stop = CancellationToken::new();
     tracing::info!(address = %listener.local_addr()?, "listening");
     let serving = tokio::spawn(serve(listener, faces, stop.clone()));
     let mut terminated = signal(SignalKind::terminate())?;
     let running = async {
-        if !args.stopped {
+        if !args.stopped && !configured.served_as.is_empty() {
             node.up(&configured.served_as, None).await?;
             if let Some(info) = inference.model() {
                 tracing::info!(model = info.served_as, adapter = %info.adapter, "ready");
@@ -98,24 +108,32 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // No new request, then no more work, then the connections that waited for it.
     stop.cancel();
     inference.shut_down().await;
+    if let Some((service, _)) = encoder
+        && let Err(fault) = service.unload().await
+    {
+        tracing::warn!(%fault, "the encoder had ended already");
+    }
     serving.await??;
     ended
 }
 
-/// What answers, and what it is to load.
-async fn inference(args: &ServeArgs) -> anyhow::Result<(Inference, LoadRequest)> {
+/// What answers, and what it is to load; an encoder has taken some of the memory.
+async fn inference(args: &ServeArgs, taken_bytes: u64) -> anyhow::Result<(Inference, LoadRequest)> {
     if let Some((config, served_as)) = args.server.config(args.served_as.as_deref()).await? {
         let server = UpstreamService::start(config, &served_as, Bounds::default());
         let server = server.map_err(|why| anyhow::anyhow!(why))?;
         return Ok((Inference::Upstream(server), LoadRequest::of_server(&served_as)));
     }
-    let model = args.model.as_deref().context("no --model")?;
-    let mut configured = load_request(model, args.adapter.as_deref())?;
-    if let Some(served_as) = &args.served_as {
+    let mut configured = match &args.model {
+        Some(model) => load_request(model, args.adapter.as_deref())?,
+        // An encoder alone: no name matches, so nothing is loaded.
+        None => LoadRequest::of_server(""),
+    };
+    if let (Some(_), Some(served_as)) = (&args.model, &args.served_as) {
         configured.served_as.clone_from(served_as);
     }
     configured.context_tokens = args.context;
-    configured.memory_bytes = args.memory;
+    configured.memory_bytes = args.memory.map(|all| all.saturating_sub(taken_bytes));
     configured.kv = args.kv.into();
     let engine = EngineService::start(WgpuLoader::of_this_machine())
         .context("cannot start the engine thread")?;

@@ -28,7 +28,10 @@ pub mod upstream;
 mod wgpu;
 mod worker;
 
+pub(crate) use self::kept::kept_folder;
+pub(crate) use self::recovery::Recoveries;
 pub use self::wgpu::WgpuLoader;
+pub(crate) use self::wgpu::telling;
 pub use backend::{AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
 pub use fault::EngineFault;
 pub use job::{

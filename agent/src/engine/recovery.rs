@@ -14,13 +14,13 @@ const WINDOW: Duration = Duration::from_secs(600);
 
 /// The recent recoveries of one engine.
 #[derive(Debug, Default)]
-pub(super) struct Recoveries {
+pub(crate) struct Recoveries {
     recent: VecDeque<Instant>,
 }
 
 impl Recoveries {
     /// True if one more is due; then it counts.
-    pub(super) fn allow(&mut self, now: Instant) -> bool {
+    pub(crate) fn allow(&mut self, now: Instant) -> bool {
         let old = |at: &Instant| now.saturating_duration_since(*at) > WINDOW;
         while self.recent.front().is_some_and(old) {
             self.recent.pop_front();

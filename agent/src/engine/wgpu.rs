@@ -77,7 +77,7 @@ fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, Engin
 }
 
 /// Logs how far loading is.
-fn telling(model: &str) -> impl Fn(LoadProgress) {
+pub(crate) fn telling(model: &str) -> impl Fn(LoadProgress) {
     let next = Cell::new(Instant::now() + QUIET);
     move |progress| {
         if Instant::now() < next.get() {

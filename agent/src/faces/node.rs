@@ -13,6 +13,7 @@ use roadbed_protocol::WorkloadKind;
 use super::gate::{Gate, GateControl};
 use super::metrics::Metrics;
 use super::mlnode::Downloads;
+use crate::embedding::{EmbedderInfo, EmbeddingService};
 use crate::engine::catalogue::{ModelStore, entry};
 use crate::engine::upstream::UpstreamService;
 use crate::engine::{EngineFault, EngineService, EngineState, LoadRequest, ModelInfo};
@@ -135,6 +136,7 @@ pub struct Node {
     pub(super) devices: Vec<AdapterSummary>,
     pub(super) downloads: Downloads,
     pub(super) metrics: Metrics,
+    embeddings: Option<EmbeddingService>,
     gate: GateControl,
     configured: LoadRequest,
     /// The turn of the gate in which a Network Node asked to pause.
@@ -155,12 +157,32 @@ impl Node {
             devices,
             downloads: Downloads::default(),
             metrics: Metrics::default(),
+            embeddings: None,
             gate,
             configured,
             paused: Mutex::default(),
             up: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The same node with an encoder beside its model.
+    #[must_use]
+    pub fn with_embeddings(self, service: EmbeddingService) -> Self {
+        Self { embeddings: Some(service), ..self }
+    }
+
+    /// What embeds texts, if this rig may do so now.
+    pub(super) fn embeddings(&self) -> Option<&EmbeddingService> {
+        match self.gate.get() {
+            Gate::Other(_) => None,
+            Gate::Ai { .. } | Gate::Open => self.embeddings.as_ref(),
+        }
+    }
+
+    /// The encoder that answers now.
+    pub(super) fn encoder(&self) -> Option<Arc<EmbedderInfo>> {
+        self.embeddings()?.model()
     }
 
     /// The state now.

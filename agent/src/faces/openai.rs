@@ -5,6 +5,7 @@
 
 mod answer;
 mod choice;
+mod embeddings;
 mod form;
 mod message;
 mod passage;
@@ -39,6 +40,7 @@ use choice::{Choice, Echo, Event, Events, Source, UsageSum, events};
 use reply::{ReplyForm, Shape, unix_seconds};
 use request::{Completion, read_chat, read_text};
 
+pub(super) use embeddings::count as count_embeddings;
 pub(super) use passage::routes as passing_routes;
 
 type Behind = State<Arc<OwnNode>>;
@@ -50,7 +52,7 @@ pub(super) fn routes() -> Router<Arc<OwnNode>> {
         .route("/v1/models/{*id}", get(model))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completion))
-        .route("/v1/embeddings", post(embeddings))
+        .route("/v1/embeddings", post(embed))
         .merge(text::routes())
 }
 
@@ -70,19 +72,35 @@ async fn model(State(node): Behind, Path(id): Path<String>) -> Response {
     model_page(&node, &id)
 }
 
-/// The list of the one model.
+/// The list of what is up: the model that generates text, the encoder.
 fn models_page(node: &Node) -> Response {
-    let Some(info) = node.model() else { return no_backend() };
-    Json(json!({"object": "list", "data": [model_view(&info)]})).into_response()
+    let encoder = node.encoder().map(|info| embeddings::view(&info));
+    let views: Vec<Value> =
+        node.model().iter().map(|info| model_view(info)).chain(encoder).collect();
+    if views.is_empty() {
+        return no_backend();
+    }
+    Json(json!({"object": "list", "data": views})).into_response()
 }
 
 /// The model of this name.
 fn model_page(node: &Node, id: &String) -> Response {
-    let Some(info) = node.model() else { return no_backend() };
+    if let Some(info) = node.encoder().filter(|info| info.served_as == *id) {
+        return Json(embeddings::view(&info)).into_response();
+    }
+    let Some(info) = node.model() else { return no_chat(node) };
     match refuse_other(&info, Some(id)) {
         Some(refusal) => refusal,
         None => Json(model_view(&info)).into_response(),
     }
+}
+
+/// The answer where a model that generates text is needed and none is up.
+fn no_chat(node: &Node) -> Response {
+    let Some(info) = node.encoder() else { return no_backend() };
+    let message =
+        format!("no model that generates text is up; `{}` gives embeddings", info.served_as);
+    openai_error(StatusCode::NOT_FOUND, "not_found_error", &message, Some("model"))
 }
 
 /// The answer to a request for another model than the served one.
@@ -93,17 +111,16 @@ fn refuse_other(info: &ModelInfo, wanted: Option<&String>) -> Option<Response> {
     Some(openai_error(StatusCode::NOT_FOUND, "not_found_error", &message, Some("model")))
 }
 
-async fn embeddings(State(node): Behind) -> Response {
+async fn embed(State(node): Behind, body: WholeBody) -> Response {
+    if let Some(service) = node.embeddings() {
+        return embeddings::answer(&node, service, &body).await;
+    }
     let Some(info) = node.model() else { return no_backend() };
-    let message = format!(
-        "`{}` generates text; how to make one vector of its states is nowhere agreed, so this engine gives no embeddings",
-        info.served_as
-    );
-    openai_error(StatusCode::BAD_REQUEST, "invalid_request_error", &message, Some("model"))
+    embeddings::generates_text(&info.served_as)
 }
 
 async fn chat(State(node): Behind, body: WholeBody) -> Response {
-    let Some(info) = node.model() else { return no_backend() };
+    let Some(info) = node.model() else { return no_chat(&node) };
     match read_body(&body, read_chat) {
         Ok(completion) => answer(&node, &info, completion, Shape::Chat).await,
         Err(fault) => openai_bad_body(&fault),
@@ -111,7 +128,7 @@ async fn chat(State(node): Behind, body: WholeBody) -> Response {
 }
 
 async fn completion(State(node): Behind, body: WholeBody) -> Response {
-    let Some(info) = node.model() else { return no_backend() };
+    let Some(info) = node.model() else { return no_chat(&node) };
     match read_body(&body, read_text) {
         Ok(completion) => answer(&node, &info, completion, Shape::Text).await,
         Err(fault) => openai_bad_body(&fault),

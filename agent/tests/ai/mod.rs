@@ -4,6 +4,7 @@
 
 mod answers;
 mod callback;
+mod embeddings;
 mod engine;
 mod mlnode;
 mod openai;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response};
+use roadbed_agent::embedding::EmbeddingService;
 use roadbed_agent::engine::catalogue::ModelStore;
 use roadbed_agent::engine::{EngineService, LoadRequest};
 use roadbed_agent::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
@@ -88,6 +90,7 @@ struct RigParts {
     auth_token: Option<String>,
     journal: Arc<dyn ArtifactJournal>,
     settings: ProofSettings,
+    embeddings: Option<EmbeddingService>,
 }
 
 impl Default for RigParts {
@@ -98,6 +101,7 @@ impl Default for RigParts {
             auth_token: None,
             journal: Arc::new(MemoryJournal::default()),
             settings: quick(),
+            embeddings: None,
         }
     }
 }
@@ -115,13 +119,17 @@ impl Rig {
         }
         let proof = ProofService::new(engine.clone(), parts.journal, parts.settings, None);
         let gate = GateControl::new(parts.gate);
-        let node = Arc::new(Node::new(NodeParts {
+        let node = Node::new(NodeParts {
             inference: Inference::Own { engine: engine.clone(), proof: proof.clone() },
             gate: gate.clone(),
             configured: load_request(),
             store: Some(ModelStore::at("/nowhere/models")),
             devices: vec![stand_in::adapter()],
-        }));
+        });
+        let node = Arc::new(match parts.embeddings {
+            Some(service) => node.with_embeddings(service),
+            None => node,
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();

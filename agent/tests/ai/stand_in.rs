@@ -43,7 +43,7 @@ impl Hold {
         self.waited_at.load(Ordering::SeqCst)
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut shut = self.shut.lock().unwrap();
         while *shut {
             self.waited_at.store(true, Ordering::SeqCst);

@@ -89,7 +89,11 @@ impl ModelConfig {
         let word = metadata.require_string("general.architecture")?;
         let architecture = Architecture::from_word(word).ok_or_else(|| {
             let known = Architecture::ALL.map(Architecture::word).join(", ");
-            unsupported(format!("architecture '{word}'; known are {known}"))
+            unsupported(match word == crate::embedding::ARCHITECTURE {
+                true => "it is an encoder: it gives embeddings (serve --embeddings) and no text"
+                    .to_owned(),
+                false => format!("architecture '{word}'; known are {known}"),
+            })
         })?;
         let family = architecture.family();
         let key = |name: &str| format!("{word}.{name}");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use roadbed_compute::embedding::{EncoderConfig, EncoderNeed};
 use roadbed_compute::list_adapters;
 use roadbed_compute::llm::{KvFormat, MemoryNeed, ModelConfig};
 use roadbed_compute::source::{self, WeightSource};
@@ -72,6 +73,10 @@ fn look(path: PathBuf, context: Option<usize>, kv: KvFormat) -> anyhow::Result<V
         "tokenizer_loads": file.tokenizer().is_ok(),
         "chat_template": word("tokenizer.chat_template").is_some(),
     });
+    if EncoderConfig::is_encoder(metadata) {
+        describe_encoder(&*file, &mut document)?;
+        return Ok(document);
+    }
     let described = ModelConfig::from_source(&*file);
     match described {
         Ok(config) => {
@@ -96,6 +101,44 @@ fn look(path: PathBuf, context: Option<usize>, kv: KvFormat) -> anyhow::Result<V
     Ok(document)
 }
 
+/// An encoder has no cache, and its longest text is its context.
+fn describe_encoder(file: &dyn WeightSource, document: &mut Value) -> anyhow::Result<()> {
+    let config = match EncoderConfig::from_source(file) {
+        Ok(config) => config,
+        Err(error) => {
+            document["runs_here"] = json!(false);
+            document["reason"] = json!(printable_up_to(&error.to_string(), 400));
+            return Ok(());
+        }
+    };
+    document["shape"] = json!({
+        "layers": config.layers, "hidden": config.hidden, "ffn": config.ffn,
+        "heads": config.heads, "kv_heads": config.heads, "head": config.head,
+        "vocabulary": config.vocabulary, "context": config.tokens_max,
+    });
+    document["embeddings"] = json!({
+        "dimensions": config.hidden, "tokens_max": config.tokens_max,
+        "pooling": format!("{:?}", config.pooling).to_lowercase(),
+        "unit_length": config.normalises,
+    });
+    let fits: Vec<Value> = list_adapters()
+        .iter()
+        .map(|adapter| {
+            let software = adapter.kind == AdapterKind::Software;
+            let need = EncoderNeed::of(file, software).map(|need| need.bytes()).ok();
+            fit_document(adapter, need)
+        })
+        .collect();
+    let need = EncoderNeed::of(file, false)?;
+    document["memory"] = json!({
+        "context": config.tokens_max, "weight_bytes": need.weight_bytes, "cache_bytes": 0,
+        "work_bytes": need.work_bytes, "bytes": need.bytes(),
+    });
+    document["fits"] = json!(fits);
+    document["runs_here"] = json!(true);
+    Ok(())
+}
+
 fn need_document(need: &MemoryNeed) -> Value {
     json!({
         "context": need.context_tokens, "kv": need.kv, "weight_bytes": need.weight_bytes,
@@ -112,6 +155,10 @@ fn fit(
 ) -> Value {
     let software = adapter.kind == AdapterKind::Software;
     let need = MemoryNeed::of(file, context, kv, software).map(|need| need.bytes()).ok();
+    fit_document(adapter, need)
+}
+
+fn fit_document(adapter: &AdapterSummary, need: Option<u64>) -> Value {
     let memory = adapter_memory(adapter);
     let fits = need.zip(memory).map(|(need, memory)| need <= memory / 100 * USABLE_PERCENT);
     json!({
@@ -165,6 +212,15 @@ fn text(document: &Value) -> String {
             shape["kv_heads"],
             shape["context"]
         ));
+        let embeddings = &document["embeddings"];
+        if embeddings.is_object() {
+            let length = if embeddings["unit_length"] == true { ", of unit length" } else { "" };
+            lines.push(format!(
+                "  embeddings     {} dimensions by {} pooling{length}; serve with --embeddings",
+                embeddings["dimensions"],
+                word(&embeddings["pooling"]),
+            ));
+        }
         let need = &document["memory"];
         lines.push(format!(
             "  GPU memory     {} at a context of {}: weights {}, keys and values ({}) {}, working {}",

@@ -10,8 +10,8 @@ use super::wire::is_sha256;
 const FILES_MAX: usize = 20_000;
 /// Choices named in an error; more help nobody.
 const CHOICES_SHOWN: usize = 24;
-/// What belongs to a model beside its weights, when it lies at the top.
-const COMPANIONS: [&str; 15] = [
+/// What belongs to a model beside its weights, when it lies just there.
+const COMPANIONS: [&str; 17] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -27,6 +27,8 @@ const COMPANIONS: [&str; 15] = [
     "model.safetensors.index.json",
     "modules.json",
     "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
 ];
 
 /// The Hub's answer to `GET /api/models/{repo}/revision/{revision}?blobs=true`, as far as it is used.

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::super::door::empty;
 use super::super::metrics::Page;
 use super::super::node::{Node, NodeState};
+use super::super::openai::count_embeddings;
 use super::gpu::device_list;
 use super::{Behind, CONTRACT_VERSION};
 use crate::inference::Inference;
@@ -130,6 +131,9 @@ async fn metrics(State(node): Behind) -> Response {
         page.counter(name, help, value);
     }
     node.metrics.write(&mut page);
+    if let Some(service) = node.embeddings() {
+        count_embeddings(&mut page, service);
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text)
         .into_response()
 }
