@@ -65,4 +65,6 @@ mod tokenizer_hostile;
 #[cfg(test)]
 mod top_equal;
 #[cfg(test)]
+mod tuning;
+#[cfg(test)]
 mod weights_exact;

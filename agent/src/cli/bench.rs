@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
-use roadbed_compute::llm::{Activations, KvFormat};
+use roadbed_compute::llm::{Activations, Found, KvFormat, TunedShape, Tuning};
 use roadbed_compute::{
     AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest, Gpu, SequenceEvent, source,
 };
@@ -26,6 +26,7 @@ const COLD_PROMPT: usize = 16;
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roadbed-agent bench --model smollm2-135m\n  \
+    roadbed-agent bench --model smollm2-135m --tuning again\n  \
     roadbed-agent bench --model big.gguf --adapter 03:00.0 --prompt 512 --tokens 128 --json")]
 pub struct BenchArgs {
     /// Model file or catalogue name.
@@ -49,6 +50,10 @@ pub struct BenchArgs {
     /// How answers keep keys and values.
     #[arg(long, value_enum, default_value_t = KvChoice::F32)]
     pub kv: KvChoice,
+    /// Which kernels multiply: what was found fastest on this adapter before, else by trying (stored); by trying, and
+    /// show what was found (again); the default for the adapter's kind (off).
+    #[arg(long, value_enum, default_value_t = TuningChoice::Stored)]
+    pub tuning: TuningChoice,
     /// Rounds; the figures are medians over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
@@ -69,6 +74,24 @@ impl From<ActivationChoice> for Activations {
         match choice {
             ActivationChoice::F32 => Self::F32,
             ActivationChoice::Q16 => Self::Q16,
+        }
+    }
+}
+
+/// As `--tuning` spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TuningChoice {
+    Off,
+    Stored,
+    Again,
+}
+
+impl From<TuningChoice> for Tuning {
+    fn from(choice: TuningChoice) -> Self {
+        match choice {
+            TuningChoice::Off => Self::Off,
+            TuningChoice::Stored => Self::Stored,
+            TuningChoice::Again => Self::Again,
         }
     }
 }
@@ -100,6 +123,9 @@ impl Stretch {
 pub struct Round {
     pub prefill: Stretch,
     pub decode: Stretch,
+    /// CPU seconds of the calling thread to encode and submit one token's work while decoding alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_seconds_per_token: Option<f64>,
     /// Several sequences decoding together, their tokens added up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub together: Option<Stretch>,
@@ -121,6 +147,8 @@ pub struct BenchReport {
     /// First answer's first token after that, compiling what was not compiled.
     pub first_token: Stretch,
     pub rounds: Vec<Round>,
+    /// What was found out about the kernels of the model's matrices.
+    pub tuning: Vec<TunedShape>,
     /// From the order to unload until the device is given back.
     pub unload: Stretch,
 }
@@ -131,7 +159,7 @@ pub struct BenchReport {
 /// What went wrong.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let request = load_request(&args.model, args.adapter.as_deref())?;
-    let json = args.json;
+    let (json, tells_trials) = (args.json, args.tuning == TuningChoice::Again);
     let report =
         tokio::task::spawn_blocking(move || measure(&args, &request.path, &request.adapter))
             .await??;
@@ -139,6 +167,9 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&report)?);
     } else {
         print!("{}", table(&report));
+        if tells_trials {
+            print!("{}", trials(&report.tuning));
+        }
     }
     Ok(())
 }
@@ -153,6 +184,7 @@ fn measure(
     let options = EngineOptions {
         activations: args.activations.into(),
         kv: args.kv.into(),
+        tuning: args.tuning.into(),
         sequences: (sequences > 0).then_some(sequences),
         // Nobody may have to give way in a measurement.
         cache_tokens: (sequences > 0)
@@ -187,6 +219,7 @@ fn measure(
         rounds.push(measured);
     }
     eprintln!();
+    let tuning = engine.tuned_shapes().map(|(_, shape)| shape.clone()).collect();
     let ((), unload) = timed(1, || drop(engine));
     Ok(BenchReport {
         model: info.model_name.clone(),
@@ -199,6 +232,7 @@ fn measure(
         load,
         first_token,
         rounds,
+        tuning,
         unload,
     })
 }
@@ -213,6 +247,7 @@ fn one_round(
     round: usize,
 ) -> anyhow::Result<Round> {
     let request = request(info, prompt, tokens, round);
+    let before = engine.host_work();
     let began = Mark::now();
     let mut first = None;
     engine.generate(&request, &mut |_| {
@@ -222,7 +257,13 @@ fn one_round(
     let end = Mark::now();
     let first = first.context("the model gave no token")?;
     let decode = end.since(&first, tokens - 1);
-    Ok(Round { prefill: first.since(&began, prompt), decode, together: None })
+    let host_seconds_per_token = engine.host_work().seconds_per_pass_since(&before);
+    Ok(Round {
+        prefill: first.since(&began, prompt),
+        decode,
+        host_seconds_per_token,
+        together: None,
+    })
 }
 
 fn request(info: &EngineInfo, prompt: usize, tokens: usize, salt: usize) -> GenerateRequest {
@@ -326,11 +367,17 @@ fn table(report: &BenchReport) -> String {
         }
         false => String::new(),
     };
+    let host: Vec<f64> =
+        report.rounds.iter().filter_map(|round| round.host_seconds_per_token).collect();
+    let host = match host.is_empty() {
+        true => String::new(),
+        false => format!("host work     {:.3} ms a token\n", median(host) * 1e3),
+    };
     let lengths = report.rounds.first().map_or((0, 0), |r| (r.prefill.tokens, r.decode.tokens + 1));
     format!(
         "{}\nmodel         {}\nweights       {:.1} MB, KV and work {:.1} MB\nload          {:.2} s\n\
          first token   {:.2} s after that\nprefill {:<5} {prefill}\ndecode {:<6} {decode} = {:.1} GB/s of weights\n\
-         {together}unload        {:.2} s\n",
+         {together}{host}unload        {:.2} s\n",
         report.adapter,
         report.model,
         report.weight_bytes as f64 / 1e6,
@@ -344,9 +391,55 @@ fn table(report: &BenchReport) -> String {
     )
 }
 
+/// Everything that was tried, the chosen marked.
+fn trials(shapes: &[TunedShape]) -> String {
+    let mut text = String::new();
+    for shape in shapes {
+        let head = format!("{:?} {}x{}", shape.format, shape.rows, shape.columns);
+        tried(&mut text, &format!("{head}, decoding one row"), &shape.decode);
+        tried(&mut text, &format!("{head}, reading a prompt"), &shape.prefill);
+    }
+    text
+}
+
+fn tried<T: std::fmt::Debug + PartialEq>(text: &mut String, head: &str, found: &Found<T>) {
+    text.push_str(&format!("\n{head}\n"));
+    for trial in &found.trials {
+        let mark = if trial.variant == found.chosen { '*' } else { ' ' };
+        let time = trial.nanoseconds.map_or("-".to_owned(), |ns| format!("{:.1}", ns as f64 / 1e3));
+        let rate = trial
+            .nanoseconds
+            .map_or("-".to_owned(), |ns| format!("{:.1}", found.flop as f64 / ns.max(1) as f64));
+        let dropped =
+            trial.dropped.as_ref().map_or(String::new(), |why| format!("  dropped: {why}"));
+        let variant = format!("{:?}", trial.variant);
+        let variant = variant.strip_prefix("MatvecVariant").unwrap_or(&variant).trim();
+        text.push_str(&format!("{mark} {time:>10} us {rate:>8} GFLOP/s  {variant}{dropped}\n"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use roadbed_compute::llm::Trial;
+
     use super::*;
+
+    #[test]
+    fn trials_are_told_with_the_chosen_marked() {
+        let trial = |variant, nanoseconds, dropped: Option<&str>| Trial {
+            variant,
+            nanoseconds,
+            dropped: dropped.map(str::to_owned),
+        };
+        let trials = vec![trial("slow", Some(2000), None), trial("wrong", None, Some("off"))];
+        let mut text = String::new();
+        let found = Found { chosen: "slow", nanoseconds: 2000, flop: 8000, trials };
+        tried(&mut text, "Q4 2x2", &found);
+        assert_eq!(
+            text,
+            "\nQ4 2x2\n*        2.0 us      4.0 GFLOP/s  \"slow\"\n           - us        - GFLOP/s  \"wrong\"  dropped: off\n"
+        );
+    }
 
     #[test]
     fn rates_and_medians() {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use roadbed_compute::llm::LoadProgress;
+use roadbed_compute::llm::{LoadProgress, Tuning};
 use roadbed_compute::poc::{PocError, Prover, Round};
 use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
@@ -17,7 +17,7 @@ use super::backend::{
     AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep,
 };
 use super::fault::EngineFault;
-use super::kept::kept_folder;
+use super::kept::{self, kept_folder};
 use super::rendering;
 use crate::grammar::GrammarCompiler;
 
@@ -31,13 +31,15 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default)]
 pub struct WgpuLoader {
     kept: Option<PathBuf>,
+    tuning: Tuning,
 }
 
 impl WgpuLoader {
-    /// Keeps what makes the next start faster in this machine's folder for that.
+    /// Takes the kernels that are fastest here, and keeps what makes the next start faster in this machine's folder for
+    /// that.
     #[must_use]
     pub fn of_this_machine() -> Self {
-        Self { kept: kept_folder() }
+        Self { kept: kept_folder(), tuning: kept::tuning() }
     }
 }
 
@@ -60,6 +62,7 @@ fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, Engin
         context_tokens: request.context_tokens,
         memory_bytes: request.memory_bytes,
         kv: request.kv,
+        tuning: loader.tuning,
         ..EngineOptions::default()
     };
     let gpu = Gpu::open_keeping(&request.adapter, loader.kept.as_deref())?;

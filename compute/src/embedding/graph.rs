@@ -85,11 +85,7 @@ impl Graph {
         pass_tokens: usize,
     ) -> Result<Self, EngineError> {
         let buffers = Buffers::new(loader.gpu, config, pass_tokens)?;
-        let choice = Choice {
-            method,
-            subgroup_lanes: loader.gpu.subgroup_lanes(),
-            activations: Activations::F32,
-        };
+        let choice = Choice::untried(loader.gpu, Some(method), Activations::F32);
         let maker = Maker { loader, config, choice: &choice, buffers: &buffers };
         let mut weight_bytes = 0;
         let embed = maker.embed(&mut weight_bytes)?;

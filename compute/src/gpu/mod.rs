@@ -10,6 +10,7 @@ mod compile;
 mod error;
 mod pipeline_cache;
 mod pipelines;
+mod stopwatch;
 mod store;
 mod submit;
 
@@ -20,8 +21,9 @@ use std::time::Duration;
 
 pub use error::GpuError;
 pub use pipelines::Pipeline;
+pub use stopwatch::Stopwatch;
 pub use store::AdapterStore;
-pub use submit::Readback;
+pub use submit::{PendingRead, Readback};
 
 use self::pipeline_cache::PipelineCache;
 use crate::adapter::{self, AdapterChoice, AdapterKind, AdapterSummary};

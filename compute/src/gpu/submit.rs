@@ -11,6 +11,16 @@ pub struct Readback {
     capacity_bytes: u64,
 }
 
+/// Results on their way.
+pub struct PendingRead<'r> {
+    readback: &'r Readback,
+    index: wgpu::SubmissionIndex,
+    /// Rounded up to what may be copied.
+    size: u64,
+    bytes: u64,
+    mapped: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+}
+
 impl Gpu {
     #[must_use]
     pub fn encoder(&self, what: &str) -> wgpu::CommandEncoder {
@@ -93,13 +103,27 @@ impl Gpu {
     /// Ends `encoder` with a copy of `bytes` from `source`, submits, waits, and returns the bytes.
     pub fn run_and_read(
         &self,
-        mut encoder: wgpu::CommandEncoder,
+        encoder: wgpu::CommandEncoder,
         source: &wgpu::Buffer,
         offset_bytes: u64,
         bytes: u64,
         readback: &Readback,
         what: &str,
     ) -> Result<Vec<u8>, GpuError> {
+        let read = self.submit_and_map(encoder, source, offset_bytes, bytes, readback, what)?;
+        self.wait_and_read(&read, what)
+    }
+
+    /// The first half of [`Self::run_and_read`]: everything but waiting.
+    pub fn submit_and_map<'r>(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        source: &wgpu::Buffer,
+        offset_bytes: u64,
+        bytes: u64,
+        readback: &'r Readback,
+        what: &str,
+    ) -> Result<PendingRead<'r>, GpuError> {
         let size = bytes.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
         if size > readback.capacity_bytes {
             return Err(GpuError::Limit {
@@ -112,25 +136,32 @@ impl Gpu {
         encoder.copy_buffer_to_buffer(source, offset_bytes, &readback.buffer, 0, size);
         let index = self.submit(encoder, what)?;
         let slice = readback.buffer.slice(0..size);
-        let (sender, receiver) = mpsc::channel();
+        let (sender, mapped) = mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |result| {
-            // The receiver lives until this function returns; afterwards nobody wants the answer.
+            // If nobody waits for it, nobody wants the answer.
             let _ = sender.send(result);
         });
-        self.wait(index, what, SUBMIT_TIMEOUT)?;
+        Ok(PendingRead { readback, index, size, bytes, mapped })
+    }
+
+    /// The second half of [`Self::run_and_read`].
+    pub fn wait_and_read(&self, read: &PendingRead<'_>, what: &str) -> Result<Vec<u8>, GpuError> {
+        self.wait(read.index.clone(), what, SUBMIT_TIMEOUT)?;
         let refused = |reason: String| GpuError::Refused { what: what.to_owned(), reason };
-        match receiver.recv_timeout(SUBMIT_TIMEOUT) {
+        match read.mapped.recv_timeout(SUBMIT_TIMEOUT) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(refused(error.to_string())),
             Err(_) => {
                 return Err(GpuError::Timeout { what: what.to_owned(), waited: SUBMIT_TIMEOUT });
             }
         }
+        let buffer = &read.readback.buffer;
         let data = {
+            let slice = buffer.slice(0..read.size);
             let view = slice.get_mapped_range().map_err(|error| refused(error.to_string()))?;
-            view[..usize::try_from(bytes).unwrap_or(usize::MAX)].to_vec()
+            view[..usize::try_from(read.bytes).unwrap_or(usize::MAX)].to_vec()
         };
-        readback.buffer.unmap();
+        buffer.unmap();
         Ok(data)
     }
 

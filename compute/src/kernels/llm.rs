@@ -12,7 +12,8 @@ use Binding::{Read, ReadWrite, Uniform};
 ///
 /// Each decodes to exactly the f32 of ggml's formula, whether a kernel multiplies and adds in one
 /// rounding or two: every product of level and scale is exact in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WeightFormat {
     F32,
     F16,
@@ -114,6 +115,22 @@ impl Matmul {
             Self::Lane | Self::Tile | Self::Registers | Self::RegistersNarrow => true,
             Self::Spread => matvec::spreads(subgroup_lanes),
         }
+    }
+
+    /// What may be tried on an adapter; the untried choice comes first.
+    #[must_use]
+    pub fn candidates(method: Method, subgroup_lanes: Option<u32>) -> Vec<Self> {
+        let untried = Self::of(method, subgroup_lanes);
+        let is_worth_it = |matmul: Self| match (matmul, method) {
+            (Self::Lane | Self::Spread | Self::Tile, Method::Lane | Method::Group) => true,
+            // Barriers are dear on a CPU, and so is compiling: one kernel with them is enough there.
+            (Self::Registers | Self::RegistersNarrow, Method::Lane) => false,
+            (Self::Registers | Self::RegistersNarrow, Method::Group) => true,
+        };
+        let others = Self::ALL.into_iter().filter(|matmul| {
+            *matmul != untried && matmul.runs_with(subgroup_lanes) && is_worth_it(*matmul)
+        });
+        std::iter::once(untried).chain(others).collect()
     }
 
     /// The kernel for weights in `format`.

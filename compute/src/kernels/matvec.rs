@@ -4,6 +4,8 @@
 //! up with whom. [`MatvecVariant::x_rows`] rows of activations share one reading of the weights, each
 //! summed in the order it has alone.
 
+use serde::{Deserialize, Serialize};
+
 use super::Kernel;
 use super::llm::{Method, WeightFormat};
 use super::{Binding, Binding::Read, Binding::ReadWrite, Binding::Uniform};
@@ -22,7 +24,8 @@ const SUM_TOLERANCE: f32 = 2e-5;
 const Q16_TOLERANCE: f32 = 1e-5;
 
 /// What activations are when decoding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activations {
     /// Floats: results agree with an f32 reference to the last bits.
     #[default]
@@ -34,7 +37,8 @@ pub enum Activations {
 }
 
 /// Who adds up with whom; each has its `shaders/lib/sum_*.wgsl`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sharing {
     /// Every invocation alone: CPU adapters.
     Lane,
@@ -55,8 +59,16 @@ pub struct MatvecShape {
     pub rows: usize,
 }
 
+impl MatvecShape {
+    /// Operations for one row of activations.
+    #[must_use]
+    pub fn flop_per_row(self) -> f64 {
+        2.0 * self.rows as f64 * self.columns as f64
+    }
+}
+
 /// One way to multiply, for matrices of some width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MatvecVariant {
     pub activations: Activations,
     pub sharing: Sharing,
@@ -97,6 +109,63 @@ impl MatvecVariant {
             }
         };
         Self { activations, sharing, workgroup, lanes, parts }
+    }
+
+    /// What may be tried on an adapter for matrices of some width; the untried choice comes first.
+    #[must_use]
+    pub fn candidates(
+        method: Method,
+        subgroup_lanes: Option<u32>,
+        activations: Activations,
+        format: WeightFormat,
+        columns: usize,
+    ) -> Vec<Self> {
+        let untried = Self::of(method, subgroup_lanes, activations, format, columns);
+        let activations = untried.activations;
+        let variant = |sharing, workgroup, lanes, parts| Self {
+            activations,
+            sharing,
+            workgroup,
+            lanes,
+            parts,
+        };
+        let mut candidates = vec![untried];
+        match method {
+            // Compiling is dear here and barriers are known to be: one of each kind.
+            Method::Lane => {
+                candidates.push(variant(Sharing::Lane, 8, 1, 4));
+                candidates.push(variant(Sharing::Tree, 8, 8, untried.parts));
+                candidates.extend(
+                    subgroup_lanes.map(|lanes| variant(Sharing::Subgroup, lanes.max(8), lanes, 4)),
+                );
+            }
+            Method::Group => {
+                let parts = match activations {
+                    Activations::F32 => [1, 2],
+                    Activations::Q16 => [4, 2],
+                };
+                for parts in parts {
+                    for (workgroup, lanes) in [(64, 8), (64, 16), (64, 32), (64, 64), (256, 64)] {
+                        candidates.push(variant(Sharing::Tree, workgroup, lanes, parts));
+                    }
+                    for workgroup in [64, 128] {
+                        candidates.extend(
+                            subgroup_lanes
+                                .map(|lanes| variant(Sharing::Subgroup, workgroup, lanes, parts)),
+                        );
+                    }
+                }
+                candidates.push(variant(Sharing::Lane, 64, 1, 4));
+            }
+        }
+        let fits = |v: &Self| v.lanes <= v.workgroup && v.lanes * v.parts * 8 <= columns as u32;
+        let mut seen = Vec::new();
+        candidates.retain(|candidate| {
+            let is_new = !seen.contains(candidate);
+            seen.push(*candidate);
+            is_new && (*candidate == untried || fits(candidate))
+        });
+        candidates
     }
 
     /// How many rows of activations a dispatch over `rows` of them takes at a time: 1, 2, 4 or 8.

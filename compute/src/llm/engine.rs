@@ -9,6 +9,7 @@ use super::batch::Batch;
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
+use super::host_work::HostWork;
 use super::likeliest::{Likeliest, Scores};
 use super::loader::{LoadProgress, Loader};
 use super::logprobs::LogSoftmax;
@@ -23,7 +24,8 @@ use super::proof::{ProofEmbeddings, ProofInputs};
 use super::request::{PositionLogprobs, TOP_LOGPROBS_MAX};
 use super::sequence::SequenceEvent;
 use super::split::{Costs, Span};
-use super::tuning::Choice;
+use super::tuner::tune;
+use super::tuning::{Choice, TunedShape, Tuning, product_rows_max};
 use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
 use crate::gpu::Gpu;
@@ -73,6 +75,8 @@ pub struct EngineOptions {
     pub cache_tokens: Option<usize>,
     /// Bytes of GPU memory the model may take, if that is known.
     pub memory_bytes: Option<u64>,
+    /// Whether the kernels of products are tried out; not if `method` is given.
+    pub tuning: Tuning,
 }
 
 /// The adapter an engine runs on, as health pages show it.
@@ -285,6 +289,23 @@ impl Engine {
     #[must_use]
     pub fn gpu(&self) -> &Arc<Gpu> {
         self.forward.gpu()
+    }
+
+    /// What was found out about the kernels of this model's matrices, on all cards; nothing without tuning.
+    pub fn tuned_shapes(&self) -> impl Iterator<Item = (&AdapterSummary, &TunedShape)> {
+        self.forward.stages().flat_map(|stage| {
+            stage.choice().shapes().iter().map(|shape| (stage.gpu().summary(), shape))
+        })
+    }
+
+    /// What passes that decoded have cost the host so far, on all cards together.
+    #[must_use]
+    pub fn host_work(&self) -> HostWork {
+        let of_stages = self.forward.stages().map(Forward::host_work);
+        of_stages.fold(HostWork::default(), |all, stage| HostWork {
+            passes: all.passes.max(stage.passes),
+            time: all.time + stage.time,
+        })
     }
 
     /// Fails if the device was lost since it was opened.
@@ -522,20 +543,29 @@ fn upload(
 ) -> Result<Vec<Forward>, EngineError> {
     let Some(first) = cards.first() else { return Ok(Vec::new()) };
     let mut loader = Loader::new(&first.gpu, file, progress);
-    let mut stages = Vec::with_capacity(cards.len());
+    let mut parts = Vec::with_capacity(cards.len());
+    let mut chunk = chunk;
     for (Card { gpu, .. }, span) in cards.iter().zip(spans) {
         loader = loader.next_onto(gpu);
         let weights = Weights::upload(&loader, config, cache.context, span)?;
-        let method = options.method.unwrap_or_else(|| Method::of(gpu.is_software()));
-        let subgroup_lanes = gpu.subgroup_lanes();
-        let choice = Choice { method, subgroup_lanes, activations: options.activations };
-        let mut told = |done, total| progress(LoadProgress::Kernels { done, total });
-        let (gpu, config) = (Arc::clone(gpu), config.clone());
-        let stage = Forward::new(gpu, config, &weights, &choice, cache, chunk, &mut told)?;
-        stage.gpu().keep_pipelines();
-        stages.push(stage);
+        let untried = Choice::untried(gpu, options.method, options.activations);
+        let tuning = if options.method.is_some() { Tuning::Off } else { options.tuning };
+        let choice = tune(gpu, file, &weights, untried, tuning, progress)?;
+        let shapes = weights.layer_matrices().flat_map(|matrix| matrix.shards());
+        let largest = shapes.map(|(shape, _)| shape).max_by_key(|s| s.rows * s.columns);
+        chunk = chunk.min(product_rows_max(gpu, &choice, largest));
+        parts.push((gpu, weights, choice));
     }
-    Ok(stages)
+    let mut told = |done, total| progress(LoadProgress::Kernels { done, total });
+    parts
+        .into_iter()
+        .map(|(gpu, weights, choice)| {
+            let (gpu, config) = (Arc::clone(gpu), config.clone());
+            let stage = Forward::new(gpu, config, &weights, &choice, cache, chunk, &mut told)?;
+            stage.gpu().keep_pipelines();
+            Ok(stage)
+        })
+        .collect()
 }
 
 fn stage_info(stage: &Forward) -> StageInfo {

@@ -14,23 +14,20 @@
 use std::sync::Arc;
 
 use crate::gpu::{Gpu, GpuError};
-use crate::kernels::llm::{self, Method};
+use crate::kernels::llm;
 use crate::kernels::top::{RECORD_FLOATS, Wish};
 
 use super::config::ModelConfig;
 use super::engine::bad;
 use super::error::EngineError;
+use super::host_work::{Began, HostClock, HostWork};
 use super::matrix::Product;
 use super::op::{Op, Phase, Variant};
 use super::params::{Row, RowShape, Step};
 use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, LayerCache, Plan, page_count, row_lines};
 use super::top::TopRows;
-use super::tuning::Choice;
+use super::tuning::{Choice, submit_flop_max};
 use super::weights::Weights;
-
-/// Work per submission on a GPU: 40 GFLOP is about 40 ms on the slowest cards we meet (1 TFLOP/s in
-/// our kernels), far below every driver's watchdog. A CPU driver has none and takes whole chunks.
-const SUBMIT_FLOP_MAX: f64 = 40e9;
 
 /// What one pass runs.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +76,7 @@ pub(super) enum Output<'a> {
 pub(super) struct Forward {
     gpu: Arc<Gpu>,
     config: ModelConfig,
-    method: Method,
+    choice: Choice,
     cache: CacheSize,
     chunk: usize,
     buffers: Buffers,
@@ -92,6 +89,9 @@ pub(super) struct Forward {
     head: Vec<Op>,
     top: Option<TopRows>,
     flop_per_row_and_layer: f64,
+    attention_flop_per_row_and_position: f64,
+    submit_flop_max: f64,
+    host: HostClock,
     // Keeps the weight buffers' sizes known; the bind groups keep the buffers themselves alive.
     pub weight_bytes: u64,
     pub working_bytes: u64,
@@ -147,6 +147,9 @@ impl Forward {
         let width = config.qkv_width() + config.heads * config.head + 3 * config.ffn;
         Ok(Self {
             flop_per_row_and_layer: 2.0 * (width * config.hidden) as f64,
+            attention_flop_per_row_and_position: 4.0 * (config.heads * config.head) as f64,
+            submit_flop_max: submit_flop_max(&gpu, choice),
+            host: HostClock::default(),
             weight_bytes: weights.bytes,
             working_bytes: buffers.bytes(),
             embed,
@@ -157,7 +160,7 @@ impl Forward {
             top,
             gpu,
             config,
-            method,
+            choice: choice.clone(),
             cache,
             chunk,
             buffers,
@@ -207,6 +210,16 @@ impl Forward {
         &self.gpu
     }
 
+    /// The kernels it runs on.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// What passes that decoded have cost the host.
+    pub fn host_work(&self) -> HostWork {
+        self.host.read()
+    }
+
     /// Layers of this stage.
     pub fn layer_count(&self) -> usize {
         self.layers.len()
@@ -216,7 +229,7 @@ impl Forward {
     pub fn reflections(&self, vectors: &[wgpu::Buffer]) -> Result<Vec<Op>, GpuError> {
         let shape = RowShape { columns: self.config.hidden as u32, ..RowShape::default() };
         let shape = self.gpu.uniform("reflection", &shape)?;
-        let pipeline = self.gpu.pipeline(llm::reflect(self.method), &[])?;
+        let pipeline = self.gpu.pipeline(llm::reflect(self.choice.method), &[])?;
         vectors
             .iter()
             .map(|v| {
@@ -224,7 +237,7 @@ impl Forward {
                 Ok(Op::Single(Variant {
                     bind_group: self.gpu.bind(&pipeline, &buffers)?,
                     pipeline: pipeline.clone(),
-                    grid: row_lines(self.method, 1, false),
+                    grid: row_lines(self.choice.method, 1, false),
                 }))
             })
             .collect()
@@ -238,6 +251,7 @@ impl Forward {
         reflections: &[Op],
         output: Output<'_>,
     ) -> Result<Vec<f32>, EngineError> {
+        let began = self.host.begin();
         let rows = run.rows.len();
         let step = run.step();
         assert!(
@@ -248,25 +262,34 @@ impl Forward {
         self.set_selection(&run, &step);
         let mut encoder = self.gpu.encoder("forward");
         self.encode_input(&mut encoder, run.phase, &step, input);
-        let submit_flop_max = match self.gpu.is_software() {
-            true => f64::INFINITY,
-            false => SUBMIT_FLOP_MAX,
+        // One pass as long as it can be: each costs the host some time.
+        let begin = |encoder: &mut wgpu::CommandEncoder| {
+            encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime()
         };
+        let mut pass = begin(&mut encoder);
         let mut flop = 0.0;
+        let attention = self.attention_flop_per_row_and_position * f64::from(step.kv_length);
         for (index, layer) in self.layers_for(run.rows).iter().enumerate() {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            let mut of_products = 0.0;
             for op in layer.iter().chain(reflections.get(index)) {
+                let more = op.product_flop(&step);
+                if flop > 0.0 && flop + more > self.submit_flop_max {
+                    drop(pass);
+                    let full = std::mem::replace(&mut encoder, self.gpu.encoder("forward"));
+                    self.gpu.submit(full, "a prefill chunk")?;
+                    pass = begin(&mut encoder);
+                    flop = 0.0;
+                }
                 op.dispatch(&mut pass, run.phase, &step);
+                flop += more;
+                of_products += more;
             }
-            drop(pass);
-            flop += self.flop_per_row_and_layer * rows as f64;
-            if flop > submit_flop_max {
-                let full = std::mem::replace(&mut encoder, self.gpu.encoder("forward"));
-                self.gpu.submit(full, "a prefill chunk")?;
-                flop = 0.0;
-            }
+            // Experts are no products that say what they take.
+            let rest = (self.flop_per_row_and_layer * rows as f64 - of_products).max(0.0);
+            flop += rest + attention * rows as f64;
         }
-        self.finish(encoder, run.phase, &step, output)
+        drop(pass);
+        self.finish(encoder, run.phase, &step, output, &began)
     }
 
     /// The layers that work on the cache these rows are in.
@@ -299,9 +322,10 @@ impl Forward {
 
     /// Norm and head once more, for other rows of the last pass.
     pub fn select(&self, run: Pass<'_>, output: Output<'_>) -> Result<Vec<f32>, EngineError> {
+        let began = self.host.begin();
         let step = run.step();
         self.set_selection(&run, &step);
-        self.finish(self.gpu.encoder("head"), run.phase, &step, output)
+        self.finish(self.gpu.encoder("head"), run.phase, &step, output, &began)
     }
 
     fn set_selection(&self, run: &Pass<'_>, step: &Step) {
@@ -348,6 +372,7 @@ impl Forward {
         phase: Phase,
         step: &Step,
         output: Output<'_>,
+        began: &Began,
     ) -> Result<Vec<f32>, EngineError> {
         const WHAT: &str = "a forward pass";
         let b = &self.buffers;
@@ -390,7 +415,9 @@ impl Forward {
         }
         let rows = if selects { step.selected } else { step.rows };
         let bytes = u64::from(rows) * width as u64 * 4;
-        let data = self.gpu.run_and_read(encoder, source, 0, bytes, readback, WHAT)?;
+        let read = self.gpu.submit_and_map(encoder, source, 0, bytes, readback, WHAT)?;
+        self.host.submitted(began, phase);
+        let data = self.gpu.wait_and_read(&read, WHAT)?;
         Ok(bytemuck::pod_collect_to_vec(&data))
     }
 }

@@ -7,6 +7,8 @@ use crate::kernels::matvec::{
     Activations, MatvecShape, MatvecVariant, QUANTISE_Q16, QUANTISE_WORKGROUP,
 };
 
+use crate::source::WeightSource;
+
 use super::error::EngineError;
 use super::loader::Loader;
 use super::op::{Grid, Op, Variant};
@@ -32,12 +34,22 @@ pub(super) struct ShardBindings<'a> {
     pub scales: &'a wgpu::Buffer,
 }
 
+/// The weights of a shard.
+#[derive(Clone, Copy)]
+pub(super) struct ShardBuffers<'a> {
+    pub row_first: usize,
+    pub quants: &'a wgpu::Buffer,
+    pub scales: &'a wgpu::Buffer,
+}
+
 /// A matrix `[rows, columns]` in one format.
 pub(super) struct Matrix {
     format: WeightFormat,
     columns: usize,
     rows: usize,
     shards: Vec<Shard>,
+    /// Names of its tensors, one above the other.
+    tensors: Vec<String>,
 }
 
 /// Where a product goes: `[.., stride]` floats, starting at `first`.
@@ -85,7 +97,8 @@ impl Matrix {
                 Ok(Shard { row_first, rows: count, quants, scales })
             })
             .collect::<Result<_, EngineError>>()?;
-        Ok(Self { format, columns, rows, shards })
+        let tensors = entries.iter().map(|entry| entry.name.clone()).collect();
+        Ok(Self { format, columns, rows, shards, tensors })
     }
 
     /// Uploads one tensor as it lies, all its dimensions but the first taken as rows.
@@ -110,6 +123,30 @@ impl Matrix {
                 })
             })
             .collect()
+    }
+
+    /// Its parts, each with the shape that kernels are chosen by.
+    pub fn shards(&self) -> impl Iterator<Item = (MatvecShape, ShardBuffers<'_>)> {
+        self.shards.iter().map(|shard| {
+            let Shard { row_first, rows, quants, scales } = shard;
+            (self.matvec_shape(*rows), ShardBuffers { row_first: *row_first, quants, scales })
+        })
+    }
+
+    /// The tensor that a row comes from, and the row's number there.
+    pub fn tensor_row<'s>(
+        &self,
+        source: &'s dyn WeightSource,
+        mut row: usize,
+    ) -> Result<(&'s TensorEntry, usize), EngineError> {
+        for name in &self.tensors {
+            let entry = source.require_tensor(name)?;
+            if row < entry.rows {
+                return Ok((entry, row));
+            }
+            row -= entry.rows;
+        }
+        Err(super::engine::bad("row", format!("{row} is beyond the matrix")))
     }
 
     pub fn bytes(&self) -> u64 {
@@ -183,6 +220,7 @@ impl Matrix {
                 Ok(Op::Product {
                     decode: [few(1)?, few(2)?, few(4)?, few(8)?],
                     selecting,
+                    flop_per_row: kind.flop_per_row(),
                     prefill: Variant { pipeline: many, bind_group: bind_group.clone(), grid },
                 })
             })
@@ -253,6 +291,11 @@ impl Fused {
             fused.width += rows;
         }
         Ok(fused)
+    }
+
+    /// The matrices, one beside the other.
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.matrices.iter().map(|(_, matrix)| matrix)
     }
 
     pub fn bytes(&self) -> u64 {

@@ -16,6 +16,7 @@ mod error;
 mod experts;
 mod forward;
 mod generation;
+mod host_work;
 mod kv;
 mod layer;
 mod likeliest;
@@ -37,6 +38,7 @@ mod split;
 mod stream;
 pub(crate) mod tensors;
 mod top;
+mod tuner;
 pub(crate) mod tuning;
 mod weights;
 
@@ -47,6 +49,7 @@ pub use batch::BatchLoad;
 pub use config::{Experts, ModelConfig};
 pub use engine::{AdapterLabel, Card, Engine, EngineInfo, EngineOptions, StageInfo};
 pub use error::EngineError;
+pub use host_work::HostWork;
 pub use loader::LoadProgress;
 pub use memory::MemoryNeed;
 pub use proof::{ProofEmbeddings, ProofInputs, Reflections};
@@ -57,3 +60,4 @@ pub use request::{
 };
 pub use rope::{Rope, Yarn};
 pub use sequence::{NewToken, SequenceEvent, SequenceId};
+pub use tuning::{Found, Trial, TunedShape, Tuning};

@@ -36,7 +36,8 @@ pub(crate) enum Grid {
     Spans { across: u32, span: u32 },
 }
 
-fn fold(groups: u32) -> [u32; 3] {
+/// Workgroups of a long list, in two dimensions if need be.
+pub(super) fn fold(groups: u32) -> [u32; 3] {
     let across = groups.min(GROUPS_MAX);
     [across, groups.div_ceil(across.max(1)), 1]
 }
@@ -88,6 +89,7 @@ pub(crate) enum Op {
         decode: [Variant; 4],
         prefill: Variant,
         selecting: bool,
+        flop_per_row: f64,
     },
 }
 
@@ -100,6 +102,16 @@ impl Op {
             Self::Product { decode, prefill, .. } => (&decode[..], [Some(prefill), None]),
         };
         few.iter().chain(other.into_iter().flatten()).map(|variant| &variant.pipeline)
+    }
+
+    /// Operations of a product; what other dispatches take is small beside these, but for attention.
+    pub fn product_flop(&self, step: &Step) -> f64 {
+        match self {
+            Self::Single(_) | Self::ByPhase { .. } | Self::Decode(_) => 0.0,
+            Self::Product { selecting, flop_per_row, .. } => {
+                flop_per_row * f64::from(if *selecting { step.selected } else { step.rows })
+            }
+        }
     }
 
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, step: &Step) {

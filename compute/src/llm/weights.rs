@@ -4,7 +4,7 @@ use super::config::{Experts, ModelConfig};
 use super::error::EngineError;
 use super::experts::ExpertWeights;
 use super::loader::Loader;
-use super::matrix::Fused;
+use super::matrix::{Fused, Matrix};
 use super::split::Span;
 use super::tensors::{self, layer_tensor};
 
@@ -141,6 +141,25 @@ impl Weights {
         bytes += embedding.iter().chain(output).map(Fused::bytes).sum::<u64>();
         bytes += layers.iter().map(LayerWeights::bytes).sum::<u64>();
         Ok(Self { span, embedding, layers, head, bytes })
+    }
+
+    /// Every matrix that whole rows are multiplied with; experts have kernels of their own.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.layer_matrices().chain(self.head().into_iter().flat_map(|(_, head)| head.matrices()))
+    }
+
+    /// Those of the layers.
+    pub fn layer_matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let of_layers = self.layers.iter().flat_map(|layer| {
+            let feed_forward = match &layer.feed_forward {
+                FeedForward::Dense(dense) => [Some(&dense.gate_up), Some(&dense.down)],
+                FeedForward::Experts(..) => [None, None],
+            };
+            [&layer.qkv, &layer.attention_output]
+                .into_iter()
+                .chain(feed_forward.into_iter().flatten())
+        });
+        of_layers.flat_map(Fused::matrices)
     }
 
     /// Norm and matrix that turn the residual stream into logits, on the last stage.
