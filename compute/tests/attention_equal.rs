@@ -2,7 +2,7 @@
 
 use roadbed_compute::Gpu;
 use roadbed_compute::kernels::attention::{
-    self, ATTENTION_REDUCE, KvFormat, SPAN_DECODE, SPAN_PREFILL,
+    self, ATTENTION_REDUCE, Attending, KvFormat, SPAN_DECODE, SPAN_PREFILL,
 };
 use roadbed_compute::kernels::llm::Method;
 use roadbed_compute::llm::params::{AttentionShape, PAGE, Row, Step};
@@ -70,7 +70,7 @@ impl Layout {
 }
 
 impl Case {
-    fn run(&self, gpu: &Gpu, method: Method, format: KvFormat) {
+    fn run(&self, gpu: &Gpu, attending: Attending, format: KvFormat) {
         let Heads { heads, kv_heads, head } = self.heads;
         let mut random = Random::new(6);
         let layout = Layout::new(&self.sequences);
@@ -152,10 +152,10 @@ impl Case {
         for span in spans.iter().copied() {
             let spans = length.div_ceil(span);
             let found = floats(gpu, &vec![7.0; total * spans as usize * heads * (head + 4)]);
-            let constants = attention::constants(method, head as u32, span);
+            let constants = attending.constants(head as u32, span);
             let across = attention::head_blocks(heads as u32, kv_heads as u32);
             let buffers = [&step, &shape, &rows, &pages, &q, keys, values, &found];
-            let kernel = attention::attention(format);
+            let kernel = attending.kernel(format);
             run(gpu, kernel, &constants, &buffers, [across, total as u32, spans]);
             let out = floats(gpu, &vec![0.0; total * heads * head]);
             let across = ((heads * head / 4) as u32).div_ceil(64);
@@ -163,7 +163,7 @@ impl Case {
             let constants = [("SPAN", f64::from(span))];
             let groups = [across, total as u32, 1];
             let found = run(gpu, &ATTENTION_REDUCE, &constants, &buffers, groups);
-            check(kernel, &found, &expected, &format!("{method:?}, spans of {span}"));
+            check(kernel, &found, &expected, &format!("{attending:?}, spans of {span}"));
         }
     }
 
@@ -237,7 +237,12 @@ fn attention_matches() {
     for gpu in adapters::all() {
         for case in &cases {
             for format in KvFormat::ALL {
-                METHODS.into_iter().for_each(|method| case.run(gpu, method, format));
+                let mut ways: Vec<Attending> = METHODS.map(Attending::Together).to_vec();
+                let (lanes, head) = (gpu.subgroup_lanes(), case.heads.head as u32);
+                if Attending::of(Method::Lane, lanes, head) == Attending::Spread {
+                    ways.push(Attending::Spread);
+                }
+                ways.into_iter().for_each(|way| case.run(gpu, way, format));
             }
         }
     }

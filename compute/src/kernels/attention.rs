@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Kernel;
 use super::llm::Method;
+use super::matvec::spreads;
 use super::{Binding::Read, Binding::ReadWrite, Binding::Uniform};
 
 /// Positions of a span while decoding: a few tiles of work for each workgroup.
@@ -20,6 +21,10 @@ pub const HEADS_TOGETHER: u32 = 4;
 const WORKGROUP_GROUP: u32 = 128;
 /// Fewest on a CPU adapter: the lanes of its vector unit (lavapipe: 8).
 const WORKGROUP_LANE_MIN: u32 = 8;
+
+/// Floats of a head that eight lanes of four hold; `attention_spread.wgsl` has room for so many such pieces.
+const PIECE_FLOATS: u32 = 32;
+const PIECES_MAX: u32 = 4;
 
 /// Values that are moved, or turned once.
 const COPY_TOLERANCE: f32 = 1e-6;
@@ -133,6 +138,33 @@ static ATTENTION: [Kernel; KvFormat::ALL.len()] = [
     attention!("q8", "lib/cache_read_q8.wgsl"),
 ];
 
+macro_rules! spread {
+    ($format:literal, $read:literal) => {
+        Kernel {
+            name: concat!("attention_spread_", $format),
+            source: crate::wgsl!(
+                "lib/step.wgsl",
+                "lib/rows.wgsl",
+                "lib/pages.wgsl",
+                "lib/attention_shape.wgsl",
+                $read,
+                "lib/heads_spread.wgsl",
+                "attention_spread.wgsl"
+            ),
+            entry: "main",
+            bindings: &[Uniform, Uniform, Read, Read, Read, Read, Read, ReadWrite],
+            constants: &[("SPAN", SPAN_DECODE as f64), ("PIECES", 2.0)],
+            tolerance: SUM_TOLERANCE,
+        }
+    };
+}
+
+static SPREAD: [Kernel; KvFormat::ALL.len()] = [
+    spread!("f32", "lib/cache_read_f32.wgsl"),
+    spread!("f16", "lib/cache_read_f16.wgsl"),
+    spread!("q8", "lib/cache_read_q8.wgsl"),
+];
+
 fn of_format(kernels: &'static [Kernel; 3], format: KvFormat) -> &'static Kernel {
     let [f32, f16, q8] = kernels;
     match format {
@@ -148,10 +180,49 @@ pub fn rope(format: KvFormat) -> &'static Kernel {
     of_format(&ROPE, format)
 }
 
-/// Attends over one span; see [`constants`].
-#[must_use]
-pub fn attention(format: KvFormat) -> &'static Kernel {
-    of_format(&ATTENTION, format)
+/// Who attends over a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attending {
+    /// A workgroup through shared memory, of as many invocations as suit the method.
+    Together(Method),
+    /// Eight lanes of a subgroup that hand each other what they loaded: CPU adapters that offer
+    /// subgroups of eight or more, for heads of 32 to 128 floats.
+    Spread,
+}
+
+impl Attending {
+    /// What suits a kind of adapter. `subgroup_lanes` is the size of its smallest subgroup, if it
+    /// offers any.
+    #[must_use]
+    pub fn of(method: Method, subgroup_lanes: Option<u32>, head: u32) -> Self {
+        let whole = head.is_multiple_of(PIECE_FLOATS) && head <= PIECES_MAX * PIECE_FLOATS;
+        match method {
+            Method::Lane if whole && spreads(subgroup_lanes) => Self::Spread,
+            Method::Lane | Method::Group => Self::Together(method),
+        }
+    }
+
+    #[must_use]
+    pub fn kernel(self, format: KvFormat) -> &'static Kernel {
+        match self {
+            Self::Together(_) => of_format(&ATTENTION, format),
+            Self::Spread => of_format(&SPREAD, format),
+        }
+    }
+
+    /// Constants for heads of `head` floats. On a CPU driver a barrier is dear, so there a workgroup has
+    /// no more invocations than a head has vectors.
+    #[must_use]
+    pub fn constants(self, head: u32, span: u32) -> Vec<(&'static str, f64)> {
+        let vectors = (head / 4).next_power_of_two();
+        let span = ("SPAN", f64::from(span));
+        let (workgroup, tree) = match self {
+            Self::Spread => return vec![span, ("PIECES", f64::from(head / PIECE_FLOATS))],
+            Self::Together(Method::Lane) => (vectors.max(WORKGROUP_LANE_MIN), 0.0),
+            Self::Together(Method::Group) => (vectors.max(WORKGROUP_GROUP), 1.0),
+        };
+        vec![("WORKGROUP", f64::from(workgroup)), span, ("TREE", tree)]
+    }
 }
 
 /// Puts the spans together.
@@ -169,18 +240,6 @@ pub static ATTENTION_REDUCE: Kernel = Kernel {
     tolerance: SUM_TOLERANCE,
 };
 
-/// Constants of [`attention`] for heads of `head` floats. On a CPU driver a barrier is dear, so there a
-/// workgroup has no more invocations than a head has vectors.
-#[must_use]
-pub fn constants(method: Method, head: u32, span: u32) -> Vec<(&'static str, f64)> {
-    let vectors = (head / 4).next_power_of_two();
-    let (workgroup, tree) = match method {
-        Method::Lane => (vectors.max(WORKGROUP_LANE_MIN), 0.0),
-        Method::Group => (vectors.max(WORKGROUP_GROUP), 1.0),
-    };
-    vec![("WORKGROUP", f64::from(workgroup)), ("SPAN", f64::from(span)), ("TREE", tree)]
-}
-
 /// Workgroups for each row and span: KV heads, times the blocks of query heads that share one.
 #[must_use]
 pub fn head_blocks(heads: u32, kv_heads: u32) -> u32 {
@@ -189,5 +248,5 @@ pub fn head_blocks(heads: u32, kv_heads: u32) -> u32 {
 
 /// Every row of this file.
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
-    ROPE.iter().chain(&ATTENTION).chain([&ATTENTION_REDUCE])
+    ROPE.iter().chain(&ATTENTION).chain(&SPREAD).chain([&ATTENTION_REDUCE])
 }

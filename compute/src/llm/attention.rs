@@ -2,7 +2,7 @@
 
 use crate::gpu::GpuError;
 use crate::kernels::Kernel;
-use crate::kernels::attention::{self, SPAN_DECODE, SPAN_PREFILL};
+use crate::kernels::attention::{self, Attending, SPAN_DECODE, SPAN_PREFILL};
 
 use super::config::ModelConfig;
 use super::op::{Grid, Op, Variant};
@@ -53,6 +53,7 @@ impl Plan<'_> {
         let pieces = (c.qkv_width() / c.head * c.head.div_ceil(format.piece())) as u32;
         let across = attention::head_blocks(heads, kv_heads);
         let vectors = heads * head / 4;
+        let attending = Attending::of(self.method, self.gpu.subgroup_lanes(), head);
         Ok([
             self.single(
                 attention::rope(*format),
@@ -60,9 +61,9 @@ impl Plan<'_> {
                 Grid::Elements { across: pieces.div_ceil(64) },
             )?,
             self.by_phase(
-                attention::attention(*format),
+                attending.kernel(*format),
                 &[&b.step, &shape, &b.rows, &b.pages, &b.q, keys, values, &b.spans],
-                |span| attention::constants(self.method, head, span),
+                |span| attending.constants(head, span),
                 |span| Grid::Spans { across, span },
             )?,
             self.by_phase(
