@@ -7,6 +7,8 @@ pub mod embeddings;
 #[cfg(feature = "gpu")]
 pub mod generate;
 #[cfg(feature = "gpu")]
+pub mod gpus;
+#[cfg(feature = "gpu")]
 pub mod hash;
 #[cfg(feature = "gpu")]
 mod kv;
@@ -60,6 +62,9 @@ enum Command {
     /// Serve the MLNode and OpenAI faces without a controller.
     #[cfg(feature = "gpu")]
     Serve(Box<serve::ServeArgs>),
+    /// List the GPUs of this machine.
+    #[cfg(feature = "gpu")]
+    Gpus(gpus::GpusArgs),
     /// Run the rigs of a config file under a controller.
     Run(run::RunArgs),
     /// Models: fetch, list, remove, look into, make up.
@@ -117,6 +122,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Hash(HashCommand::Scan(args)) => hash::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Serve(args) => serve::run(*args).await,
+            #[cfg(feature = "gpu")]
+            Command::Gpus(args) => gpus::run(args).await,
             Command::Run(args) => run::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Models(command) => models::run(command).await,

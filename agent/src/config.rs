@@ -4,6 +4,7 @@
 //! rule checked, so nothing further in needs to doubt it.
 
 mod scalar;
+mod split;
 mod upstream;
 mod yaml;
 
@@ -14,6 +15,7 @@ use roadbed_protocol::{AgentId, FarmId, Millis, RigId, RigProfile, TrustedKeys};
 
 use crate::clock::FarmClock;
 
+pub use split::Split;
 pub use upstream::{CONCURRENT_DEFAULT, ServerCommand, UpstreamConfig, UpstreamUrl};
 pub use yaml::{ConfigError, load, load_profile, read_secret};
 
@@ -97,8 +99,10 @@ pub enum EngineConfig {
     Wgpu {
         /// Model file or catalogue name.
         model: String,
-        /// `auto`, or the name or PCI id of the adapter.
-        adapter: String,
+        /// Names or PCI ids of the GPUs; `auto` is the best one, and a single `all` is every card.
+        gpus: Vec<String>,
+        /// How the model is shared out over several.
+        split: Split,
     },
     /// An external OpenAI-compatible server.
     Upstream(Box<UpstreamConfig>),

@@ -26,7 +26,7 @@ use crate::clock::FarmClock;
 use crate::config::{EngineConfig, GpuConfig};
 use crate::driver::{DriverEvents, Observation, RigDriver};
 use crate::engine::catalogue::ModelStore;
-use crate::engine::startup::load_request;
+use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
 use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
@@ -114,7 +114,7 @@ impl GpuDriver {
         let sensors = Sensors::open(config.sensor, profile)?;
         let (listener, address) = listen(config)?;
         let (delivered, deliveries) = mpsc::channel(DELIVERIES_MAX);
-        let inference = inference(config, clock, journal, delivered)?;
+        let inference = inference(config, clock, journal, delivered, configured.gpus.len())?;
         let gate = GateControl::new(Gate::Other(WorkloadKind::Idle));
         let node = Node::new(NodeParts {
             inference: inference.clone(),
@@ -161,11 +161,12 @@ fn inference(
     clock: FarmClock,
     journal: &Journal,
     delivered: mpsc::Sender<ProofEvent>,
+    gpus: usize,
 ) -> Result<Inference, GpuRigError> {
     match &config.engine {
         EngineConfig::Wgpu { .. } => {
-            let engine =
-                EngineService::start(WgpuLoader::of_this_machine()).map_err(GpuRigError::Thread)?;
+            let engine = EngineService::start_over(WgpuLoader::of_this_machine(), gpus)
+                .map_err(GpuRigError::Thread)?;
             let settings = ProofSettings {
                 send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),
                 ..ProofSettings::default()
@@ -191,9 +192,11 @@ fn inference(
 /// What is loaded when the rig shall do AI work; a server knows it by itself.
 fn configured(config: &GpuConfig) -> Result<LoadRequest, GpuRigError> {
     match &config.engine {
-        EngineConfig::Wgpu { model, adapter } => {
-            let mut configured = load_request(model, Some(adapter))
-                .map_err(|error| GpuRigError::Model(format!("{error:#}")))?;
+        EngineConfig::Wgpu { model, gpus, split } => {
+            let failed = |error: anyhow::Error| GpuRigError::Model(format!("{error:#}"));
+            let mut configured = load_request(model, None).map_err(failed)?;
+            configured.gpus = named_gpus(gpus).map_err(failed)?;
+            configured.split = *split;
             configured.served_as.clone_from(&config.served_as);
             Ok(configured)
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::engine::upstream::{ProofPaths, UpstreamService};
 use crate::engine::{
     EngineFault, EngineService, EngineState, EngineStats, LoadRequest, ModelInfo, Occupancy,
+    ReplicaView, Standing,
 };
 use crate::proof::ProofService;
 
@@ -109,6 +110,19 @@ impl Inference {
         }
     }
 
+    /// Replicas of the model that answer, and how many there are; of a server, one while it answers.
+    #[must_use]
+    pub fn replicas_ready(&self) -> (usize, usize) {
+        match self {
+            Self::Own { engine, .. } => {
+                let replicas = engine.replicas();
+                let ready = |r: &&ReplicaView| matches!(r.standing, Standing::Ready(_));
+                (replicas.iter().filter(ready).count(), replicas.len())
+            }
+            Self::Upstream(server) => (usize::from(server.model().is_some()), 1),
+        }
+    }
+
     /// How full it is.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
@@ -149,9 +163,17 @@ impl Inference {
     #[must_use]
     pub fn description(&self) -> String {
         match self {
-            Self::Own { engine, .. } => engine
-                .model()
-                .map_or_else(|| "wgpu".into(), |info| format!("wgpu on {}", info.adapter.name)),
+            Self::Own { engine, .. } => match engine.model() {
+                None => "wgpu".into(),
+                Some(info) => {
+                    let names: Vec<&str> = info.adapters.iter().map(|a| a.name.as_str()).collect();
+                    let names = names.join(" + ");
+                    match self.replicas_ready() {
+                        (_, 1) => format!("wgpu on {names}"),
+                        (ready, count) => format!("wgpu, {ready} of {count} replicas on {names}"),
+                    }
+                }
+            },
             Self::Upstream(server) => {
                 let proves = server.proofs() != ProofPaths::Absent;
                 let proves = if proves { ", proofs its own" } else { "" };

@@ -159,10 +159,10 @@ pub struct BenchReport {
 /// What went wrong.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let request = load_request(&args.model, args.adapter.as_deref())?;
+    let adapter = request.gpus.first().cloned().unwrap_or_default();
     let (json, tells_trials) = (args.json, args.tuning == TuningChoice::Again);
     let report =
-        tokio::task::spawn_blocking(move || measure(&args, &request.path, &request.adapter))
-            .await??;
+        tokio::task::spawn_blocking(move || measure(&args, &request.path, &adapter)).await??;
     if json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::embeddings::EmbeddingArgs;
 use super::kv::KvChoice;
 use super::upstream::UpstreamArgs;
+use crate::config::Split;
 use crate::engine::catalogue::ModelStore;
-use crate::engine::startup::load_request;
+use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
 use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
@@ -23,6 +24,12 @@ use crate::proof::{MemoryJournal, ProofService, ProofSettings};
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  roadbed-agent serve --model smollm2-135m --listen 127.0.0.1:8080
+  roadbed-agent serve --model smollm2-135m --listen 127.0.0.1:8080 --gpu all
+  roadbed-agent serve --model /data/13b.gguf --listen 127.0.0.1:8080 --gpu 01:00.0 --gpu 02:00.0 --split layers
+  roadbed-agent gpus")]
 pub struct ServeArgs {
     /// Model file or catalogue name.
     #[arg(long, required_unless_present_any = ["upstream", "embeddings"])]
@@ -36,16 +43,21 @@ pub struct ServeArgs {
     /// Longest sequence, prompt and answer together.
     #[arg(long)]
     pub context: Option<usize>,
-    /// GPU memory the model may take, such as 8GiB or 6500MB; what is left over keeps more answers under way.
+    /// Memory the model may take on each GPU, such as 8GiB or 6500MB; what is left over keeps more answers under way.
     #[arg(long, value_parser = memory)]
     pub memory: Option<u64>,
     /// How answers keep keys and values; shorter forms keep more answers under way. Proofs and replays
     /// always keep f32.
     #[arg(long, value_enum, default_value_t = KvChoice::F32)]
     pub kv: KvChoice,
-    /// Pin an adapter by list position, name or PCI id.
-    #[arg(long)]
-    pub adapter: Option<String>,
+    /// A GPU to work on, by list position, name or PCI id; several times for several, or `all` for every card. The best
+    /// one unless given.
+    #[arg(long = "gpu", visible_alias = "adapter", value_name = "GPU")]
+    pub gpus: Vec<String>,
+    /// How the model is shared out over several GPUs: a replica on each, or its layers over all of them. `auto` is
+    /// replicas where it fits one GPU, else layers over as few as hold it.
+    #[arg(long, default_value_t = Split::Auto, value_name = "auto|replicas|layers")]
+    pub split: Split,
     /// Bearer token that requests must carry.
     #[arg(long, env = "ROADBED_AUTH_TOKEN", hide_env_values = true)]
     pub auth_token: Option<String>,
@@ -65,7 +77,9 @@ pub struct ServeArgs {
 /// # Errors
 /// What went wrong.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let encoder = args.encoder.load(args.adapter.as_deref(), args.memory).await?;
+    // An encoder is small: it goes onto the first GPU.
+    let first = args.gpus.first().filter(|word| *word != "all");
+    let encoder = args.encoder.load(first.map(String::as_str), args.memory).await?;
     let taken_bytes = encoder.as_ref().map_or(0, |(_, info)| info.memory_bytes);
     let (inference, configured) = inference(&args, taken_bytes).await?;
     let listener = TcpListener::bind(args.listen)
@@ -125,18 +139,21 @@ async fn inference(args: &ServeArgs, taken_bytes: u64) -> anyhow::Result<(Infere
         return Ok((Inference::Upstream(server), LoadRequest::of_server(&served_as)));
     }
     let mut configured = match &args.model {
-        Some(model) => load_request(model, args.adapter.as_deref())?,
+        Some(model) => load_request(model, None)?,
         // An encoder alone: no name matches, so nothing is loaded.
         None => LoadRequest::of_server(""),
     };
+    configured.gpus = named_gpus(&args.gpus)?;
+    configured.split = args.split;
     if let (Some(_), Some(served_as)) = (&args.model, &args.served_as) {
         configured.served_as.clone_from(served_as);
     }
     configured.context_tokens = args.context;
     configured.memory_bytes = args.memory.map(|all| all.saturating_sub(taken_bytes));
     configured.kv = args.kv.into();
-    let engine = EngineService::start(WgpuLoader::of_this_machine())
-        .context("cannot start the engine thread")?;
+    let replicas = configured.gpus.len();
+    let engine = EngineService::start_over(WgpuLoader::of_this_machine(), replicas)
+        .context("cannot start the engine threads")?;
     let journal = Arc::new(MemoryJournal::default());
     let proof = ProofService::new(engine.clone(), journal, ProofSettings::default(), None);
     Ok((Inference::Own { engine, proof }, configured))

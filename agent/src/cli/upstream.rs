@@ -15,7 +15,7 @@ pub struct UpstreamArgs {
     #[arg(
         long,
         value_name = "URL",
-        conflicts_with_all = ["model", "adapter", "memory", "context", "kv"]
+        conflicts_with_all = ["model", "gpus", "split", "memory", "context", "kv"]
     )]
     pub upstream: Option<UpstreamUrl>,
     /// Start that server with this line of shell, look after it and stop it; without it, one that runs already is used.

@@ -101,8 +101,30 @@ fn a_gpu_rig_with_a_pool_is_read() {
     let config = folder.load(&text).unwrap();
     let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
     assert_eq!((gpu.sensor, gpu.served_as.as_str()), (SensorChoice::Simulated, "org/m"));
-    let own = EngineConfig::Wgpu { model: "m".into(), adapter: "auto".into() };
-    assert_eq!(gpu.engine, own);
+    let own = |gpus: &[&str], split| EngineConfig::Wgpu {
+        model: "m".into(),
+        gpus: gpus.iter().map(ToString::to_string).collect(),
+        split,
+    };
+    assert_eq!(gpu.engine, own(&["auto"], Split::Auto));
+    let several = |lines: &str| folder.load(&text.replace("adapter: auto", lines));
+    for (lines, expected) in [
+        ("gpus: [all]", own(&["all"], Split::Auto)),
+        ("gpus: [01:00.0, radeon], split: layers", own(&["01:00.0", "radeon"], Split::Layers)),
+        ("split: replicas", own(&["auto"], Split::Replicas)),
+    ] {
+        let config = several(lines).unwrap();
+        let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
+        assert_eq!(gpu.engine, expected);
+    }
+    for (lines, words) in [
+        ("adapter: auto, gpus: [all]", "belongs to a rig of one GPU"),
+        ("gpus: []", "is empty"),
+        ("split: tensor", "none of auto, replicas, layers"),
+    ] {
+        let refusal = several(lines).err().unwrap().to_string();
+        assert!(refusal.contains(words), "{refusal}");
+    }
     let pool = gpu.pool.as_ref().unwrap();
     assert_eq!((pool.host.as_str(), pool.port, pool.threads), ("pool.example", 3_333, 2));
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::scalar::{Bounded, Parsed, Rate};
 use super::{
     AgentConfig, AsicConfig, AsicDriverKind, BrokerAddress, GpuConfig, PoolConfig, RIGS_MAX,
-    RigConfig, RigHardware, SensorChoice,
+    RigConfig, RigHardware, SensorChoice, Split,
 };
 use crate::clock::FarmClock;
 use engine::EngineFile;
@@ -378,6 +378,10 @@ struct GpuFile {
     served_as: String,
     #[serde(default)]
     adapter: Option<String>,
+    #[serde(default)]
+    gpus: Option<Vec<String>>,
+    #[serde(default)]
+    split: Option<Parsed<Split>>,
     #[serde(default)]
     engine: Option<EngineFile>,
     listen: std::net::SocketAddr,

@@ -27,7 +27,8 @@ impl EmbeddingLoader for EncoderLoader {
             let file = source::open(&request.path)?;
             let options =
                 EncoderOptions { memory_bytes: request.memory_bytes, ..EncoderOptions::default() };
-            let gpu = Gpu::open_keeping(&request.adapter, self.kept.as_deref())?;
+            let choice = request.gpus.first().cloned().unwrap_or_default();
+            let gpu = Gpu::open_keeping(&choice, self.kept.as_deref())?;
             Encoder::load_file(
                 &*file,
                 &request.served_as,

@@ -23,6 +23,15 @@ pub fn adapter_memory(adapter: &AdapterSummary) -> Option<u64> {
     }
 }
 
+/// A card's driver and screen want some of its memory too.
+const USABLE_PERCENT: u64 = 90;
+
+/// Bytes of an adapter's memory that a model may take, if anybody tells.
+#[must_use]
+pub fn usable_memory(adapter: &AdapterSummary) -> Option<u64> {
+    adapter_memory(adapter).map(|bytes| bytes / 100 * USABLE_PERCENT)
+}
+
 /// The amdgpu driver's own file (Linux `Documentation/gpu/amdgpu/driver-misc.rst`).
 fn of_amdgpu(pci: &str) -> Option<u64> {
     let file = Path::new("/sys/bus/pci/devices").join(pci).join("mem_info_vram_total");

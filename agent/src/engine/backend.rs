@@ -13,6 +13,7 @@ use roadbed_compute::{
 };
 
 use super::fault::EngineFault;
+use crate::config::Split;
 use crate::grammar::GrammarCompiler;
 
 /// What to load and how it is called outside.
@@ -22,11 +23,13 @@ pub struct LoadRequest {
     pub path: PathBuf,
     /// The name the network and customers call it by; `/v1/models` must show exactly this.
     pub served_as: String,
-    /// Which GPU.
-    pub adapter: AdapterChoice,
+    /// Which GPUs; none is the best there is. A loader is given those of one replica.
+    pub gpus: Vec<AdapterChoice>,
+    /// How the model is shared out over several GPUs.
+    pub split: Split,
     /// Longest sequence, prompt and answer together; `None` leaves it to the backend.
     pub context_tokens: Option<usize>,
-    /// Bytes of GPU memory the model may take; `None` if nobody said.
+    /// Bytes of memory the model may take on each GPU; `None` if nobody said.
     pub memory_bytes: Option<u64>,
     /// How answers keep keys and values.
     pub kv: KvFormat,
@@ -39,7 +42,8 @@ impl LoadRequest {
         Self {
             path: PathBuf::new(),
             served_as: served_as.to_owned(),
-            adapter: AdapterChoice::Best,
+            gpus: vec![],
+            split: Split::default(),
             context_tokens: None,
             memory_bytes: None,
             kv: KvFormat::F32,
@@ -52,8 +56,10 @@ impl LoadRequest {
 pub struct ModelInfo {
     /// The name it is served under.
     pub served_as: String,
-    /// The GPU it runs on.
+    /// The GPU it runs on, the first of several.
     pub adapter: AdapterSummary,
+    /// All GPUs of a replica, in the order in which layers pass; of a model on several replicas, the first one's.
+    pub adapters: Vec<AdapterSummary>,
     /// Longest sequence it takes.
     pub context_tokens: usize,
     /// Number of token ids; every id is below.
@@ -117,9 +123,18 @@ impl ProofStep {
     }
 }
 
-/// Loads models; called on the engine thread, which then owns what it returns.
+/// Loads models; called on an engine thread, which then owns what it returns.
 pub trait BackendLoader: Send + 'static {
-    /// Loads a model; blocks until it answers.
+    /// Shares the GPUs of a request out: one list for each replica, at most as many as the service has threads. Called
+    /// when the GPUs hold nothing.
+    ///
+    /// # Errors
+    /// [`EngineFault::Load`] if the model does not fit them.
+    fn place(&mut self, request: &LoadRequest) -> Result<Vec<Vec<AdapterChoice>>, EngineFault> {
+        Ok(vec![request.gpus.clone()])
+    }
+
+    /// Loads one replica on the GPUs of its request; blocks until it answers.
     ///
     /// # Errors
     /// [`EngineFault::Load`] with what failed and where.

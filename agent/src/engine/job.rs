@@ -7,7 +7,7 @@ use roadbed_compute::poc::Round;
 use roadbed_compute::{Conversation, FinishReason, Generation, PositionLogprobs, Sampling, Usage};
 use tokio::sync::{mpsc, oneshot};
 
-use super::backend::{LoadRequest, ModelInfo, ProofStep};
+use super::backend::{LoadRequest, ProofStep};
 use super::fault::EngineFault;
 
 /// Tokens of one answer that may wait for their reader. More than the default context, so that the GPU never waits
@@ -200,7 +200,7 @@ pub struct ProofOrder {
     pub nonces: Box<dyn Iterator<Item = u32> + Send>,
     /// Most nonces per step; the backend may take fewer.
     pub batch: usize,
-    /// Called on the engine thread for each nonce; [`ControlFlow::Break`] ends the proof before the next one.
+    /// Called on an engine thread for each nonce, in order; [`ControlFlow::Break`] ends the proof before the next one.
     pub on_step: Box<dyn FnMut(ProofStep) -> ControlFlow<()> + Send>,
 }
 
@@ -250,14 +250,8 @@ impl Job {
     }
 }
 
-/// A proof under way on the engine thread.
-pub(super) struct Proof {
-    pub(super) order: ProofOrder,
-    pub(super) done: oneshot::Sender<ProofEnd>,
-}
-
 /// Orders that go before every job.
 pub(super) enum Control {
-    Load { request: Box<LoadRequest>, done: oneshot::Sender<Result<ModelInfo, EngineFault>> },
+    Load { request: Box<LoadRequest>, done: oneshot::Sender<Result<(), EngineFault>> },
     Unload { done: oneshot::Sender<()> },
 }

@@ -1,7 +1,9 @@
-//! The language-model engine of a GPU rig: one thread that owns the GPU, jobs in a bounded queue in front of it.
+//! The language-model engine of a GPU rig: a thread for each replica of the model, which owns its GPUs, and jobs in one
+//! bounded queue in front of them all.
 //!
 //! ```text
-//! faces, proof, cli -> EngineService (queue) -> engine thread -> EngineBackend -> GPU
+//! faces, proof, cli -> EngineService (queue) -+-> engine thread -> EngineBackend -> GPU, or several
+//!                                              +-> engine thread -> EngineBackend -> GPU    (replicas)
 //! ```
 //! GPU calls block, so the engine has an operating-system thread of its own and everything else stays asynchronous.
 //! What answers behind the queue is an [`EngineBackend`], our own WGSL engine. A server on the same machine can take the
@@ -11,15 +13,20 @@ pub mod adapter_memory;
 mod answers;
 pub mod backend;
 pub mod catalogue;
+mod change;
 mod fault;
 pub mod inventory;
 mod job;
 pub mod kept;
+mod placement;
+mod proving;
 pub mod pull;
 mod queue;
 mod recovery;
 pub mod rendering;
 mod replay;
+mod replica;
+mod rig;
 mod service;
 pub mod space;
 pub mod startup;
@@ -40,4 +47,5 @@ pub use job::{
 };
 pub use pull::{PullError, pull, remove};
 pub use queue::JOBS_QUEUED_MAX;
+pub use replica::{ReplicaView, Standing};
 pub use service::{EngineService, EngineState, EngineStats, Occupancy};

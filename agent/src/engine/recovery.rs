@@ -19,6 +19,14 @@ pub(crate) struct Recoveries {
 }
 
 impl Recoveries {
+    /// When one more will be due.
+    pub(super) fn next(&self, now: Instant) -> Instant {
+        let full = self.recent.len() >= RECOVERIES_MAX;
+        // Strictly after the window.
+        let due = |oldest: &Instant| *oldest + WINDOW + Duration::from_millis(1);
+        self.recent.front().filter(|_| full).map_or(now, due)
+    }
+
     /// True if one more is due; then it counts.
     pub(crate) fn allow(&mut self, now: Instant) -> bool {
         let old = |at: &Instant| now.saturating_duration_since(*at) > WINDOW;
@@ -53,5 +61,9 @@ mod tests {
         assert!(at(601));
         assert!(!at(1100));
         assert!(at(1102));
+        let now = start + Duration::from_secs(1103);
+        let next = recoveries.next(now);
+        assert!(next > start + Duration::from_secs(1201) && recoveries.allow(next));
+        assert_eq!(Recoveries::default().next(now), now);
     }
 }

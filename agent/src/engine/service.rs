@@ -1,7 +1,7 @@
 //! The handle everybody holds: hand in jobs, watch the state, count the work.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use roadbed_compute::BatchLoad;
@@ -10,10 +10,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::backend::{BackendLoader, LoadRequest, ModelInfo};
 use super::fault::EngineFault;
 use super::job::{
-    Control, Job, Prompt, Proof, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
+    Control, Job, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
     TOKENS_BUFFERED_MAX, TextRequest, Tokenized,
 };
-use super::queue::{EngineQueue, OpenJob, PROOFS_QUEUED_MAX, QueuedJob, QueuedProof};
+use super::proving::SharedProof;
+use super::queue::{EngineQueue, OpenJob, PROOFS_QUEUED_MAX, QueuedJob};
+use super::replica::{Counters, ReplicaView, Replicas};
 use super::worker;
 
 /// A customer is never asked to wait longer than this before he tries again.
@@ -86,50 +88,16 @@ pub struct Occupancy {
     pub pages: usize,
 }
 
-#[derive(Default)]
-pub(super) struct Counters {
-    pub(super) completions: AtomicU64,
-    pub(super) tokens: AtomicU64,
-    pub(super) prompt_tokens: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) cancelled: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) artifacts: AtomicU64,
-    pub(super) nonces_dropped: AtomicU64,
-    /// Milliseconds of the engine's time spent on completions.
-    pub(super) busy_millis: AtomicU64,
-}
-
-impl Counters {
-    pub(super) fn add(counter: &AtomicU64, count: usize) {
-        counter.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn stats(&self) -> EngineStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        EngineStats {
-            completions: read(&self.completions),
-            tokens: read(&self.tokens),
-            prompt_tokens: read(&self.prompt_tokens),
-            refused: read(&self.refused),
-            cancelled: read(&self.cancelled),
-            failed: read(&self.failed),
-            artifacts: read(&self.artifacts),
-            nonces_dropped: read(&self.nonces_dropped),
-        }
-    }
-}
-
-/// What the handles and the engine thread share.
+/// What the handles and the engine threads share.
 pub(super) struct Shared {
     pub(super) queue: EngineQueue,
-    pub(super) state: watch::Sender<EngineState>,
-    pub(super) counters: Counters,
+    pub(super) replicas: Replicas,
+    /// One at a time: every load keeps all cores and the disk busy.
+    loader: Mutex<Box<dyn BackendLoader>>,
     /// Rises with every order to stop; work handed in before it is cancelled.
-    pub(super) epoch: AtomicU64,
-    pub(super) ended: watch::Sender<bool>,
-    /// As the engine thread left it after its last turn.
-    pub(super) batch: watch::Sender<BatchLoad>,
+    epoch: AtomicU64,
+    /// Engine threads that have not ended.
+    pub(super) threads: watch::Sender<usize>,
     open: watch::Sender<usize>,
     accepting: AtomicBool,
 }
@@ -137,6 +105,21 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn is_current(&self, epoch: u64) -> bool {
         self.epoch.load(Ordering::Acquire) == epoch
+    }
+
+    pub(super) fn loader(&self) -> MutexGuard<'_, Box<dyn BackendLoader>> {
+        // A loader that panicked costs its replica; the next load is tried all the same.
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers everything that waits.
+    pub(super) fn refuse_all(&self, fault: &EngineFault) -> usize {
+        let (jobs, orphans, proofs) = self.queue.clear();
+        let count = jobs.len() + orphans.len();
+        jobs.into_iter().for_each(|queued| queued.job.refuse(fault.clone()));
+        orphans.into_iter().for_each(|answer| answer.recipient.send(Err(fault.clone())));
+        proofs.into_iter().for_each(|proof| proof.end(Err(fault.clone())));
+        count
     }
 }
 
@@ -150,7 +133,7 @@ impl Drop for Owner {
     }
 }
 
-/// The engine of a rig. Cheap to clone; the engine thread ends with the last clone.
+/// The engine of a rig. Cheap to clone; the engine threads end with the last clone.
 #[derive(Clone)]
 pub struct EngineService {
     shared: Arc<Shared>,
@@ -163,21 +146,33 @@ impl EngineService {
     /// # Errors
     /// The operating system gives no thread.
     pub fn start(loader: impl BackendLoader) -> std::io::Result<Self> {
+        Self::start_over(loader, 1)
+    }
+
+    /// Starts engine threads for up to `replicas` of a model, with none loaded.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start_over(loader: impl BackendLoader, replicas: usize) -> std::io::Result<Self> {
+        let replicas = replicas.max(1);
         let shared = Arc::new(Shared {
-            queue: EngineQueue::default(),
-            state: watch::Sender::new(EngineState::Empty),
-            counters: Counters::default(),
+            queue: EngineQueue::new(replicas),
+            replicas: Replicas::new(replicas),
+            loader: Mutex::new(Box::new(loader)),
             epoch: AtomicU64::new(0),
-            ended: watch::Sender::new(false),
-            batch: watch::Sender::new(BatchLoad::default()),
+            threads: watch::Sender::new(replicas),
             open: watch::Sender::new(0),
             accepting: AtomicBool::new(true),
         });
-        let for_thread = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || worker::work(&for_thread, Box::new(loader)))?;
-        Ok(Self { _owner: Arc::new(Owner(Arc::clone(&shared))), shared })
+        // Before the threads, so that those already begun end if one cannot be had.
+        let owner = Arc::new(Owner(Arc::clone(&shared)));
+        for number in 0..replicas {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name(format!("engine {number}"))
+                .spawn(move || worker::work(&shared, number))?;
+        }
+        Ok(Self { shared, _owner: owner })
     }
 
     /// Loads a model, in place of the one that is loaded. Jobs handed in before are finished first only if they run
@@ -188,7 +183,9 @@ impl EngineService {
     pub async fn load(&self, request: LoadRequest) -> Result<Arc<ModelInfo>, EngineFault> {
         let (done, answer) = oneshot::channel();
         self.control(Control::Load { request: Box::new(request), done })?;
-        answer.await.unwrap_or(Err(EngineFault::ShutDown)).map(Arc::new)
+        answer.await.unwrap_or(Err(EngineFault::ShutDown))?;
+        // It may have been lost in this moment.
+        self.model().ok_or(EngineFault::NoModel)
     }
 
     /// Cancels all work and frees the model. Returns when the GPU memory is free.
@@ -205,15 +202,8 @@ impl EngineService {
     /// Cancels everything that runs or waits, chats and proofs; the model stays loaded.
     pub fn stop_work(&self) {
         self.shared.epoch.fetch_add(1, Ordering::AcqRel);
-        let (jobs, proofs) = self.shared.queue.clear();
-        Counters::add(&self.shared.counters.cancelled, jobs.len());
-        for queued in jobs {
-            queued.job.refuse(EngineFault::Cancelled);
-        }
-        for queued in proofs {
-            // Whoever ordered it may be gone.
-            drop(queued.proof.done.send(Err(EngineFault::Cancelled)));
-        }
+        let cancelled = self.shared.refuse_all(&EngineFault::Cancelled);
+        Counters::add(&self.shared.replicas.counters(0).cancelled, cancelled);
     }
 
     /// Starts a generation.
@@ -253,13 +243,12 @@ impl EngineService {
     /// # Errors
     /// [`EngineFault::NoModel`], [`EngineFault::QueueFull`].
     pub fn prove(&self, order: ProofOrder) -> Result<oneshot::Receiver<ProofEnd>, EngineFault> {
-        if self.state().borrow().model().is_none() {
+        if self.model().is_none() {
             return Err(EngineFault::NoModel);
         }
         let (done, answer) = oneshot::channel();
         let epoch = self.shared.epoch.load(Ordering::Acquire);
-        let queued = QueuedProof { proof: Proof { order, done }, epoch };
-        if self.shared.queue.push_proof(queued) {
+        if self.shared.queue.push_proof(Arc::new(SharedProof::new(order, epoch, done))) {
             return Ok(answer);
         }
         Err(EngineFault::QueueFull { queued: PROOFS_QUEUED_MAX, retry_seconds: RETRY_SECONDS_MAX })
@@ -268,13 +257,13 @@ impl EngineService {
     /// Whether the engine can work, as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<EngineState> {
-        self.shared.state.subscribe()
+        self.shared.replicas.state().subscribe()
     }
 
     /// What is loaded and answers.
     #[must_use]
     pub fn model(&self) -> Option<Arc<ModelInfo>> {
-        self.shared.state.borrow().model().cloned()
+        self.shared.replicas.state().borrow().model().cloned()
     }
 
     /// Whether new chats are taken; proofs are not affected. A draining rig takes none.
@@ -303,27 +292,33 @@ impl EngineService {
     /// How full the engine is.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
-        let BatchLoad { running, waiting, pages_free, pages } = *self.shared.batch.borrow();
+        let BatchLoad { running, waiting, pages_free, pages } = self.shared.replicas.load();
         Occupancy { running, waiting: waiting + self.shared.queue.jobs(), pages_free, pages }
     }
 
     /// Work done so far.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        self.shared.counters.stats()
+        self.shared.replicas.stats()
     }
 
-    /// Ends the engine thread and waits until the GPU is let go, so that the process may exit.
+    /// The replicas of what is loaded, one by one.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<ReplicaView> {
+        self.shared.replicas.views()
+    }
+
+    /// Ends the engine threads and waits until the GPU is let go, so that the process may exit.
     pub async fn shut_down(self) {
-        let mut ended = self.shared.ended.subscribe();
+        let mut threads = self.shared.threads.subscribe();
         self.stop_work();
         self.shared.queue.close();
-        drop(ended.wait_for(|ended| *ended).await);
+        drop(threads.wait_for(|threads| *threads == 0).await);
     }
 
     fn control(&self, control: Control) -> Result<(), EngineFault> {
         self.shared.queue.push_control(control).map_err(|_back| {
-            if *self.shared.ended.borrow() {
+            if *self.shared.threads.borrow() == 0 {
                 EngineFault::ShutDown
             } else {
                 EngineFault::Failed { reason: "too many loads are waiting already".into() }
@@ -335,13 +330,13 @@ impl EngineService {
         if !self.is_accepting() {
             return Err(EngineFault::Draining);
         }
-        if self.shared.state.borrow().model().is_none() {
+        if self.model().is_none() {
             return Err(EngineFault::NoModel);
         }
         let epoch = self.shared.epoch.load(Ordering::Acquire);
         let open = OpenJob::count_in(&self.shared.open);
         self.shared.queue.push_job(QueuedJob { job, epoch, open }).map_err(|queued| {
-            Counters::add(&self.shared.counters.refused, 1);
+            Counters::add(&self.shared.replicas.counters(0).refused, 1);
             EngineFault::QueueFull { queued, retry_seconds: self.retry_seconds(queued) }
         })
     }
@@ -349,9 +344,10 @@ impl EngineService {
     /// When a place in the queue is likely to be free, by the rate at which answers have been completed so far: after
     /// as many of them as are an eighth of the queue. Before the first, a second an answer is assumed.
     fn retry_seconds(&self, queued: usize) -> u64 {
-        let done = self.shared.counters.completions.load(Ordering::Relaxed).max(1);
-        let busy = self.shared.counters.busy_millis.load(Ordering::Relaxed);
-        let mean_millis = (busy / done).max(1_000);
+        let replicas = &self.shared.replicas;
+        let together = replicas.ready().max(1) as u64;
+        let mean_millis = replicas.busy_millis() / replicas.stats().completions.max(1) / together;
+        let mean_millis = mean_millis.max(1_000);
         (mean_millis * (queued as u64 / 8).max(1)).div_ceil(1_000).clamp(1, RETRY_SECONDS_MAX)
     }
 }

@@ -1,7 +1,7 @@
 //! Our own engine behind the queue: the compute crate's WGSL kernels.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use roadbed_compute::llm::{LoadProgress, Tuning};
@@ -9,16 +9,18 @@ use roadbed_compute::poc::{PocError, Prover, Round};
 use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
-    BatchLoad, Conversation, Engine, EngineError, EngineOptions, GenerateRequest, Generation, Gpu,
-    PositionLogprobs, SequenceEvent, SequenceId,
+    AdapterChoice, BatchLoad, Card, Conversation, Engine, EngineError, EngineOptions,
+    GenerateRequest, Generation, Gpu, PositionLogprobs, SequenceEvent, SequenceId,
 };
 
+use super::adapter_memory::usable_memory;
 use super::backend::{
     AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep,
 };
 use super::fault::EngineFault;
 use super::kept::{self, kept_folder};
 use super::rendering;
+use super::rig::place;
 use crate::grammar::GrammarCompiler;
 
 /// Loading that is over sooner needs no words.
@@ -44,6 +46,12 @@ impl WgpuLoader {
 }
 
 impl BackendLoader for WgpuLoader {
+    fn place(&mut self, request: &LoadRequest) -> Result<Vec<Vec<AdapterChoice>>, EngineFault> {
+        place(request).map_err(|reason| EngineFault::Load {
+            reason: format!("{}: {reason}", request.path.display()),
+        })
+    }
+
     fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
         match open(request, self) {
             Ok(backend) => Ok(Box::new(backend)),
@@ -54,20 +62,31 @@ impl BackendLoader for WgpuLoader {
     }
 }
 
+/// The GPUs of one replica; only what several may take must be known.
+fn cards(request: &LoadRequest, kept: Option<&Path>) -> Result<Vec<Card>, EngineError> {
+    let best = [AdapterChoice::Best];
+    let gpus = if request.gpus.is_empty() { &best[..] } else { &request.gpus };
+    let card = |choice: &AdapterChoice| {
+        let gpu = Gpu::open_keeping(choice, kept)?;
+        let usable = || (gpus.len() > 1).then(|| usable_memory(gpu.summary())).flatten();
+        Ok(Card { memory_bytes: request.memory_bytes.or_else(usable), gpu })
+    };
+    gpus.iter().map(card).collect()
+}
+
 fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, EngineError> {
     let file = source::open(&request.path)?;
     // A tokenizer of our own beside the engine's: it stays readable while the engine is busy generating.
     let tokenizer = file.tokenizer()?;
     let options = EngineOptions {
         context_tokens: request.context_tokens,
-        memory_bytes: request.memory_bytes,
         kv: request.kv,
         tuning: loader.tuning,
         ..EngineOptions::default()
     };
-    let gpu = Gpu::open_keeping(&request.adapter, loader.kept.as_deref())?;
+    let cards = cards(request, loader.kept.as_deref())?;
     let tell = telling(&request.served_as);
-    let engine = Engine::load_with_progress(&*file, &request.served_as, gpu, &options, &tell)?;
+    let engine = Engine::load_over(&*file, &request.served_as, &cards, &options, &tell)?;
     let usual_end = tokenizer.encode(&tokenizer.eos_text())?;
     let ids = 0..u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX);
     let others = ids.filter(|id| tokenizer.is_end(*id) && !usual_end.contains(id));
@@ -118,6 +137,7 @@ impl EngineBackend for WgpuBackend {
         ModelInfo {
             served_as: self.served_as.clone(),
             adapter: info.adapter.clone(),
+            adapters: info.stages.iter().map(|stage| stage.adapter.clone()).collect(),
             context_tokens: info.context_tokens,
             vocabulary: info.vocabulary,
             end_ids: self.end_ids.clone(),

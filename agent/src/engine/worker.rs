@@ -1,9 +1,8 @@
-//! The engine thread: takes a turn from the queue, calls the backend, tells what came of it.
+//! An engine thread, one for each replica of the model: takes a turn from the queue, calls the backend, tells what came of it.
 //!
 //! A backend that panics (a driver that breaks its promises) costs the model, not the agent: the panic is caught, the
 //! model is dropped and the state says so.
 
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,21 +10,22 @@ use std::time::Instant;
 use roadbed_compute::{BatchLoad, FinishReason, Generation, SequenceId, Usage};
 
 use super::answers::{Answering, Passed, Recipient, admit, prompt_ids};
-use super::backend::{
-    AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep,
-};
+use super::backend::{AnswerEvent, EngineBackend, LoadRequest, ProofStep};
+use super::change::Change;
 use super::fault::EngineFault;
-use super::job::{Control, Job, TextRequest, Tokenized};
-use super::queue::{Busy, QueuedJob, QueuedProof, Turn};
+use super::job::{Job, TextRequest, Tokenized};
+use super::proving::SharedProof;
+use super::queue::{Busy, QueuedJob, Turn};
 use super::recovery::Recoveries;
 use super::replay::score;
-use super::service::{Counters, EngineState, Shared};
+use super::replica::{Counters, Standing};
+use super::service::Shared;
 
-/// Runs until the queue is closed.
-pub(super) fn work(shared: &Arc<Shared>, loader: Box<dyn BackendLoader>) {
+/// Runs replica `number` until the queue is closed.
+pub(super) fn work(shared: &Arc<Shared>, number: usize) {
     let mut worker = Worker {
         shared: Arc::clone(shared),
-        loader,
+        number,
         backend: None,
         loaded: None,
         recoveries: Recoveries::default(),
@@ -35,60 +35,44 @@ pub(super) fn work(shared: &Arc<Shared>, loader: Box<dyn BackendLoader>) {
         held_up: false,
     };
     loop {
-        let busy = Busy {
-            answers: !worker.answers.is_empty(),
-            // Without a model every job is answered at once.
-            room: worker.answers.len() < worker.answers_max.max(1),
-            held_up: worker.held_up,
-        };
+        let busy = worker.busy();
         let began = Instant::now();
-        match shared.queue.next(busy) {
-            Turn::Control(Control::Load { request, done }) => {
-                // What runs is finished first, by the model it began with.
-                while !worker.answers.is_empty() {
-                    worker.step();
-                }
-                // Nobody may wait for it any more: it is loaded all the same, the state tells.
-                drop(done.send(worker.load(&request)));
-            }
-            Turn::Control(Control::Unload { done }) => {
-                worker.unload();
-                let _gone = done.send(());
-            }
+        match shared.queue.next(number, busy) {
+            Turn::Change(change) => worker.change(&change),
             Turn::Job(queued) => {
                 worker.held_up = !queued.job.is_generation();
                 let began = Instant::now();
                 worker.do_job(queued);
-                shared.queue.chats_took(began.elapsed());
+                shared.queue.chats_took(number, began.elapsed());
             }
+            Turn::GoOn(answer) => worker.take_over(answer),
             Turn::Step => {
                 worker.held_up = false;
                 worker.step();
-                shared.queue.chats_took(began.elapsed());
+                shared.queue.chats_took(number, began.elapsed());
             }
-            Turn::Proof(queued) => {
+            Turn::Proof(proof) => {
                 let began = Instant::now();
-                worker.step_proof(queued);
-                shared.queue.proofs_took(began.elapsed(), !worker.answers.is_empty());
+                worker.step_proof(&proof);
+                shared.queue.proofs_took(number, began.elapsed(), !worker.answers.is_empty());
             }
+            Turn::Mend => worker.mend(),
             Turn::Closed => break,
         }
         worker.tell_load();
     }
     worker.unload();
-    let (jobs, proofs) = shared.queue.clear();
-    jobs.into_iter().for_each(|queued| queued.job.refuse(EngineFault::ShutDown));
-    for queued in proofs {
-        drop(queued.proof.done.send(Err(EngineFault::ShutDown)));
-    }
-    shared.ended.send_replace(true);
+    shared.refuse_all(&EngineFault::ShutDown);
+    shared.queue.abandon();
+    shared.threads.send_modify(|threads| *threads = threads.saturating_sub(1));
 }
 
 struct Worker {
     shared: Arc<Shared>,
-    loader: Box<dyn BackendLoader>,
+    /// Which replica it is.
+    number: usize,
     backend: Option<Box<dyn EngineBackend>>,
-    /// How the model was loaded, to load it again when its device is lost.
+    /// How the model was loaded, or should have been: to load it again when its device is lost.
     loaded: Option<LoadRequest>,
     recoveries: Recoveries,
     /// Bytes of every token id, for log probabilities; made when they are first asked for.
@@ -101,32 +85,102 @@ struct Worker {
 }
 
 impl Worker {
-    fn load(&mut self, request: &LoadRequest) -> Result<ModelInfo, EngineFault> {
-        // The old model first, or two would need memory at once.
+    fn busy(&self) -> Busy {
+        let alive = self.backend.is_some();
+        Busy {
+            alive,
+            answers: self.answers.len(),
+            room: self.answers.len() < self.answers_max,
+            pages_free: self.backend.as_ref().map_or(0, |b| b.batch_load().pages_free),
+            held_up: self.held_up,
+            mend_at: match (alive, &self.loaded) {
+                (false, Some(_)) => Some(self.recoveries.next(Instant::now())),
+                (true, _) | (false, None) => None,
+            },
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        self.shared.replicas.counters(self.number)
+    }
+
+    fn stand(&self, standing: Standing) {
+        self.shared.replicas.set(self.number, standing);
+    }
+
+    /// Carries out this replica's part of a change.
+    fn change(&mut self, change: &Change) {
+        // What runs is finished first, by the model it began with.
+        while change.load.is_some() && !self.answers.is_empty() {
+            self.step();
+        }
         self.unload();
+        if let Some(request) = &change.load
+            && self.shared.queue.meet()
+        {
+            let shared = Arc::clone(&self.shared);
+            let place = || guarded(|| shared.loader().place(request));
+            let own = match change.placement.get_or_init(place) {
+                Ok(groups) => groups
+                    .get(self.number)
+                    .map(|gpus| self.load(LoadRequest { gpus: gpus.clone(), ..request.clone() })),
+                // One of them says it for all.
+                Err(fault) if self.number == 0 => {
+                    self.lose(request.served_as.clone(), fault.clone());
+                    Some(Err(fault.clone()))
+                }
+                Err(_) => None,
+            };
+            if let Some(Err(fault)) = own {
+                change.failed(fault);
+            }
+        }
+        if self.shared.queue.changed(self.number, self.busy()) {
+            change.tell(self.shared.replicas.ready() > 0);
+        }
+    }
+
+    fn load(&mut self, request: LoadRequest) -> Result<(), EngineFault> {
         let served_as = request.served_as.clone();
-        self.shared.state.send_replace(EngineState::Loading { served_as: served_as.clone() });
-        let loader = &mut self.loader;
+        self.stand(Standing::Loading { served_as: served_as.clone() });
         let loaded = guarded(|| {
-            let backend = loader.load(request)?;
+            let backend = self.shared.loader().load(&request)?;
             backend.health()?;
             let info = backend.info();
             Ok((backend, info))
         });
+        self.loaded = Some(request);
         match loaded {
             Ok((backend, info)) => {
                 self.backend = Some(backend);
-                self.loaded = Some(request.clone());
                 self.answers_max = info.answers_max;
-                self.shared.state.send_replace(EngineState::Ready(Arc::new(info.clone())));
-                Ok(info)
+                self.stand(Standing::Ready(Arc::new(info)));
+                Ok(())
             }
             Err(fault) => {
-                tracing::error!(model = %served_as, %fault, "loading failed");
-                let failed = EngineState::Failed { served_as, fault: fault.clone() };
-                self.shared.state.send_replace(failed);
+                tracing::error!(model = %served_as, replica = self.number, %fault, "loading failed");
+                self.lose(served_as, fault.clone());
                 Err(fault)
             }
+        }
+    }
+
+    /// There is no model here any more. While others have it, it is loaded again when the recovery rule allows; else
+    /// that is left to whoever watches the rig.
+    fn lose(&mut self, served_as: String, fault: EngineFault) {
+        if !self.shared.replicas.is_shared() {
+            self.loaded = None;
+        }
+        self.stand(Standing::Lost { served_as, fault });
+    }
+
+    /// Loads a lost replica again.
+    fn mend(&mut self) {
+        if self.recoveries.allow(Instant::now())
+            && let Some(request) = self.loaded.clone()
+            && self.load(request).is_ok()
+        {
+            tracing::warn!(replica = self.number, "the replica is back");
         }
     }
 
@@ -150,15 +204,19 @@ impl Worker {
 
     fn unload(&mut self) {
         self.fail_answers(&EngineFault::Cancelled);
-        self.token_bytes = None;
         self.loaded = None;
+        self.free();
+        self.stand(Standing::Unused);
+    }
+
+    fn free(&mut self) {
+        self.token_bytes = None;
         self.answers_max = 0;
         if let Some(backend) = self.backend.take()
             && catch_unwind(AssertUnwindSafe(move || drop(backend))).is_err()
         {
             tracing::error!("the engine panicked while it was freed");
         }
-        self.shared.state.send_replace(EngineState::Empty);
     }
 
     /// Runs `call` with the backend. A lost device or a panic costs the model, unless it can be loaded again.
@@ -187,25 +245,38 @@ impl Worker {
         }
     }
 
-    /// Opens a lost device again and lets the answers go on, or tells everybody.
+    /// Hands the answers to other replicas, if there are, and opens the lost device again; if it was the only one, lets
+    /// the answers go on here, or tells everybody.
     fn lost(&mut self, fault: &EngineFault) {
-        let served_as = backend_name(&self.shared);
-        tracing::error!(model = %served_as, %fault, "the model is lost");
+        let served_as = self.loaded.as_ref().map_or_else(String::new, |r| r.served_as.clone());
+        tracing::error!(model = %served_as, replica = self.number, %fault, "the model is lost");
         let mut answers = std::mem::take(&mut self.answers);
-        if let Some(request) = self.loaded.take()
+        self.free();
+        self.shared.queue.away(self.number);
+        if self.shared.replicas.another_ready(self.number) {
+            let again = |answer: &mut Answering| answer.again().is_some();
+            self.shared.queue.push_orphans(answers.extract_if(.., again).collect());
+        }
+        if let Some(request) = self.loaded.clone()
             && self.recoveries.allow(Instant::now())
-            && self.load(&request).is_ok()
+            && self.load(request).is_ok()
         {
             tracing::warn!(model = %served_as, answers = answers.len(), "the model was loaded again");
             answers = self.go_on(answers);
         } else {
-            self.unload();
-            let failed = EngineState::Failed { served_as, fault: fault.clone() };
-            self.shared.state.send_replace(failed);
+            self.lose(served_as, fault.clone());
         }
         // Whoever learns of it finds the state changed already.
         for answer in answers {
             self.end(answer, Err(fault.clone()));
+        }
+    }
+
+    /// Goes on with an answer of a replica that was lost.
+    fn take_over(&mut self, answer: Answering) {
+        for answer in self.go_on(vec![answer]) {
+            let reason = "its replica, and no other could take the answer over".to_owned();
+            self.end(answer, Err(EngineFault::DeviceLost { reason }));
         }
     }
 
@@ -230,7 +301,7 @@ impl Worker {
     fn do_job(&mut self, queued: QueuedJob) {
         let QueuedJob { job, epoch, open } = queued;
         if job.is_abandoned() || !self.shared.is_current(epoch) {
-            Counters::add(&self.shared.counters.cancelled, 1);
+            Counters::add(&self.counters().cancelled, 1);
             job.refuse(EngineFault::Cancelled);
             return;
         }
@@ -278,7 +349,7 @@ impl Worker {
         };
         for answer in self.answers.extract_if(.., unwanted).collect::<Vec<_>>() {
             if let Some(generation) = self.cancel(&answer) {
-                Counters::add(&shared.counters.tokens, generation.usage.completion_tokens);
+                Counters::add(&self.counters().tokens, generation.usage.completion_tokens);
             }
             self.end(answer, Err(EngineFault::Cancelled));
         }
@@ -354,18 +425,16 @@ impl Worker {
 
     fn tell_load(&self) {
         let load = self.backend.as_ref().map_or_else(BatchLoad::default, |b| b.batch_load());
-        if *self.shared.batch.borrow() != load {
-            self.shared.batch.send_replace(load);
-        }
+        self.shared.replicas.set_load(self.number, load);
     }
 
     fn count_time(&self, began: Instant) {
         let millis = usize::try_from(began.elapsed().as_millis());
-        Counters::add(&self.shared.counters.busy_millis, millis.unwrap_or(usize::MAX));
+        Counters::add(&self.counters().busy_millis, millis.unwrap_or(usize::MAX));
     }
 
     fn count(&self, outcome: Result<(FinishReason, Usage), &EngineFault>) {
-        let counters = &self.shared.counters;
+        let counters = self.counters();
         match outcome {
             Ok((finish, usage)) => {
                 Counters::add(&counters.prompt_tokens, usage.prompt_tokens);
@@ -393,55 +462,39 @@ impl Worker {
     }
 
     /// One step of a proof: up to a batch of nonces.
-    fn step_proof(&mut self, mut queued: QueuedProof) {
-        let order = &mut queued.proof.order;
-        let mut taken = Vec::new();
-        let outcome = if self.shared.is_current(queued.epoch) {
-            let counters = Arc::clone(&self.shared);
-            self.with_backend(|backend| {
-                let batch = backend.prepare_proof(&order.round)?.min(order.batch).max(1);
-                taken.extend(order.nonces.by_ref().take(batch));
-                if taken.is_empty() {
-                    return Ok(ControlFlow::Break(()));
+    fn step_proof(&mut self, proof: &SharedProof) {
+        if !self.shared.is_current(proof.epoch) {
+            return proof.end(Err(EngineFault::Cancelled));
+        }
+        let mut taken = None;
+        let proved = self.with_backend(|backend| {
+            let most = backend.prepare_proof(&proof.round)?.min(proof.batch);
+            taken = proof.take(most);
+            taken
+                .as_ref()
+                .map_or(Ok(vec![]), |portion| backend.prove(&proof.round, &portion.nonces))
+        });
+        match (proved, taken) {
+            (Ok(steps), Some(portion)) => {
+                if !self.shared.is_current(proof.epoch) {
+                    return proof.end(Err(EngineFault::Cancelled));
                 }
-                for step in backend.prove(&order.round, &taken)? {
-                    let counter = match step {
-                        ProofStep::Artifact(_) => &counters.counters.artifacts,
-                        ProofStep::Dropped { .. } => &counters.counters.nonces_dropped,
-                    };
-                    Counters::add(counter, 1);
-                    if (order.on_step)(step).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+                if !proof.is_ended() {
+                    let dropped = |step: &&ProofStep| matches!(step, ProofStep::Dropped { .. });
+                    let dropped = steps.iter().filter(dropped).count();
+                    Counters::add(&self.counters().nonces_dropped, dropped);
+                    Counters::add(&self.counters().artifacts, steps.len() - dropped);
                 }
-                Ok(ControlFlow::Continue(()))
-            })
-        } else {
-            Err(EngineFault::Cancelled)
-        };
-        let end = match outcome {
-            Ok(ControlFlow::Continue(())) if self.shared.is_current(queued.epoch) => {
-                self.shared.queue.put_back(queued);
-                return;
+                proof.give(&portion, steps);
             }
-            Ok(ControlFlow::Continue(())) => Err(EngineFault::Cancelled),
-            Ok(ControlFlow::Break(())) => Ok(()),
-            Err(EngineFault::DeviceLost { .. }) if self.backend.is_some() => {
-                // The device is open again, and none of the step's nonces counted.
-                let order = &mut queued.proof.order;
-                let rest = std::mem::replace(&mut order.nonces, Box::new(std::iter::empty()));
-                order.nonces = Box::new(taken.into_iter().chain(rest));
-                self.shared.queue.put_back(queued);
-                return;
+            (Ok(_), None) => {}
+            // The device is open again, or another replica goes on, and none of the step's nonces counted.
+            (Err(EngineFault::DeviceLost { .. }), portion) if self.shared.replicas.any_alive() => {
+                portion.into_iter().for_each(|portion| proof.put_back(portion));
             }
-            Err(fault) => Err(fault),
-        };
-        drop(queued.proof.done.send(end));
+            (Err(fault), _) => proof.end(Err(fault)),
+        }
     }
-}
-
-fn backend_name(shared: &Shared) -> String {
-    shared.state.borrow().model().map_or_else(String::new, |info| info.served_as.clone())
 }
 
 /// Runs `call`; a panic becomes a lost device, because what it left behind cannot be trusted.

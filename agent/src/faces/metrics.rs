@@ -153,6 +153,18 @@ impl Page {
         self.line(&format!("{name}{labels} {value}"));
     }
 
+    /// One family with a line for each set of labels.
+    pub(super) fn family<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: &str,
+        values: impl Iterator<Item = (&'l String, u64)>,
+    ) {
+        self.head(name, help, kind);
+        values.for_each(|(labels, value)| self.line(&format!("{name}{{{labels}}} {value}")));
+    }
+
     pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "counter");
         self.line(&format!("{name} {value}"));

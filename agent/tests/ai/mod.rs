@@ -9,6 +9,7 @@ mod engine;
 mod mlnode;
 mod openai;
 mod rendering;
+mod replicas;
 mod rounds;
 mod smollm2;
 mod stand_in;
@@ -19,13 +20,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response};
+use roadbed_agent::config::Split;
 use roadbed_agent::embedding::EmbeddingService;
 use roadbed_agent::engine::catalogue::ModelStore;
 use roadbed_agent::engine::{EngineService, LoadRequest};
 use roadbed_agent::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
 use roadbed_agent::inference::Inference;
 use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofService, ProofSettings};
-use roadbed_compute::AdapterChoice;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +53,8 @@ fn load_request() -> LoadRequest {
     LoadRequest {
         path: "/nowhere/stand-in.gguf".into(),
         served_as: MODEL.into(),
-        adapter: AdapterChoice::Best,
+        gpus: vec![],
+        split: Split::Auto,
         context_tokens: None,
         memory_bytes: None,
         kv: roadbed_compute::llm::KvFormat::F32,

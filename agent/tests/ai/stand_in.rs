@@ -236,6 +236,7 @@ impl EngineBackend for StandIn {
         ModelInfo {
             served_as: self.served_as.clone(),
             adapter: adapter(),
+            adapters: vec![adapter()],
             context_tokens: self.context_tokens,
             vocabulary: 257,
             end_ids: vec![END],

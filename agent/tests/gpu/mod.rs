@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roadbed_agent::clock::FarmClock;
-use roadbed_agent::config::{EngineConfig, GpuConfig, PoolConfig, SensorChoice};
+use roadbed_agent::config::{EngineConfig, GpuConfig, PoolConfig, SensorChoice, Split};
 use roadbed_agent::driver::{DRIVER_EVENTS_MAX, DriverEvent, RigDriver};
 use roadbed_agent::gpu::GpuDriver;
 use roadbed_agent::journal::Journal;
@@ -37,7 +37,8 @@ impl Bench {
         let broken = folder.path().join("broken.gguf");
         std::fs::write(&broken, b"GGUF but not really").unwrap();
         let model = model.map_or_else(|| broken.to_string_lossy().into_owned(), Into::into);
-        let engine = EngineConfig::Wgpu { model, adapter: "auto".into() };
+        let gpus = vec!["auto".into()];
+        let engine = EngineConfig::Wgpu { model, gpus, split: Split::Auto };
         Self::start_in(folder, engine, pool)
     }
 

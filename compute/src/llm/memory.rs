@@ -48,6 +48,33 @@ impl MemoryNeed {
         })
     }
 
+    /// Layers on each of several cards that may take `budgets` bytes each, if the model is split over them, or
+    /// the bytes that are missing. A single card has it whole.
+    pub fn split(
+        file: &dyn WeightSource,
+        context_tokens: Option<usize>,
+        kv: KvFormat,
+        software: bool,
+        budgets: &[u64],
+    ) -> Result<Result<Vec<usize>, u64>, EngineError> {
+        let need = Self::of(file, context_tokens, kv, software)?;
+        let config = ModelConfig::from_source(file)?;
+        // More cards than layers are of no use.
+        let budgets = &budgets[..budgets.len().min(config.layers)];
+        if let [] | [_] = budgets {
+            let missing = need.bytes().saturating_sub(budgets.iter().sum());
+            return Ok(if missing == 0 { Ok(vec![config.layers]) } else { Err(missing) });
+        }
+        let chunk = if software { CHUNK_TOKENS_SOFTWARE } else { CHUNK_TOKENS_GPU };
+        let context = need.context_tokens;
+        let least = CacheSize { context, pages: page_count(context), sequences: 1, format: kv };
+        let costs = WeightBytes::of(file, &config).costs(&config, chunk, least);
+        Ok(match costs.split(budgets) {
+            Ok(spans) => Ok(spans.iter().map(ExactSizeIterator::len).collect()),
+            Err(shortfall) => Err(shortfall.missing_bytes),
+        })
+    }
+
     /// Everything together.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -15,11 +15,8 @@ use serde_json::{Value, json};
 use super::list::{printable, printable_up_to};
 use crate::cli::kv::KvChoice;
 use crate::cli::progress::bytes;
-use crate::engine::adapter_memory::adapter_memory;
+use crate::engine::adapter_memory::{adapter_memory, usable_memory};
 use crate::engine::catalogue::ModelStore;
-
-/// A card's driver and screen want some of its memory too.
-const USABLE_PERCENT: u64 = 90;
 
 /// Arguments of `models inspect`.
 #[derive(Debug, Args)]
@@ -160,7 +157,7 @@ fn fit(
 
 fn fit_document(adapter: &AdapterSummary, need: Option<u64>) -> Value {
     let memory = adapter_memory(adapter);
-    let fits = need.zip(memory).map(|(need, memory)| need <= memory / 100 * USABLE_PERCENT);
+    let fits = need.zip(usable_memory(adapter)).map(|(need, usable)| need <= usable);
     json!({
         "adapter": adapter.to_string(), "needed_bytes": need, "memory_bytes": memory, "fits": fits,
     })

@@ -8,7 +8,9 @@ use serde::Deserialize;
 
 use super::super::scalar::{Bounded, Parsed};
 use super::super::upstream::{START_WAIT_DEFAULT, STOP_WAIT_DEFAULT};
-use super::super::{CONCURRENT_DEFAULT, EngineConfig, ServerCommand, UpstreamConfig, UpstreamUrl};
+use super::super::{
+    CONCURRENT_DEFAULT, EngineConfig, ServerCommand, Split, UpstreamConfig, UpstreamUrl,
+};
 use super::{GpuFile, ResolveError, read_secret};
 
 /// Requests at an external server together: twice what a Network Node sends a node.
@@ -35,12 +37,31 @@ impl GpuFile {
                 let model = self.model.take().ok_or_else(|| {
                     rule("model", "is missing; expected a model file or catalogue name")
                 })?;
-                let adapter = self.adapter.take().unwrap_or_else(|| "auto".into());
-                Ok(EngineConfig::Wgpu { model, adapter })
+                let gpus = match (self.adapter.take(), self.gpus.take()) {
+                    (None, None) => vec!["auto".into()],
+                    (Some(adapter), None) => vec![adapter],
+                    (None, Some(gpus)) if gpus.is_empty() => {
+                        return Err(rule("gpus", "is empty; expected GPUs, or `[all]`"));
+                    }
+                    (None, Some(gpus)) => gpus,
+                    (Some(_), Some(_)) => {
+                        return Err(rule(
+                            "adapter",
+                            "belongs to a rig of one GPU; there is `gpus` too",
+                        ));
+                    }
+                };
+                let split = self.split.take().map_or_else(Split::default, |split| split.0);
+                Ok(EngineConfig::Wgpu { model, gpus, split })
             }
             EngineWord::OpenaiUpstream => {
-                for (field, given) in [("model", &self.model), ("adapter", &self.adapter)] {
-                    if given.is_some() {
+                for (field, given) in [
+                    ("model", self.model.is_some()),
+                    ("adapter", self.adapter.is_some()),
+                    ("gpus", self.gpus.is_some()),
+                    ("split", self.split.is_some()),
+                ] {
+                    if given {
                         return Err(rule(
                             field,
                             "belongs to the wgpu engine; what a server calls its model is `engine.model`, \

@@ -154,16 +154,18 @@ impl Keeper {
 
     fn info(&self, served: &Served) -> ModelInfo {
         let url = &self.shared.config.url;
+        let adapter = AdapterSummary {
+            index: 0,
+            name: format!("the server at {url}"),
+            backend: "openai-upstream".into(),
+            kind: AdapterKind::Unknown,
+            pci_bus_id: None,
+            driver: String::new(),
+        };
         ModelInfo {
             served_as: self.shared.served_as.clone(),
-            adapter: AdapterSummary {
-                index: 0,
-                name: format!("the server at {url}"),
-                backend: "openai-upstream".into(),
-                kind: AdapterKind::Unknown,
-                pci_bus_id: None,
-                driver: String::new(),
-            },
+            adapters: vec![adapter.clone()],
+            adapter,
             // The others are the server's own matter.
             context_tokens: served.context_tokens.unwrap_or_default(),
             vocabulary: 0,

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::fault::EngineFault;
 use super::super::queue::{JOBS_QUEUED_MAX, OpenJob};
-use super::super::service::Counters;
+use super::super::replica::Counters;
 use super::events::{Event, EventReader, Head, Usage};
 use super::fault::{PassFault, UpstreamFault, words_of};
 use super::service::Shared;
