@@ -220,6 +220,11 @@ impl Forward {
         self.host.read()
     }
 
+    /// Floats of a row.
+    pub fn hidden(&self) -> usize {
+        self.config.hidden
+    }
+
     /// Layers of this stage.
     pub fn layer_count(&self) -> usize {
         self.layers.len()
@@ -326,6 +331,30 @@ impl Forward {
         let step = run.step();
         self.set_selection(&run, &step);
         self.finish(self.gpu.encoder("head"), run.phase, &step, output, &began)
+    }
+
+    /// Norm and head for rows of the residual stream that came through the layers before.
+    pub fn finish_rows(
+        &self,
+        phase: Phase,
+        rows: &[f32],
+        output: Output<'_>,
+    ) -> Result<Vec<f32>, EngineError> {
+        let mut found = Vec::new();
+        let mut from = 0;
+        for rows in rows.chunks(self.chunk * self.config.hidden) {
+            let count = rows.len() / self.config.hidden;
+            let output = match output {
+                Output::Likeliest(wishes) => Output::Likeliest(&wishes[from..from + count]),
+                Output::Nothing | Output::Residual | Output::Hidden | Output::Logits => output,
+            };
+            from += count;
+            self.gpu.write(&self.buffers.x, 0, bytemuck::cast_slice(rows));
+            let selected: Vec<u32> = (0..count as u32).collect();
+            let nowhere = vec![Row { position: 0, pages_at: 0 }; count];
+            found.extend(self.select(Pass { phase, rows: &nowhere, selected: &selected }, output)?);
+        }
+        Ok(found)
     }
 
     fn set_selection(&self, run: &Pass<'_>, step: &Step) {

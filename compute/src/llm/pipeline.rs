@@ -7,17 +7,77 @@
 //! risers and cannot reach each other, and a row is a few kilobytes. Every stage has the page tables and
 //! the keys and values of its own layers; so pages are handed out once, for all.
 //!
+//! Prompts are read in portions that follow one another through the stages, so that all cards work at once. An answer's
+//! next token needs its last, so while few answers are under way the cards take turns.
+//!
 //! Each stage runs the kernels a single card would, on the same rows, so no answer changes. One card is
 //! one stage and nothing is copied.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use crate::gpu::{Gpu, GpuError};
 
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
-use super::op::Op;
+use super::op::{Op, Phase};
 use super::params::Row;
+
+/// Rows of prompts that a portion has at least: with fewer, a card would be longer at reading its weights than at
+/// multiplying.
+const PORTION_ROWS_MIN: usize = 32;
+/// Portions of a pass for each stage. The first and the last stage idle for all portions but one of the others' time; more
+/// portions idle less and read weights more often.
+const PORTIONS_PER_STAGE: usize = 2;
+/// Portions that wait before a stage: one, so that it never waits itself while the one before it is as quick.
+const PORTIONS_WAITING_MAX: usize = 1;
+
+/// Consecutive rows of a pass.
+struct Portion<'a> {
+    whole: Pass<'a>,
+    rows: Range<usize>,
+    /// Those of the wanted rows that are among them, counted from the first.
+    selected: Vec<u32>,
+    input: Input<'a>,
+}
+
+impl<'a> Portion<'a> {
+    /// `width` floats are a row of input.
+    fn new(whole: Pass<'a>, input: &Input<'a>, rows: Range<usize>, width: usize) -> Self {
+        let input = match *input {
+            Input::Ids(ids) => Input::Ids(&ids[rows.clone()]),
+            Input::Rows(all) => Input::Rows(&all[rows.start * width..rows.end * width]),
+            Input::Buffer(buffer, first) => Input::Buffer(buffer, first + rows.start),
+        };
+        // Rows come portion by portion: one of a later portion must not have been asked for earlier.
+        assert!(whole.selected.is_sorted(), "the engine selects rows in order");
+        let inside = |row: &&u32| rows.contains(&(**row as usize));
+        let selected =
+            whole.selected.iter().filter(inside).map(|row| row - rows.start as u32).collect();
+        Self { whole, selected, input, rows }
+    }
+
+    /// The wanted ones among the portion's rows.
+    fn selected_of<'r>(&self, rows: &'r [f32], width: usize) -> impl Iterator<Item = f32> + 'r
+    where
+        'a: 'r,
+    {
+        let selected = self.selected.clone();
+        selected
+            .into_iter()
+            .flat_map(move |row| rows[row as usize * width..][..width].iter().copied())
+    }
+
+    fn run(&self) -> Pass<'_> {
+        Pass {
+            phase: self.whole.phase,
+            rows: &self.whole.rows[self.rows.clone()],
+            selected: &self.selected,
+        }
+    }
+}
 
 /// The stages of a model, at least one, in order.
 pub(super) struct LayerPipeline {
@@ -84,8 +144,13 @@ impl LayerPipeline {
         self.stages().for_each(|stage| stage.write_pages(at, pages));
     }
 
-    /// Most rows of one pass.
+    /// Most rows of one pass: several cards work on as many at once as they are.
     pub fn chunk(&self) -> usize {
+        self.rows_in_one() * (1 + self.further.len())
+    }
+
+    /// Most rows of [`Self::pass_in_one`].
+    pub fn rows_in_one(&self) -> usize {
         self.first.chunk()
     }
 
@@ -125,12 +190,47 @@ impl LayerPipeline {
     }
 
     /// Runs all layers over `input`, then reads `output`. Reflections, if any, follow every layer.
+    ///
+    /// Several cards work on many rows of prompts together: while one has the first rows, the one before it has the
+    /// next.
     pub fn pass(
         &self,
         run: Pass<'_>,
         input: &Input<'_>,
         reflections: &[Vec<Op>],
         output: Output<'_>,
+    ) -> Result<Vec<f32>, EngineError> {
+        let stages = 1 + self.further.len();
+        let rows = run.rows.len();
+        let portion_rows = match run.phase {
+            // Each row's weights would be read once more for every portion.
+            Phase::Decode => rows,
+            Phase::Prefill => rows.div_ceil(PORTIONS_PER_STAGE * stages).max(PORTION_ROWS_MIN),
+        };
+        let portion_rows = portion_rows.min(self.rows_in_one());
+        if stages == 1 || rows <= portion_rows {
+            return self.pass_in_one(run, input, reflections, output);
+        }
+        let width = self.first.hidden();
+        let run = match output {
+            Output::Nothing => Pass { selected: &[], ..run },
+            Output::Residual | Output::Hidden | Output::Logits | Output::Likeliest(_) => run,
+        };
+        let starts = (0..rows).step_by(portion_rows);
+        let portions: Vec<Portion<'_>> = starts
+            .map(|start| Portion::new(run, input, start..rows.min(start + portion_rows), width))
+            .collect();
+        let wanted = self.overlapped(&portions, reflections)?;
+        self.named(self.further.len(), self.last().finish_rows(run.phase, &wanted, output))
+    }
+
+    /// As [`Self::pass`], one card after the other, so that [`Self::select`] may ask for any row.
+    pub fn pass_in_one(
+        &self,
+        run: Pass<'_>,
+        input: &Input<'_>,
+        reflections: &[Vec<Op>],
+        output: Output,
     ) -> Result<Vec<f32>, EngineError> {
         let of = |stage: usize| reflections.get(stage).map(Vec::as_slice).unwrap_or_default();
         let Some(last) = self.further.len().checked_sub(1) else {
@@ -143,6 +243,59 @@ impl LayerPipeline {
             rows = self.named(at + 1, passed)?;
         }
         Ok(rows)
+    }
+
+    /// Runs portions through all layers and returns the wanted rows of the residual stream. A thread for every further
+    /// stage; rows wait between two of them in a queue of one portion.
+    fn overlapped(
+        &self,
+        portions: &[Portion<'_>],
+        reflections: &[Vec<Op>],
+    ) -> Result<Vec<f32>, EngineError> {
+        let of = |stage: usize| reflections.get(stage).map(Vec::as_slice).unwrap_or_default();
+        thread::scope(|scope| {
+            let (to_second, mut from_before) = mpsc::sync_channel::<Vec<f32>>(PORTIONS_WAITING_MAX);
+            let mut running = Vec::with_capacity(self.further.len());
+            for (at, stage) in self.further.iter().enumerate() {
+                let is_last = at + 1 == self.further.len();
+                let (to_next, from_this) = mpsc::sync_channel(PORTIONS_WAITING_MAX);
+                let incoming = std::mem::replace(&mut from_before, from_this);
+                running.push(scope.spawn(move || {
+                    let mut wanted = Vec::new();
+                    for (portion, rows) in portions.iter().zip(incoming) {
+                        let output = match is_last && portion.selected.is_empty() {
+                            true => Output::Nothing,
+                            false => Output::Residual,
+                        };
+                        let input = Input::Rows(&rows);
+                        let passed = stage.pass(portion.run(), &input, of(at + 1), output);
+                        let rows = self.named(at + 1, passed)?;
+                        if is_last {
+                            wanted.extend(portion.selected_of(&rows, stage.hidden()));
+                        } else if to_next.send(rows).is_err() {
+                            // The next stage has stopped, and says itself why.
+                            break;
+                        }
+                    }
+                    Ok(wanted)
+                }));
+            }
+            let first = portions.iter().try_for_each(|portion| {
+                let passed =
+                    self.first.pass(portion.run(), &portion.input, of(0), Output::Residual);
+                // As above.
+                drop(to_second.send(self.named(0, passed)?));
+                Ok::<(), EngineError>(())
+            });
+            drop(to_second);
+            let further: Vec<Result<Vec<f32>, EngineError>> = running
+                .into_iter()
+                .map(|stage| stage.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect();
+            first?;
+            // Only the last stage has any.
+            Ok(further.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+        })
     }
 
     /// Norm and head once more, for other rows of the last pass.
