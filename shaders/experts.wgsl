@@ -1,4 +1,4 @@
-// Products with the matrices of the experts that were chosen for each row.
+// Products with the matrices of the experts that were chosen for each row: decoding.
 //
 // Spreading: out[r, s, n] = sum_k weights[e(r, s), n, k] * x[r, k].
 // Gathering: out[r, n] += sum_s share(r, s) * sum_k weights[e(r, s), n, k] * x[r, s, k].
@@ -11,14 +11,6 @@
 override WORKGROUP: u32 = 64u;
 override LANES: u32 = 16u;
 
-struct Experts {
-    expert_rows: u32,
-    used: u32,
-    gathering: u32,
-    padding: u32,
-}
-
-@group(0) @binding(4) var<uniform> experts: Experts;
 @group(0) @binding(5) var<storage, read> chosen: array<vec2<u32>>;
 @group(0) @binding(6) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> out: array<f32>;
@@ -44,10 +36,6 @@ fn part_of_row(slot: u32, n: u32, x_row: u32, lane: u32) -> f32 {
         }
     }
     return sum;
-}
-
-fn in_shard(whole_row: u32) -> bool {
-    return whole_row >= matrix.row_first && whole_row < matrix.row_first + matrix.rows;
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -6,13 +6,6 @@
 // CPU twin: compute/src/reference/ops.rs, route_experts.
 override WORKGROUP: u32 = 64u;
 
-struct Route {
-    experts: u32,
-    used: u32,
-    padding_a: u32,
-    padding_b: u32,
-}
-
 @group(0) @binding(1) var<uniform> route: Route;
 @group(0) @binding(2) var<storage, read> logits: array<f32>;
 @group(0) @binding(3) var<storage, read_write> chosen: array<vec2<u32>>;

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use roadbed_compute::gguf::{GgufFile, TensorType};
 use roadbed_compute::kernels::llm::Method;
+use roadbed_compute::llm::{Architecture, KvFormat};
 use roadbed_compute::{
     BatchLoad, Engine, EngineError, EngineOptions, FinishReason, GenerateRequest, Generation, Gpu,
-    Sampling, SequenceEvent, SequenceId,
+    Sampling, SequenceEvent, SequenceId, TokenEvent,
 };
 
 use crate::adapters;
+use crate::models::{ids, smollm2, vectors};
+use crate::tiny_families::Recipe;
 use crate::tiny_language::random_model;
 
 /// Tokens of an answer. On a CPU driver the method of GPUs is slow, so there it answers less.
@@ -65,12 +68,17 @@ fn requests(method: Method) -> Vec<GenerateRequest> {
 }
 
 /// Answers one after another, nothing being shared.
-fn alone(gpu: &Arc<Gpu>, file: &GgufFile, method: Method) -> Vec<Generation> {
+fn alone(
+    gpu: &Arc<Gpu>,
+    file: &GgufFile,
+    options: &EngineOptions,
+    requests: &[GenerateRequest],
+) -> Vec<Generation> {
     let ask = |request: &GenerateRequest| {
-        let mut engine = load(gpu, file, options(method));
+        let mut engine = load(gpu, file, options.clone());
         engine.generate(request, &mut |_| ControlFlow::Continue(())).unwrap()
     };
-    requests(method).iter().map(ask).collect()
+    requests.iter().map(ask).collect()
 }
 
 /// What became of every sequence of an engine.
@@ -128,36 +136,105 @@ fn everywhere(check: impl Fn(&Arc<Gpu>, &GgufFile, Method)) {
     }
 }
 
+/// The answers of an engine with all requests together are those of engines with one.
+fn together_as_alone(
+    gpu: &Arc<Gpu>,
+    file: &GgufFile,
+    options: EngineOptions,
+    requests: &[GenerateRequest],
+) {
+    let expected = alone(gpu, file, &options, requests);
+    // As few pages as may be: everybody but the oldest gives up again and again.
+    let tight = EngineOptions { cache_tokens: Some(128), chunk_tokens: Some(9), ..options.clone() };
+    // The first engine answers twice, the second time with the prompts' pages already there.
+    for (options, rounds) in [(options, 2), (tight, 1)] {
+        let mut engine = load(gpu, file, options);
+        for _ in 0..rounds {
+            let mut outcome = Outcome::default();
+            let admit = |request: &GenerateRequest| engine.admit(request.clone()).unwrap();
+            let ids: Vec<SequenceId> = requests.iter().map(admit).collect();
+            outcome.work_off(&mut engine);
+            for (id, expected) in ids.iter().zip(&expected) {
+                same(&outcome.ended[id], expected);
+            }
+            assert!(all_free(engine.batch_load()));
+        }
+    }
+}
+
 #[test]
 fn answers_are_those_given_alone() {
     everywhere(|gpu, file, method| {
-        let expected = alone(gpu, file, method);
-        let roomy = options(method);
-        // As few pages as may be: everybody but the oldest gives up again and again.
-        let tight =
-            EngineOptions { cache_tokens: Some(128), chunk_tokens: Some(9), ..options(method) };
-        // The first engine answers twice, the second time with the prompts' pages already there.
-        for (options, rounds) in [(roomy, 2), (tight, 1)] {
-            let mut engine = load(gpu, file, options);
-            for _ in 0..rounds {
-                let mut outcome = Outcome::default();
-                let requests = requests(method).into_iter();
-                let ids: Vec<SequenceId> =
-                    requests.map(|request| engine.admit(request).unwrap()).collect();
-                outcome.work_off(&mut engine);
-                for (id, expected) in ids.iter().zip(&expected) {
-                    same(&outcome.ended[id], expected);
-                }
-                assert!(all_free(engine.batch_load()));
-            }
-        }
+        together_as_alone(gpu, file, options(method), &requests(method));
     });
+}
+
+#[test]
+fn answers_of_experts_are_those_given_alone() {
+    let (bytes, _) = Recipe::of(Architecture::Qwen3Moe, TensorType::Q4_1).files();
+    let file = GgufFile::from_bytes(bytes).unwrap();
+    for gpu in adapters::all() {
+        let requests = requests(Method::Group);
+        together_as_alone(gpu, &file, options(Method::Lane), &requests);
+        // The method of GPUs is slow on a CPU driver.
+        together_as_alone(gpu, &file, options(Method::Group), &requests[1..4]);
+    }
+}
+
+#[test]
+fn answers_with_keys_in_fewer_bits_are_those_given_alone() {
+    let file = random_model(TensorType::Q4_1, false);
+    for gpu in adapters::all() {
+        for kv in [KvFormat::F16, KvFormat::Q8] {
+            let options = EngineOptions { kv, ..options(Method::Lane) };
+            together_as_alone(gpu, &file, options, &requests(Method::Lane));
+        }
+    }
+}
+
+/// The real model: two of eight alone, then all together, then again with their common beginning kept.
+#[test]
+fn answers_of_the_real_model_are_those_given_alone() {
+    let vectors = vectors("llm/greedy_smollm2.json");
+    let requests: Vec<GenerateRequest> = (0..8)
+        .map(|case| {
+            let prompt = ids(&vectors["cases"][case]["prompt_ids"]);
+            let own = &prompt[prompt.len() - 2 - case % 4..];
+            GenerateRequest {
+                prompt_ids: prompt[..PAGE].iter().chain(own).copied().collect(),
+                max_tokens: 4,
+                top_logprobs: Some(2),
+                ignore_end: true,
+                ..GenerateRequest::default()
+            }
+        })
+        .collect();
+    let file = GgufFile::open(&smollm2()).unwrap();
+    let Some(gpu) = adapters::all().first() else {
+        return;
+    };
+    let options = EngineOptions { sequences: Some(8), ..EngineOptions::default() };
+    let expected = [0, 7].map(|number: usize| {
+        let mut engine = load(gpu, &file, options.clone());
+        let say_on = &mut |_: TokenEvent<'_>| ControlFlow::Continue(());
+        (number, engine.generate(&requests[number], say_on).unwrap())
+    });
+    let mut engine = load(gpu, &file, options);
+    for _ in 0..2 {
+        let mut outcome = Outcome::default();
+        let admit = |request: &GenerateRequest| engine.admit(request.clone()).unwrap();
+        let ids: Vec<SequenceId> = requests.iter().map(admit).collect();
+        outcome.work_off(&mut engine);
+        for (number, expected) in &expected {
+            same(&outcome.ended[&ids[*number]], expected);
+        }
+    }
 }
 
 #[test]
 fn those_who_come_and_go_disturb_nobody() {
     everywhere(|gpu, file, method| {
-        let expected = alone(gpu, file, method);
+        let expected = alone(gpu, file, &options(method), &requests(method));
         let mut engine =
             load(gpu, file, EngineOptions { cache_tokens: Some(256), ..options(method) });
         let mut outcome = Outcome::default();

@@ -3,7 +3,7 @@
 use roadbed_compute::Gpu;
 use roadbed_compute::gguf::TensorType;
 use roadbed_compute::gguf::dequant::dequantise;
-use roadbed_compute::kernels::llm::{self, Method};
+use roadbed_compute::kernels::llm::{self, ExpertTiles, Method};
 use roadbed_compute::llm::packing::{self, Packed};
 use roadbed_compute::llm::params::{
     ExpertsShape, HeadNormShape, MatrixShape, NormShape, RouteShape, RowShape, ScaleShape, Step,
@@ -163,7 +163,8 @@ fn routes_match_and_ties_go_to_the_first() {
             // Few distinct logits, so that many are equal.
             let logits: Vec<f32> =
                 random.floats(rows * experts).iter().map(|l| (l * 8.0).round() / 2.0).collect();
-            let shape = RouteShape { experts: experts as u32, used: used as u32, padding: [0; 2] };
+            let shape =
+                RouteShape { experts: experts as u32, used: used as u32, columns: 0, padding: 0 };
             let chosen = floats(gpu, &vec![0.0; rows * used * 2]);
             let buffers = [
                 &step(gpu, rows),
@@ -182,6 +183,88 @@ fn routes_match_and_ties_go_to_the_first() {
     }
 }
 
+/// Slots by expert, and tiles of them, as the kernels pass them on.
+fn packed_groups(routes: &[Vec<(usize, f32)>], experts: usize, tile: usize) -> [Vec<u32>; 2] {
+    let (mut pairs, mut tiles) = (Vec::new(), Vec::new());
+    for (expert, slots) in ops::group_experts(routes, experts, tile) {
+        tiles.extend([expert as u32, pairs.len() as u32, slots.len() as u32, 0]);
+        pairs.extend(slots.iter().map(|slot| *slot as u32));
+    }
+    tiles.splice(0..0, [tiles.len() as u32 / 4, 0, 0, 0]);
+    [pairs, tiles]
+}
+
+#[test]
+fn slots_are_grouped_by_expert() {
+    for gpu in adapters::all() {
+        let mut random = Random::new(28);
+        for (rows, experts, used, tile) in
+            [(1, 1, 1, 8), (70, 8, 2, 16), (9, 128, 8, 8), (33, 70, 1, 8), (40, 3, 3, 16)]
+        {
+            let routes = ops::route_experts(&random.floats(rows * experts), experts, used);
+            let [pairs, tiles] = packed_groups(&routes, experts, tile);
+            let chosen =
+                gpu.storage_with("chosen", bytemuck::cast_slice(&packed_routes(&routes))).unwrap();
+            let shape =
+                RouteShape { experts: experts as u32, used: used as u32, ..RouteShape::default() };
+            let most = ExpertTiles::tiles_max((rows * used) as u32, experts as u32, tile as u32);
+            let found_pairs = gpu.storage("pairs", (rows * used * 4) as u64).unwrap();
+            let found_tiles = gpu.storage("tiles", u64::from(1 + most) * 16).unwrap();
+            let buffers = [
+                &step(gpu, rows),
+                &gpu.uniform("shape", &shape).unwrap(),
+                &chosen,
+                &found_pairs,
+                &found_tiles,
+            ];
+            let constants = [("EXPERTS", experts as f64), ("TILE", tile as f64)];
+            run(gpu, &llm::GROUP_EXPERTS, &constants, &buffers, [1, 1, 1]);
+            let words = |buffer: &wgpu::Buffer| -> Vec<u32> {
+                bytemuck::pod_collect_to_vec(&gpu.read(buffer, buffer.size(), "words").unwrap())
+            };
+            assert_eq!(words(&found_pairs), pairs);
+            // There is room for all tiles there may be.
+            assert_eq!(words(&found_tiles)[..tiles.len()], tiles);
+        }
+    }
+}
+
+#[test]
+fn experts_are_combined_in_order() {
+    for gpu in adapters::all() {
+        let mut random = Random::new(29);
+        for (rows, columns, used) in [(1, 4, 1), (7, 164, 3), (3, 1536, 8)] {
+            let routes = ops::route_experts(&random.floats(rows * 9), 9, used);
+            let (x, parts) = (random.floats(rows * columns), random.floats(rows * used * columns));
+            let mut expected = x.clone();
+            ops::combine_experts(&mut expected, &parts, &routes, columns);
+            let shape =
+                RouteShape { experts: 9, used: used as u32, columns: columns as u32, padding: 0 };
+            let buffers = [
+                &step(gpu, rows),
+                &gpu.uniform("shape", &shape).unwrap(),
+                &gpu.storage_with("chosen", bytemuck::cast_slice(&packed_routes(&routes))).unwrap(),
+                &floats(gpu, &parts),
+                &floats(gpu, &x),
+            ];
+            let groups = [(columns as u32 / 4).div_ceil(64), rows as u32, 1];
+            let found = run(gpu, &llm::COMBINE_EXPERTS, &[], &buffers, groups);
+            check(&llm::COMBINE_EXPERTS, &found, &expected, "combined");
+        }
+    }
+}
+
+/// How rows meet their experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// Alone, a result for every slot, all multiplied with the row.
+    Spread,
+    /// Alone, the slots' results added up by share, each slot having a row of its own.
+    Gather,
+    /// In tiles, a result for every slot; slots alike, or apart.
+    Tiles { apart: bool },
+}
+
 /// A stack of experts and rows that each have some of them.
 struct ExpertsCase {
     kind: TensorType,
@@ -193,24 +276,25 @@ struct ExpertsCase {
 }
 
 impl ExpertsCase {
-    fn run(&self, gpu: &Gpu, method: Method, gathering: bool) {
-        let Self { kind, experts, used, expert_rows, columns, rows } = *self;
-        let mut random = Random::new(27);
-        let data = random.weights(kind, experts * expert_rows * columns);
-        let weights = dequantise(kind, &data);
-        let logits = random.floats(rows * experts);
-        let routes = ops::route_experts(&logits, experts, used);
-        let x = random.floats(rows * columns * if gathering { used } else { 1 });
-        let width = if gathering { expert_rows } else { used * expert_rows };
-        let before = random.floats(rows * width);
-
-        let mut expected = before.clone();
+    /// The results that are wanted, on top of `before`.
+    fn expected(
+        &self,
+        way: Way,
+        before: &[f32],
+        weights: &[f32],
+        routes: &[Vec<(usize, f32)>],
+        x: &[f32],
+    ) -> Vec<f32> {
+        let Self { used, expert_rows, columns, .. } = *self;
+        let apart = way != Way::Spread && way != Way::Tiles { apart: false };
+        let width = before.len() / routes.len();
+        let mut expected = before.to_vec();
         for (row, route) in routes.iter().enumerate() {
             for (slot, (expert, share)) in route.iter().enumerate() {
                 let matrix = &weights[expert * expert_rows * columns..][..expert_rows * columns];
-                let x_row = if gathering { row * used + slot } else { row };
+                let x_row = if apart { row * used + slot } else { row };
                 let result = ops::matmul(matrix, columns, &x[x_row * columns..][..columns]);
-                if gathering {
+                if way == Way::Gather {
                     for (e, r) in expected[row * width..][..width].iter_mut().zip(&result) {
                         *e += share * r;
                     }
@@ -220,16 +304,26 @@ impl ExpertsCase {
                 }
             }
         }
+        expected
+    }
+
+    fn run(&self, gpu: &Gpu, method: Method, way: Way) {
+        let Self { kind, experts, used, expert_rows, columns, rows } = *self;
+        let mut random = Random::new(27);
+        let data = random.weights(kind, experts * expert_rows * columns);
+        let weights = dequantise(kind, &data);
+        let routes = ops::route_experts(&random.floats(rows * experts), experts, used);
+        let apart = way != Way::Spread && way != Way::Tiles { apart: false };
+        let x = random.floats(rows * columns * if apart { used } else { 1 });
+        let width = if way == Way::Gather { expert_rows } else { used * expert_rows };
+        let before = random.floats(rows * width);
+        let expected = self.expected(way, &before, &weights, &routes, &x);
 
         let format = packing::format_of(kind);
-        let kernel = llm::experts(format);
-        let out = floats(gpu, &before);
-        let chosen =
-            gpu.storage_with("chosen", bytemuck::cast_slice(&packed_routes(&routes))).unwrap();
         let shape = ExpertsShape {
             expert_rows: expert_rows as u32,
             used: used as u32,
-            gathering: u32::from(gathering),
+            gathering: u32::from(apart),
             padding: 0,
         };
         let (workgroup, lanes) = match method {
@@ -237,6 +331,24 @@ impl ExpertsCase {
             Method::Group => (64, 16),
         };
         let constants = [("WORKGROUP", f64::from(workgroup)), ("LANES", f64::from(lanes))];
+        let alone = (expert_rows as u32).div_ceil(workgroup / lanes);
+        let tiles = ExpertTiles::of(method, format);
+        let most = ExpertTiles::tiles_max((rows * used) as u32, experts as u32, tiles.pairs);
+        let across = (expert_rows as u32).div_ceil(tiles.rows);
+        let (kernel, constants, groups) = match way {
+            Way::Spread => (llm::experts(format), &constants[..], [alone, (rows * used) as u32, 1]),
+            Way::Gather => (llm::experts(format), &constants[..], [alone, rows as u32, 1]),
+            Way::Tiles { .. } => (tiles.kernel, &[][..], [across, most, 1]),
+        };
+        let words = |words: &[u32]| gpu.storage_with("words", bytemuck::cast_slice(words)).unwrap();
+        let routing = match way {
+            Way::Spread | Way::Gather => vec![words(&packed_routes(&routes))],
+            Way::Tiles { .. } => {
+                let grouped = packed_groups(&routes, experts, tiles.pairs as usize);
+                grouped.iter().map(|list| words(list)).collect()
+            }
+        };
+        let out = floats(gpu, &before);
         let row_bytes = data.len() / (experts * expert_rows);
         // Two shards, cut inside an expert.
         let cut = expert_rows + expert_rows / 2;
@@ -254,43 +366,44 @@ impl ExpertsCase {
                 out_stride: width as u32,
                 ..MatrixShape::default()
             };
-            let buffers = [
-                &step(gpu, rows),
-                &gpu.uniform("matrix", &matrix).unwrap(),
-                &gpu.storage_with("quants", &packed.quants).unwrap(),
-                &gpu.storage_with("scales", &packed.scales).unwrap(),
-                &gpu.uniform("experts", &shape).unwrap(),
-                &chosen,
-                &floats(gpu, &x),
-                &out,
-            ];
-            let down = rows * if gathering { 1 } else { used };
-            let groups = [(expert_rows as u32).div_ceil(workgroup / lanes), down as u32, 1];
-            found = run(gpu, kernel, &constants, &buffers, groups);
+            let step = step(gpu, rows);
+            let uniforms =
+                [gpu.uniform("matrix", &matrix).unwrap(), gpu.uniform("experts", &shape).unwrap()];
+            let quants = gpu.storage_with("quants", &packed.quants).unwrap();
+            let scales = gpu.storage_with("scales", &packed.scales).unwrap();
+            let x = floats(gpu, &x);
+            let mut buffers = vec![&step, &uniforms[0], &quants, &scales, &uniforms[1]];
+            buffers.extend(&routing);
+            buffers.extend([&x, &out]);
+            found = run(gpu, kernel, constants, &buffers, groups);
         }
-        check(kernel, &found, &expected, &format!("{kind} {method:?} {gathering}"));
+        check(kernel, &found, &expected, &format!("{kind} {method:?} {way:?}"));
     }
 }
 
 #[test]
 fn products_with_experts_match_over_shards() {
-    let case = |kind, columns, expert_rows| ExpertsCase {
+    let case = |kind, columns, expert_rows, rows| ExpertsCase {
         kind,
         experts: 5,
         used: 3,
         expert_rows,
         columns,
-        rows: 7,
+        rows,
     };
     let cases = [
-        case(TensorType::F32, 32, 5),
-        case(TensorType::Q4_1, 96, 33),
-        case(TensorType::Q6K, 512, 20),
+        case(TensorType::F32, 32, 5, 1),
+        // Tiles that are full, and some that are not.
+        case(TensorType::Q4_1, 96, 33, 31),
+        case(TensorType::Q6K, 512, 20, 7),
     ];
     for gpu in adapters::all() {
         for case in &cases {
-            for (method, gathering) in METHODS.into_iter().flat_map(|m| [(m, false), (m, true)]) {
-                case.run(gpu, method, gathering);
+            for method in METHODS {
+                let tiles = [false, true].map(|apart| Way::Tiles { apart });
+                for way in [Way::Spread, Way::Gather].into_iter().chain(tiles) {
+                    case.run(gpu, method, way);
+                }
             }
         }
     }

@@ -102,6 +102,7 @@ impl Graph {
         ops.map(|op| match op {
             Op::Single(variant)
             | Op::Decode(variant)
+            | Op::Prefill(variant)
             | Op::ByPhase { prefill: variant, .. }
             | Op::Product { prefill: variant, .. } => &variant.pipeline,
         })

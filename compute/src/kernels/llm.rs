@@ -68,6 +68,8 @@ impl Method {
 }
 
 const WEIGHTS: &[Binding] = &[Uniform, Uniform, Read, Read, Read, ReadWrite];
+const EXPERT_TILES: &[Binding] =
+    &[Uniform, Uniform, Read, Read, Uniform, Read, Read, Read, ReadWrite];
 /// f32 sums in another order than the twin's: a few units in the last place of the terms.
 const SUM_TOLERANCE: f32 = 2e-5;
 /// Values that are moved, or scaled once.
@@ -190,6 +192,8 @@ impl Matmul {
 struct WeightKernels {
     embed: Kernel,
     experts: Kernel,
+    experts_lane: Kernel,
+    experts_tile: Kernel,
     matmul_lane: Kernel,
     matmul_registers: Kernel,
     matmul_tile: Kernel,
@@ -208,10 +212,45 @@ macro_rules! weight_kernels {
             },
             experts: Kernel {
                 name: concat!("experts_", $name),
-                source: crate::wgsl!("lib/step.wgsl", "lib/matrix.wgsl", $($part),+, "experts.wgsl"),
+                source: crate::wgsl!(
+                    "lib/step.wgsl",
+                    "lib/matrix.wgsl",
+                    $($part),+,
+                    "lib/expert_rows.wgsl",
+                    "experts.wgsl"
+                ),
                 entry: "main",
                 bindings: &[Uniform, Uniform, Read, Read, Uniform, Read, Read, ReadWrite],
                 constants: &[("WORKGROUP", 64.0), ("LANES", 16.0)],
+                tolerance: SUM_TOLERANCE,
+            },
+            experts_lane: Kernel {
+                name: concat!("experts_lane_", $name),
+                source: crate::wgsl!(
+                    "lib/step.wgsl",
+                    "lib/matrix.wgsl",
+                    $($part),+,
+                    "lib/four.wgsl",
+                    "lib/expert_rows.wgsl",
+                    "experts_lane.wgsl"
+                ),
+                entry: "main",
+                bindings: EXPERT_TILES,
+                constants: LANE,
+                tolerance: SUM_TOLERANCE,
+            },
+            experts_tile: Kernel {
+                name: concat!("experts_tile_", $name),
+                source: crate::wgsl!(
+                    "lib/step.wgsl",
+                    "lib/matrix.wgsl",
+                    $($part),+,
+                    "lib/expert_rows.wgsl",
+                    "experts_tile.wgsl"
+                ),
+                entry: "main",
+                bindings: EXPERT_TILES,
+                constants: &[],
                 tolerance: SUM_TOLERANCE,
             },
             matmul_lane: Kernel {
@@ -318,12 +357,59 @@ pub static GELU_MUL: Kernel = Kernel {
 
 pub static ROUTE_EXPERTS: Kernel = Kernel {
     name: "route_experts",
-    source: crate::wgsl!("lib/step.wgsl", "route_experts.wgsl"),
+    source: crate::wgsl!("lib/step.wgsl", "lib/route.wgsl", "route_experts.wgsl"),
     entry: "main",
     bindings: &[Uniform, Uniform, Read, ReadWrite],
     constants: GROUP,
     tolerance: 1e-5,
 };
+
+/// Sorts the slots of all rows by expert, for tiles of [`ExpertTiles::pairs`].
+pub static GROUP_EXPERTS: Kernel = Kernel {
+    name: "group_experts",
+    source: crate::wgsl!("lib/step.wgsl", "lib/route.wgsl", "group_experts.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, ReadWrite, ReadWrite],
+    constants: &[("WORKGROUP", 64.0), ("EXPERTS", 8.0), ("TILE", 8.0)],
+    tolerance: 0.0,
+};
+
+pub static COMBINE_EXPERTS: Kernel = Kernel {
+    name: "combine_experts",
+    source: crate::wgsl!("lib/step.wgsl", "lib/route.wgsl", "combine_experts.wgsl"),
+    entry: "main",
+    bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
+    constants: GROUP,
+    tolerance: 1e-5,
+};
+
+/// How tiles of rows that have an expert in common are multiplied with its matrix: prefill.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertTiles {
+    pub kernel: &'static Kernel,
+    /// Rows of the expert that a workgroup multiplies.
+    pub rows: u32,
+    /// Slots of a tile.
+    pub pairs: u32,
+}
+
+impl ExpertTiles {
+    #[must_use]
+    pub fn of(method: Method, format: WeightFormat) -> Self {
+        let kernels = of_format(format);
+        match method {
+            Method::Lane => Self { kernel: &kernels.experts_lane, rows: 32, pairs: 8 },
+            Method::Group => Self { kernel: &kernels.experts_tile, rows: 64, pairs: 16 },
+        }
+    }
+
+    /// Tiles that `pairs` slots of `experts` experts can come to at most.
+    #[must_use]
+    pub fn tiles_max(pairs: u32, experts: u32, pairs_per_tile: u32) -> u32 {
+        // Every expert that is used may have one tile that is not full.
+        pairs / pairs_per_tile + experts.min(pairs)
+    }
+}
 
 pub static BIAS: Kernel = Kernel {
     name: "bias",
@@ -371,7 +457,7 @@ pub fn embed(format: WeightFormat) -> &'static Kernel {
     &of_format(format).embed
 }
 
-/// Rows of activations times the matrices of their experts.
+/// Rows of activations times the matrices of their experts, each row alone.
 #[must_use]
 pub fn experts(format: WeightFormat) -> &'static Kernel {
     &of_format(format).experts
@@ -403,10 +489,16 @@ pub fn reflect(method: Method) -> &'static Kernel {
 pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
     WEIGHT_KERNELS
         .iter()
-        .flat_map(|k| [&k.embed, &k.experts, &k.matmul_lane, &k.matmul_registers, &k.matmul_tile])
+        .flat_map(|k| [&k.embed, &k.experts, &k.experts_lane, &k.experts_tile])
+        .chain(
+            WEIGHT_KERNELS
+                .iter()
+                .flat_map(|k| [&k.matmul_lane, &k.matmul_registers, &k.matmul_tile]),
+        )
         .chain(RMS_NORM.iter().chain(&REFLECT))
         .chain(HEAD_NORM.iter().chain(&POST_NORM))
-        .chain([&SILU_MUL, &GELU_MUL, &BIAS, &SCALE, &SOFTCAP, &ROUTE_EXPERTS])
+        .chain([&SILU_MUL, &GELU_MUL, &BIAS, &SCALE, &SOFTCAP])
+        .chain([&ROUTE_EXPERTS, &GROUP_EXPERTS, &COMBINE_EXPERTS])
 }
 
 #[cfg(test)]

@@ -111,6 +111,10 @@ impl Matrix {
         self.format
     }
 
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// What a kernel of one shard is bound to.
     pub fn bindings(&self, gpu: &Gpu, target: Target) -> Result<Vec<ShardBindings<'_>>, GpuError> {
         self.shards

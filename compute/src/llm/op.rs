@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::gpu::{Gpu, Pipeline};
+use crate::kernels::llm::ExpertTiles;
 
 use super::params::Step;
 
@@ -28,6 +29,10 @@ pub(crate) enum Grid {
     Elements { across: u32 },
     /// `across` workgroups for every slot of every row.
     Slots { across: u32, slots: u32 },
+    /// `across` workgroups for every tile of `pairs_per_tile` slots with the same of `experts` experts.
+    ExpertTiles { across: u32, used: u32, experts: u32, pairs_per_tile: u32 },
+    /// One workgroup.
+    One,
     /// `across` workgroups for every group of `rows_per_tile` rows.
     Tiles { across: u32, rows_per_tile: u32, selecting: bool },
     /// Lines of work, `lines_per_row` for every row and `lines_per_group` to a workgroup, folded.
@@ -52,6 +57,11 @@ impl Grid {
             }
             Self::Elements { across } => [across, step.rows, 1],
             Self::Slots { across, slots } => [across, step.rows * slots, 1],
+            Self::ExpertTiles { across, used, experts, pairs_per_tile } => {
+                let pairs = step.rows * used;
+                [across, ExpertTiles::tiles_max(pairs, experts, pairs_per_tile), 1]
+            }
+            Self::One => [1, 1, 1],
             Self::Tiles { across, rows_per_tile, selecting } => {
                 [across, rows(selecting).div_ceil(rows_per_tile), 1]
             }
@@ -83,6 +93,8 @@ pub(crate) enum Op {
     },
     /// Work that only decoding needs.
     Decode(Variant),
+    /// Work that only reading prompts needs.
+    Prefill(Variant),
     /// A matrix product: kernels per phase, and for decoding per number of rows that share a reading
     /// of the weights (1, 2, 4, 8). A row's result is the same from each of these.
     Product {
@@ -97,7 +109,9 @@ impl Op {
     /// Everything that has to be compiled before the first dispatch.
     pub fn pipelines(&self) -> impl Iterator<Item = &Arc<Pipeline>> {
         let (few, other) = match self {
-            Self::Single(variant) | Self::Decode(variant) => (&[][..], [Some(variant), None]),
+            Self::Single(variant) | Self::Decode(variant) | Self::Prefill(variant) => {
+                (&[][..], [Some(variant), None])
+            }
             Self::ByPhase { decode, prefill } => (&[][..], [Some(decode), Some(prefill)]),
             Self::Product { decode, prefill, .. } => (&decode[..], [Some(prefill), None]),
         };
@@ -107,7 +121,7 @@ impl Op {
     /// Operations of a product; what other dispatches take is small beside these, but for attention.
     pub fn product_flop(&self, step: &Step) -> f64 {
         match self {
-            Self::Single(_) | Self::ByPhase { .. } | Self::Decode(_) => 0.0,
+            Self::Single(_) | Self::ByPhase { .. } | Self::Decode(_) | Self::Prefill(_) => 0.0,
             Self::Product { selecting, flop_per_row, .. } => {
                 flop_per_row * f64::from(if *selecting { step.selected } else { step.rows })
             }
@@ -116,11 +130,13 @@ impl Op {
 
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, step: &Step) {
         match (self, phase) {
-            (Self::Decode(_), Phase::Prefill) => {}
+            (Self::Decode(_), Phase::Prefill) | (Self::Prefill(_), Phase::Decode) => {}
             (Self::Single(variant), Phase::Prefill | Phase::Decode)
             | (Self::Decode(variant) | Self::ByPhase { decode: variant, .. }, Phase::Decode)
             | (
-                Self::ByPhase { prefill: variant, .. } | Self::Product { prefill: variant, .. },
+                Self::Prefill(variant)
+                | Self::ByPhase { prefill: variant, .. }
+                | Self::Product { prefill: variant, .. },
                 Phase::Prefill,
             ) => {
                 variant.dispatch(pass, step);

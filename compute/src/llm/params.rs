@@ -61,23 +61,25 @@ pub struct HeadNormShape {
     pub epsilon: f32,
 }
 
-/// `shaders/route_experts.wgsl`.
+/// `shaders/lib/route.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct RouteShape {
     pub experts: u32,
     pub used: u32,
-    pub padding: [u32; 2],
+    /// Width of the residual stream.
+    pub columns: u32,
+    pub padding: u32,
 }
 
-/// `shaders/experts.wgsl`.
+/// `shaders/lib/expert_rows.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ExpertsShape {
     /// Rows of one expert's matrix.
     pub expert_rows: u32,
     pub used: u32,
-    /// 1: sums up the experts of a row; 0: one result for each.
+    /// 1: every slot of a row has an x of its own; 0: all slots have the row's.
     pub gathering: u32,
     pub padding: u32,
 }

@@ -65,6 +65,10 @@ pub(super) struct Buffers {
     /// Logits of the experts, and (expert, share) of the chosen.
     pub router: wgpu::Buffer,
     pub chosen: wgpu::Buffer,
+    /// Slots by expert, tiles of them, and what every slot's expert has made: where prompts are read.
+    pub pairs: wgpu::Buffer,
+    pub tiles: wgpu::Buffer,
+    pub expert_parts: wgpu::Buffer,
     /// One float but on the last stage.
     pub logits: wgpu::Buffer,
     /// What answers use, for the stage's layers.
@@ -141,11 +145,17 @@ impl CacheSize {
     }
 }
 
+/// Floats that the experts of all rows of a pass make.
+fn expert_part_floats(config: &ModelConfig, chunk: usize) -> usize {
+    config.experts.map_or(1, |e| chunk * e.used * config.hidden)
+}
+
 /// Bytes of everything a pass writes but the caches and logits, about.
 pub(super) fn work_bytes(config: &ModelConfig, context: usize, chunk: usize) -> u64 {
     let (q, ffn) = (config.heads * config.head, config.ffn);
     let row = 2 * config.hidden + config.qkv_width() + 2 * q + 3 * ffn;
-    4 * (chunk * row + span_floats(config, context, chunk)) as u64
+    let experts = expert_part_floats(config, chunk);
+    4 * (chunk * row + experts + span_floats(config, context, chunk)) as u64
 }
 
 /// Bytes of the logits and of reading them back.
@@ -208,6 +218,13 @@ impl Buffers {
             // One float where there are no experts: a buffer cannot be empty.
             router: rows("expert logits", config.experts.map_or(1, |e| e.count))?,
             chosen: rows("chosen experts", config.experts.map_or(1, |e| 2 * e.used))?,
+            pairs: rows("slots by expert", config.experts.map_or(1, |e| e.used))?,
+            // No tile has fewer than one slot.
+            tiles: floats(
+                "tiles of slots",
+                4 * (1 + chunk * config.experts.map_or(1, |e| e.used)),
+            )?,
+            expert_parts: floats("parts of experts", expert_part_floats(config, chunk))?,
             logits: floats("logits", logits)?,
             caches,
             scratch_caches,
@@ -231,6 +248,7 @@ impl Buffers {
             &self.attended,
             &self.gate_up,
             &self.ffn,
+            &self.expert_parts,
             &self.logits,
         ]
         .iter()

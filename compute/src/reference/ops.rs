@@ -212,6 +212,33 @@ pub fn route_experts(logits: &[f32], experts: usize, used: usize) -> Vec<Vec<(us
         .collect()
 }
 
+/// Slots of all rows (row * used + slot) by expert, each expert's rising, cut into tiles of at most `tile`:
+/// (expert, slots).
+#[must_use]
+pub fn group_experts(
+    routes: &[Vec<(usize, f32)>],
+    experts: usize,
+    tile: usize,
+) -> Vec<(usize, Vec<usize>)> {
+    let slots: Vec<usize> = routes.iter().flatten().map(|(expert, _)| *expert).collect();
+    let mut tiles = Vec::new();
+    for expert in 0..experts {
+        let own: Vec<usize> = (0..slots.len()).filter(|slot| slots[*slot] == expert).collect();
+        tiles.extend(own.chunks(tile).map(|slots| (expert, slots.to_vec())));
+    }
+    tiles
+}
+
+/// `x[r] += sum_s share(r, s) * parts[r, s]`, parts `[rows, used, columns]`.
+pub fn combine_experts(x: &mut [f32], parts: &[f32], routes: &[Vec<(usize, f32)>], columns: usize) {
+    let mut parts = parts.chunks_exact(columns);
+    for (row, route) in x.chunks_exact_mut(columns).zip(routes) {
+        for ((_, share), part) in route.iter().zip(&mut parts) {
+            row.iter_mut().zip(part).for_each(|(x, part)| *x += share * part);
+        }
+    }
+}
+
 /// `x[r] += bias` for every row.
 pub fn bias(x: &mut [f32], bias: &[f32]) {
     for row in x.chunks_exact_mut(bias.len()) {
