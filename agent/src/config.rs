@@ -82,6 +82,8 @@ pub struct GpuConfig {
     pub served_as: String,
     /// What answers.
     pub engine: EngineConfig,
+    /// Encoder that answers `/v1/embeddings` beside the model, if any: a folder, a file or `hf:org/repo`.
+    pub embeddings: Option<String>,
     /// Where the MLNode and OpenAI faces listen.
     pub listen: SocketAddr,
     /// Bearer token every request to the faces must carry, if any.

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::FarmClock;
 use crate::config::{EngineConfig, GpuConfig};
 use crate::driver::{DriverEvents, Observation, RigDriver};
+use crate::embedding::{EmbeddingService, EncoderLoader};
 use crate::engine::catalogue::ModelStore;
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
@@ -115,6 +116,7 @@ impl GpuDriver {
         let (listener, address) = listen(config)?;
         let (delivered, deliveries) = mpsc::channel(DELIVERIES_MAX);
         let inference = inference(config, clock, journal, delivered, configured.gpus.len())?;
+        let encoder = encoder(config)?;
         let gate = GateControl::new(Gate::Other(WorkloadKind::Idle));
         let node = Node::new(NodeParts {
             inference: inference.clone(),
@@ -123,6 +125,10 @@ impl GpuDriver {
             store: ModelStore::from_environment().ok(),
             devices: list_adapters(),
         });
+        let node = match &encoder {
+            Some((service, _)) => node.with_embeddings(service.clone()),
+            None => node,
+        };
         let faces = CancellationToken::new();
         let settings = FacesSettings { auth_token: config.auth_token.clone() };
         let serving =
@@ -133,6 +139,7 @@ impl GpuDriver {
             inference: inference.clone(),
             gate,
             configured,
+            encoder,
             pool: config.pool.clone(),
             shared: Arc::clone(&shared),
         };
@@ -202,6 +209,21 @@ fn configured(config: &GpuConfig) -> Result<LoadRequest, GpuRigError> {
         }
         EngineConfig::Upstream(_) => Ok(LoadRequest::of_server(&config.served_as)),
     }
+}
+
+/// The encoder beside the model, with nothing loaded.
+fn encoder(config: &GpuConfig) -> Result<Option<(EmbeddingService, LoadRequest)>, GpuRigError> {
+    let (Some(model), EngineConfig::Wgpu { gpus, .. }) = (&config.embeddings, &config.engine)
+    else {
+        return Ok(None);
+    };
+    // An encoder is small: it goes onto the first GPU.
+    let first = gpus.first().filter(|word| *word != "all");
+    let request = load_request(model, first.map(String::as_str))
+        .map_err(|error| GpuRigError::Model(format!("{error:#}")))?;
+    let service =
+        EmbeddingService::start(EncoderLoader::of_this_machine()).map_err(GpuRigError::Thread)?;
+    Ok(Some((service, request)))
 }
 
 fn listen(config: &GpuConfig) -> Result<(TcpListener, SocketAddr), GpuRigError> {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use roadbed_compute::embedding::EncoderConfig;
+use roadbed_compute::gguf::TensorType;
+use roadbed_compute::gguf::writer::{Field, GgufWriter};
 use roadbed_compute::kernels::llm::Method;
 use roadbed_compute::{Encoder, EncoderOptions, Gpu, source};
 use serde_json::{Value, json};
@@ -75,6 +77,38 @@ fn embeddings_are_those_of_transformers() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_gguf_file_embeds_as_its_folder() {
+    // Files of llama.cpp's say cls by a number, and leave gelu and unit length to whoever reads them.
+    let recipe = &tiny_encoders::all()[0];
+    let folder = tempfile::tempdir().unwrap();
+    recipe.write(folder.path());
+    let source = source::open(folder.path()).unwrap();
+    let mut file = GgufWriter::default();
+    file.field("general.architecture", &Field::Text("bert"));
+    for (key, value) in [
+        ("block_count", recipe.layers),
+        ("embedding_length", recipe.hidden),
+        ("feed_forward_length", recipe.ffn),
+        ("attention.head_count", recipe.heads),
+        ("context_length", recipe.tokens),
+        ("pooling_type", 2),
+    ] {
+        file.field(&format!("bert.{key}"), &Field::U32(value as u32));
+    }
+    file.field("bert.attention.layer_norm_epsilon", &Field::F32(1e-12));
+    for (name, entry) in source.entries() {
+        file.tensor(name, TensorType::F32, entry.columns, &source.weights(entry)).unwrap();
+    }
+    let path = folder.path().join("encoder.gguf");
+    std::fs::write(&path, file.finish()).unwrap();
+    for gpu in adapters::all() {
+        let method = Method::of(gpu.is_software());
+        let embed = |path: &Path| load(path, gpu, method).unwrap().embed(&texts(recipe)).unwrap();
+        assert_eq!(embed(&path), embed(folder.path()));
     }
 }
 

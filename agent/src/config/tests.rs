@@ -95,7 +95,7 @@ fn a_gpu_rig_with_a_pool_is_read() {
     let text = AGENT.replace(
         "    profile: asic.yaml\n    asic: {driver: luxos, address: \"127.0.0.11:4028\"}",
         "    profile: gpu.yaml
-    gpu: {model: m, served_as: org/m, adapter: auto, listen: \"127.0.0.1:18080\", sensor: simulated}
+    gpu: {model: m, served_as: org/m, adapter: auto, listen: \"127.0.0.1:18080\", sensor: simulated, embeddings: e}
     pool: {url: \"stratum+tcp://pool.example:3333\", user: u, password: x, threads: 2}",
     );
     let config = folder.load(&text).unwrap();
@@ -107,6 +107,7 @@ fn a_gpu_rig_with_a_pool_is_read() {
         split,
     };
     assert_eq!(gpu.engine, own(&["auto"], Split::Auto));
+    assert_eq!(gpu.embeddings.as_deref(), Some("e"));
     let several = |lines: &str| folder.load(&text.replace("adapter: auto", lines));
     for (lines, expected) in [
         ("gpus: [all]", own(&["all"], Split::Auto)),
@@ -188,6 +189,11 @@ fn an_engine_that_cannot_be_is_named_with_its_place() {
         ("        url: http://127.0.0.1:8000/v1\n", "", &["gpu.engine.url", "is missing"]),
         ("api_key_file: agent.key", "api_key_file: none.key", &["none.key", "cannot be read"]),
         ("      served_as", "      model: m\n      served_as", &["gpu.model", "engine.model"]),
+        (
+            "      served_as",
+            "      embeddings: e\n      served_as",
+            &["gpu.embeddings", "wgpu engine"],
+        ),
         ("kind: openai-upstream", "kind: wgpu", &["gpu.engine.url", "this engine is wgpu"]),
     ] {
         let refusal = word(from, to);

@@ -331,6 +331,7 @@ impl RigFile {
                     ResolveError::File(error) => ResolveError::File(error),
                     ResolveError::Rule { field, problem } => rule(&field, &problem),
                 })?,
+                embeddings: gpu.embeddings,
                 served_as: gpu.served_as,
                 listen: gpu.listen,
                 auth_token: gpu.auth_token,
@@ -384,6 +385,8 @@ struct GpuFile {
     split: Option<Parsed<Split>>,
     #[serde(default)]
     engine: Option<EngineFile>,
+    #[serde(default)]
+    embeddings: Option<String>,
     listen: std::net::SocketAddr,
     #[serde(default)]
     auth_token: Option<String>,

@@ -1,7 +1,7 @@
 //! The handle everybody holds: load, unload, hand in texts, watch the state.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -137,6 +137,25 @@ pub(super) struct Shared {
     wake: Condvar,
     pub(super) state: watch::Sender<State>,
     pub(super) counters: Counters,
+    /// Requests that wait or are under way.
+    open: watch::Sender<usize>,
+    draining: AtomicBool,
+}
+
+/// One open request: raises the count when made, lowers it when dropped.
+struct Open<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Open<'a> {
+    fn count_in(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|open| *open += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open = open.saturating_sub(1));
+    }
 }
 
 impl Shared {
@@ -233,15 +252,30 @@ impl EmbeddingService {
         }
     }
 
+    /// Whether new texts are taken. A draining rig takes none.
+    pub fn set_accepting(&self, accepting: bool) {
+        self.shared.draining.store(!accepting, Ordering::Release);
+    }
+
+    /// Returns when no request waits or is under way.
+    pub async fn drained(&self) {
+        // The sender lives as long as self.
+        drop(self.shared.open.subscribe().wait_for(|open| *open == 0).await);
+    }
+
     /// Embeds texts. A caller that stops waiting takes his texts with him.
     ///
     /// # Errors
-    /// [`EngineFault::NoModel`], [`EngineFault::QueueFull`], [`EngineFault::BadRequest`] for a text the model cannot
-    /// read, or what failed on the way.
+    /// [`EngineFault::NoModel`], [`EngineFault::Draining`], [`EngineFault::QueueFull`], [`EngineFault::BadRequest`] for
+    /// a text the model cannot read, or what failed on the way.
     pub async fn embed(&self, request: EmbeddingRequest) -> Result<Embedded, EngineFault> {
         if self.model().is_none() {
             return Err(EngineFault::NoModel);
         }
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(EngineFault::Draining);
+        }
+        let _open = Open::count_in(&self.shared.open);
         let bytes = request.inputs.iter().map(EmbeddingInput::bytes).sum();
         let (done, answer) = oneshot::channel();
         {

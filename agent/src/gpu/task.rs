@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::{Shared, add_shares, is_hashing, lock};
 use crate::config::PoolConfig;
 use crate::driver::{DriverEvent, DriverEvents};
+use crate::embedding::EmbeddingService;
 use crate::engine::{EngineState, LoadRequest};
 use crate::faces::{Gate, GateControl};
 use crate::inference::Inference;
@@ -42,6 +43,8 @@ pub(super) struct Parts {
     pub(super) inference: Inference,
     pub(super) gate: GateControl,
     pub(super) configured: LoadRequest,
+    /// The encoder beside the model, and what it loads.
+    pub(super) encoder: Option<(EmbeddingService, LoadRequest)>,
     pub(super) pool: Option<PoolConfig>,
     pub(super) shared: Arc<Mutex<Shared>>,
 }
@@ -135,16 +138,19 @@ impl Task {
             },
             Order::HandOver(to) => return Some(self.parts.hand_over(to)),
             Order::BeginDrain => {
-                self.parts.inference.set_accepting(false);
-                let inference = self.parts.inference.clone();
+                self.parts.set_accepting(false);
+                let Parts { inference, encoder, .. } = self.parts.clone();
                 self.doing = Doing::Replaceable(Box::pin(async move {
                     inference.drained().await;
+                    if let Some((service, _)) = encoder {
+                        service.drained().await;
+                    }
                     Some(DriverEvent::Drained)
                 }));
             }
             Order::CancelDrain => {
                 self.doing = Doing::Nothing;
-                self.parts.inference.set_accepting(true);
+                self.parts.set_accepting(true);
             }
             Order::Stop => self.stop(WorkloadKind::Idle, Some(DriverEvent::Stopped)),
             Order::HoldFloor => self.stop(WorkloadKind::Curtailed, None),
@@ -247,8 +253,19 @@ impl Parts {
         lock(&self.shared).running = Some(workload.clone());
         self.gate.set(Gate::Ai { model: model.to_owned() });
         self.inference.load(self.configured.clone()).await.map_err(|fault| fault.to_string())?;
-        self.inference.set_accepting(true);
+        if let Some((service, request)) = &self.encoder {
+            service.load(request.clone()).await.map_err(|fault| fault.to_string())?;
+        }
+        self.set_accepting(true);
         Ok(())
+    }
+
+    /// Whether chats and texts are taken.
+    fn set_accepting(&self, accepting: bool) {
+        self.inference.set_accepting(accepting);
+        if let Some((service, _)) = &self.encoder {
+            service.set_accepting(accepting);
+        }
     }
 
     /// Serve and prove use the same loaded engine, and mining has no step here: nothing is touched.
@@ -277,6 +294,11 @@ impl Parts {
             if !silent {
                 return Some(DriverEvent::Failed { reason: "hash threads do not end".into() });
             }
+        }
+        if let Some((service, _)) = &self.encoder
+            && let Err(fault) = service.unload().await
+        {
+            tracing::warn!(%fault, "the encoder has ended");
         }
         if let Err(fault) = self.inference.unload().await {
             // An engine that has ended holds nothing either.

@@ -1,5 +1,7 @@
 //! The driver of a GPU rig: the real engine, miner and faces behind it, on whatever adapter this machine has.
 
+mod tiny_encoder;
+
 use std::time::Duration;
 
 use roadbed_agent::clock::FarmClock;
@@ -43,8 +45,12 @@ impl Bench {
     }
 
     fn start_in(folder: tempfile::TempDir, engine: EngineConfig, pool: u16) -> Self {
+        let encoder = folder.path().join("encoder.gguf");
+        tiny_encoder::write(&encoder);
+        let own = matches!(engine, EngineConfig::Wgpu { .. });
         let config = GpuConfig {
             served_as: MODEL.into(),
+            embeddings: own.then(|| encoder.to_string_lossy().into_owned()),
             engine,
             listen: "127.0.0.1:0".parse().unwrap(),
             auth_token: None,
@@ -111,6 +117,10 @@ impl Bench {
         let body =
             json!({"model": MODEL, "messages": [question], "temperature": 0, "max_tokens": 2});
         self.post("/v1/chat/completions", body).await
+    }
+
+    async fn embed(&self) -> (u16, Value) {
+        self.post("/v1/embeddings", json!({"model": "encoder", "input": [1, 2, 3]})).await
     }
 
     async fn state(&self) -> String {
@@ -184,6 +194,10 @@ async fn serving_hands_over_to_proving_drains_and_unloads() {
     assert_eq!(bench.state().await, "INFERENCE");
     assert_eq!(bench.chat().await.0, 200);
     assert!(bench.driver.observe().jobs.completions >= 1);
+    let (status, embedded) = bench.embed().await;
+    assert_eq!(status, 200, "{embedded}");
+    let vector = embedded["data"][0]["embedding"].as_array().unwrap();
+    assert_eq!(vector.len(), tiny_encoder::DIMENSIONS);
 
     bench.driver.hand_over(prove.clone());
     assert_eq!(bench.event().await, DriverEvent::HandedOver { workload: prove });
@@ -195,6 +209,7 @@ async fn serving_hands_over_to_proving_drains_and_unloads() {
     assert_eq!(bench.event().await, DriverEvent::Drained);
     let (status, _) = bench.chat().await;
     assert!(status >= 400, "a draining rig takes no chat: {status}");
+    assert_eq!(bench.embed().await.0, 503, "and no texts");
     bench.driver.cancel_drain();
     let taken = async {
         while bench.chat().await.0 != 200 {
@@ -206,6 +221,7 @@ async fn serving_hands_over_to_proving_drains_and_unloads() {
     bench.driver.stop(false);
     assert_eq!(bench.event().await, DriverEvent::Stopped);
     assert_eq!(bench.state().await, "STOPPED");
+    assert_eq!(bench.embed().await.0, 503);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

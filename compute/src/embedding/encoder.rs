@@ -25,6 +25,8 @@ const PASS_TOKENS_MAX: usize = 16_384;
 /// Work of one dispatch on a GPU: about 30 ms on the slowest cards we meet (1 TFLOP/s in our kernels), far
 /// below every driver's watchdog.
 const DISPATCH_FLOP_MAX: f64 = 30e9;
+/// Attention loads a key for every row, a product shares it among many: its work counts so many times.
+const ATTENTION_COST: usize = 8;
 /// Work per submission on a GPU. A CPU driver has no watchdog and takes whole passes.
 const SUBMIT_FLOP_MAX: f64 = 40e9;
 
@@ -97,7 +99,7 @@ fn pass_tokens(config: &EncoderConfig, wanted: Option<usize>, software: bool) ->
         true => usize::MAX,
         false => {
             let product = 2 * config.hidden * config.ffn.max(3 * config.hidden);
-            let attention = 4 * config.hidden * config.tokens_max;
+            let attention = ATTENTION_COST * 4 * config.hidden * config.tokens_max;
             (DISPATCH_FLOP_MAX / product.max(attention) as f64) as usize
         }
     };

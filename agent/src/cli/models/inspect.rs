@@ -219,7 +219,15 @@ fn text(document: &Value) -> String {
             ));
         }
         let need = &document["memory"];
-        lines.push(format!(
+        if embeddings.is_object() {
+            lines.push(format!(
+                "  GPU memory     {}: weights {}, working {}",
+                size(&need["bytes"]),
+                size(&need["weight_bytes"]),
+                size(&need["work_bytes"])
+            ));
+        } else {
+            lines.push(format!(
             "  GPU memory     {} at a context of {}: weights {}, keys and values ({}) {}, working {}",
             size(&need["bytes"]),
             need["context"],
@@ -228,6 +236,7 @@ fn text(document: &Value) -> String {
             size(&need["cache_bytes"]),
             size(&need["work_bytes"])
         ));
+        }
     } else {
         lines.push(format!("  does not run here: {}", word(&document["reason"])));
     }

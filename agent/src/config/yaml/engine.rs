@@ -69,6 +69,12 @@ impl GpuFile {
                         ));
                     }
                 }
+                if self.embeddings.is_some() {
+                    return Err(rule(
+                        "embeddings",
+                        "belongs to the wgpu engine; a server answers /v1/embeddings itself",
+                    ));
+                }
                 Ok(EngineConfig::Upstream(Box::new(engine.resolve(base)?)))
             }
         }
