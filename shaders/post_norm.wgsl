@@ -3,14 +3,6 @@
 // Shapes: branch and x [rows, columns], weight [columns]. Rows, lanes and the sum come from
 // lib/reduce_*.wgsl. Four columns at a time: columns is a multiple of 4.
 // CPU twin: compute/src/reference/ops.rs, rms_norm and add.
-struct Norm {
-    columns: u32,
-    selecting: u32,
-    epsilon: f32,
-    padding: u32,
-}
-
-@group(0) @binding(1) var<uniform> norm: Norm;
 @group(0) @binding(2) var<storage, read> branch: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>;

@@ -4,14 +4,6 @@
 // rows (the last token of each sequence) when `selecting` is 1. Rows, lanes and the sum come from
 // lib/reduce_*.wgsl. Four columns at a time: columns is a multiple of 4.
 // CPU twin: compute/src/reference/ops.rs, rms_norm.
-struct Norm {
-    columns: u32,
-    selecting: u32,
-    epsilon: f32,
-    padding: u32,
-}
-
-@group(0) @binding(1) var<uniform> norm: Norm;
 @group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;

@@ -4,14 +4,6 @@
 // CPU twin: compute/src/reference/ops.rs, scale.
 override WORKGROUP: u32 = 64u;
 
-struct Scale {
-    columns: u32,
-    factor: f32,
-    padding_a: u32,
-    padding_b: u32,
-}
-
-@group(0) @binding(1) var<uniform> shape: Scale;
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;
 
 @compute @workgroup_size(WORKGROUP)

@@ -326,7 +326,7 @@ macro_rules! row_kernel {
 
 static RMS_NORM: [Kernel; 2] = row_kernel!(
     "rms_norm",
-    ["lib/rows.wgsl", "rms_norm.wgsl"],
+    ["lib/rows.wgsl", "lib/norm_shape.wgsl", "rms_norm.wgsl"],
     &[Uniform, Uniform, Read, Read, Read, ReadWrite]
 );
 static REFLECT: [Kernel; 2] =
@@ -343,8 +343,11 @@ pub static SILU_MUL: Kernel = Kernel {
 
 static HEAD_NORM: [Kernel; 2] =
     row_kernel!("head_norm", ["head_norm.wgsl"], &[Uniform, Uniform, Read, ReadWrite]);
-static POST_NORM: [Kernel; 2] =
-    row_kernel!("post_norm", ["post_norm.wgsl"], &[Uniform, Uniform, Read, Read, ReadWrite]);
+static POST_NORM: [Kernel; 2] = row_kernel!(
+    "post_norm",
+    ["lib/norm_shape.wgsl", "post_norm.wgsl"],
+    &[Uniform, Uniform, Read, Read, ReadWrite]
+);
 
 pub static GELU_MUL: Kernel = Kernel {
     name: "gelu_mul",
@@ -422,7 +425,7 @@ pub static BIAS: Kernel = Kernel {
 
 pub static SCALE: Kernel = Kernel {
     name: "scale",
-    source: crate::wgsl!("lib/step.wgsl", "scale.wgsl"),
+    source: crate::wgsl!("lib/step.wgsl", "lib/scale_shape.wgsl", "scale.wgsl"),
     entry: "main",
     bindings: &[Uniform, Uniform, ReadWrite],
     constants: GROUP,
@@ -431,7 +434,7 @@ pub static SCALE: Kernel = Kernel {
 
 pub static SOFTCAP: Kernel = Kernel {
     name: "softcap",
-    source: crate::wgsl!("lib/step.wgsl", "softcap.wgsl"),
+    source: crate::wgsl!("lib/step.wgsl", "lib/scale_shape.wgsl", "softcap.wgsl"),
     entry: "main",
     bindings: &[Uniform, Uniform, ReadWrite],
     constants: GROUP,

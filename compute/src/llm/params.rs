@@ -41,7 +41,7 @@ pub struct MatrixShape {
     pub padding: u32,
 }
 
-/// `shaders/rms_norm.wgsl` and `shaders/post_norm.wgsl`.
+/// `shaders/lib/norm_shape.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct NormShape {
@@ -84,7 +84,7 @@ pub struct ExpertsShape {
     pub padding: u32,
 }
 
-/// `shaders/scale.wgsl` and `shaders/softcap.wgsl`.
+/// `shaders/lib/scale_shape.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ScaleShape {
