@@ -2,8 +2,9 @@
 //!
 //! `cargo run --release -p roadbed-compute --example engine_speed MODEL [adapter] [prompt] [new]`
 //!
-//! With `--sequences N` it times N answers together instead, and one alone before them. "Normalised" is
-//! what two idle cores would give: tokens / (CPU seconds of this process / 2).
+//! With `--sequences N` it times N answers together instead, and one alone before them. With `--stages 2,1,3` it
+//! times the model on one card and split over several, which all are the one adapter opened again. "Normalised"
+//! is what two idle cores would give: tokens / (CPU seconds of this process / 2).
 //!
 //! MODEL is a GGUF file or `synthetic:LAYERS,HIDDEN,FFN,HEADS,KV_HEADS,VOCABULARY`: weights of that
 //! shape in Q4_1 with a constant pattern, for measuring speed without a download.
@@ -15,7 +16,9 @@ use std::time::Instant;
 use roadbed_compute::gguf::writer::{Field, GgufWriter};
 use roadbed_compute::gguf::{GgufFile, TensorType};
 use roadbed_compute::llm::{EngineError, ProofEmbeddings, ProofInputs};
-use roadbed_compute::{Engine, EngineOptions, GenerateRequest, Gpu, SequenceEvent};
+use roadbed_compute::{
+    AdapterChoice, Card, Engine, EngineOptions, GenerateRequest, Gpu, SequenceEvent,
+};
 
 /// Sequences and tokens of the timed proof batch.
 const PROOF: (usize, usize) = (4, 64);
@@ -136,14 +139,69 @@ fn together(
     Ok(best)
 }
 
+/// Times reading and writing of one answer, for every number of stages in turn, three rounds of each.
+fn split(
+    file: &GgufFile,
+    choice: &AdapterChoice,
+    stages: &[usize],
+    prompt: usize,
+    new: usize,
+) -> Result<(), EngineError> {
+    let mut engines = Vec::new();
+    for count in stages {
+        let card = || Ok(Card { gpu: Gpu::open(choice)?, memory_bytes: None });
+        let cards = (0..*count).map(|_| card()).collect::<Result<Vec<_>, EngineError>>()?;
+        let options = EngineOptions::default();
+        engines.push((count, Engine::load_over(file, "split", &cards, &options, &|_| ())?));
+    }
+    // The first round compiles kernels.
+    for round in 0..4 {
+        for (count, engine) in &mut engines {
+            let vocabulary = engine.info().vocabulary;
+            let request = GenerateRequest {
+                prompt_ids: (0..prompt).map(|i| ((i + round) * 31 % vocabulary) as u32).collect(),
+                max_tokens: new,
+                ignore_end: true,
+                ..GenerateRequest::default()
+            };
+            let start = (Instant::now(), cpu_seconds());
+            let mut first = start;
+            engine.generate(&request, &mut |event| {
+                if event.index == 0 {
+                    first = (Instant::now(), cpu_seconds());
+                }
+                ControlFlow::Continue(())
+            })?;
+            if round == 0 {
+                continue;
+            }
+            let read_wall = (first.0 - start.0).as_secs_f64();
+            let (wall, cpu) = (first.0.elapsed().as_secs_f64(), cpu_seconds() - first.1);
+            println!(
+                "{count} stages: prefill {:.1} tokens/s, normalised {:.1}; decode {:.1}, normalised {:.1}",
+                prompt as f64 / read_wall,
+                prompt as f64 / ((first.1 - start.1) / 2.0),
+                (new - 1) as f64 / wall,
+                (new - 1) as f64 / (cpu / 2.0)
+            );
+        }
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), EngineError> {
     let mut sequences = 0_usize;
+    let mut stages = Vec::new();
     let mut plain = Vec::new();
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--sequences" => {
                 sequences = given.next().and_then(|n| n.parse().ok()).unwrap_or(8);
+            }
+            "--stages" => {
+                let list = given.next().unwrap_or_default();
+                stages = list.split(',').filter_map(|n| n.parse().ok()).collect();
             }
             _ => plain.push(argument),
         }
@@ -160,6 +218,9 @@ fn main() -> Result<(), EngineError> {
         Some(shape) => synthetic(shape)?,
         None => GgufFile::open(Path::new(&model))?,
     };
+    if !stages.is_empty() {
+        return split(&file, &choice, &stages, prompt, new);
+    }
     let started = Instant::now();
     let gpu = Gpu::open(&choice)?;
     let mut engine = Engine::load_file(&file, &model, gpu, &EngineOptions::default())?;

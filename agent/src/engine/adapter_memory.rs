@@ -26,10 +26,16 @@ pub fn adapter_memory(adapter: &AdapterSummary) -> Option<u64> {
 /// A card's driver and screen want some of its memory too.
 const USABLE_PERCENT: u64 = 90;
 
+/// Of so many bytes of an adapter's memory, those a model may take.
+#[must_use]
+pub const fn usable(bytes: u64) -> u64 {
+    bytes / 100 * USABLE_PERCENT
+}
+
 /// Bytes of an adapter's memory that a model may take, if anybody tells.
 #[must_use]
 pub fn usable_memory(adapter: &AdapterSummary) -> Option<u64> {
-    adapter_memory(adapter).map(|bytes| bytes / 100 * USABLE_PERCENT)
+    adapter_memory(adapter).map(usable)
 }
 
 /// The amdgpu driver's own file (Linux `Documentation/gpu/amdgpu/driver-misc.rst`).

@@ -485,7 +485,14 @@ impl Worker {
                     Counters::add(&self.counters().nonces_dropped, dropped);
                     Counters::add(&self.counters().artifacts, steps.len() - dropped);
                 }
-                proof.give(&portion, steps);
+                // Whoever is told may panic: that is the end of his proof, not of the thread.
+                let told = guarded(|| {
+                    proof.give(&portion, steps);
+                    Ok(())
+                });
+                if let Err(fault) = told {
+                    proof.end(Err(fault));
+                }
             }
             (Ok(_), None) => {}
             // The device is open again, or another replica goes on, and none of the step's nonces counted.

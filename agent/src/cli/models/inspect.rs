@@ -15,8 +15,12 @@ use serde_json::{Value, json};
 use super::list::{printable, printable_up_to};
 use crate::cli::kv::KvChoice;
 use crate::cli::progress::bytes;
-use crate::engine::adapter_memory::{adapter_memory, usable_memory};
+use crate::engine::adapter_memory::{adapter_memory, usable, usable_memory};
 use crate::engine::catalogue::ModelStore;
+use crate::engine::startup::GPUS_MAX;
+
+/// Memory of the cards that rigs have.
+const CARDS_GIB: [u64; 6] = [4, 6, 8, 12, 16, 24];
 
 /// Arguments of `models inspect`.
 #[derive(Debug, Args)]
@@ -86,6 +90,7 @@ fn look(path: PathBuf, context: Option<usize>, kv: KvFormat) -> anyhow::Result<V
                 list_adapters().iter().map(|adapter| fit(&*file, context, kv, adapter)).collect();
             let need = MemoryNeed::of(&*file, context, kv, false)?;
             document["memory"] = need_document(&need);
+            document["cards"] = cards(&*file, context, kv, need.bytes())?;
             document["fits"] = json!(fits);
             document["runs_here"] = json!(true);
         }
@@ -141,6 +146,28 @@ fn need_document(need: &MemoryNeed) -> Value {
         "context": need.context_tokens, "kv": need.kv, "weight_bytes": need.weight_bytes,
         "cache_bytes": need.cache_bytes, "work_bytes": need.work_bytes, "bytes": need.bytes(),
     })
+}
+
+/// How many equal cards a replica takes, for sizes that rigs have, and how many layers each card has of it.
+fn cards(
+    file: &dyn WeightSource,
+    context: Option<usize>,
+    kv: KvFormat,
+    need_bytes: u64,
+) -> anyhow::Result<Value> {
+    let mut found = Vec::new();
+    for gib in CARDS_GIB {
+        let budget = usable(gib << 30);
+        // Split, it takes no less.
+        let least = usize::try_from(need_bytes.div_ceil(budget)).unwrap_or(GPUS_MAX).max(1);
+        for count in least..=GPUS_MAX {
+            if let Ok(layers) = MemoryNeed::split(file, context, kv, false, &vec![budget; count])? {
+                found.push(json!({"card_gib": gib, "cards": layers.len(), "layers": layers}));
+                break;
+            }
+        }
+    }
+    Ok(json!(found))
 }
 
 /// Whether the model fits an adapter; `null` where its memory is not known.
@@ -236,6 +263,15 @@ fn text(document: &Value) -> String {
             size(&need["cache_bytes"]),
             size(&need["work_bytes"])
         ));
+        }
+        let cards: Vec<String> = document["cards"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|entry| format!("{} of {} GiB", entry["cards"], entry["card_gib"]))
+            .collect();
+        if !cards.is_empty() {
+            lines.push(format!("  cards          {}", cards.join(", or ")));
         }
     } else {
         lines.push(format!("  does not run here: {}", word(&document["reason"])));
