@@ -2,10 +2,13 @@
 
 use wgpu::BufferUsages;
 
-use super::{Gpu, GpuError};
+use super::{Gpu, GpuError, lock};
 
 /// wgpu wants copies and mappings in multiples of four bytes.
 const COPY_ALIGNMENT_BYTES: u64 = wgpu::COPY_BUFFER_ALIGNMENT;
+
+/// Constants that are shared: a model has a few dozen, and a card sees few models between two starts.
+const CONSTANTS_MAX: usize = 4096;
 
 impl Gpu {
     /// A zeroed storage buffer of `bytes`, rounded up to four, that can be copied to and from.
@@ -37,6 +40,25 @@ impl Gpu {
             BufferUsages::UNIFORM | BufferUsages::COPY_DST,
         )?;
         self.write(&buffer, 0, data);
+        Ok(buffer)
+    }
+
+    /// A uniform buffer that holds `params` for good: equal ones are one buffer, since wgpu looks after
+    /// every buffer of every submission. Never written again.
+    pub fn constant<T: bytemuck::NoUninit>(
+        &self,
+        what: &str,
+        params: &T,
+    ) -> Result<wgpu::Buffer, GpuError> {
+        let data = bytemuck::bytes_of(params);
+        if let Some(known) = lock(&self.constants).get(data) {
+            return Ok(known.clone());
+        }
+        let buffer = self.uniform(what, params)?;
+        let mut constants = lock(&self.constants);
+        if constants.len() < CONSTANTS_MAX {
+            constants.insert(data.to_vec(), buffer.clone());
+        }
         Ok(buffer)
     }
 

@@ -56,6 +56,8 @@ pub struct Gpu {
     cache: Mutex<Option<PipelineCache>>,
     pipelines: Mutex<HashMap<pipelines::Key, Arc<Pipeline>>>,
     layouts: Mutex<HashMap<Vec<Binding>, wgpu::BindGroupLayout>>,
+    /// Uniform buffers by what they hold.
+    constants: Mutex<HashMap<Vec<u8>, wgpu::Buffer>>,
 }
 
 impl Gpu {
@@ -115,6 +117,7 @@ impl Gpu {
             cache: Mutex::new(cache),
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
+            constants: Mutex::default(),
         }))
     }
 

@@ -47,7 +47,7 @@ impl Plan<'_> {
             softcap: c.score_softcap,
         };
         let (heads, kv_heads, head) = (shape.heads, shape.kv_heads, shape.head);
-        let shape = self.gpu.uniform("attention", &shape)?;
+        let shape = self.gpu.constant("attention", &shape)?;
         let b = self.buffers;
         let LayerCache { keys, values, format } = cache;
         let pieces = (c.qkv_width() / c.head * c.head.div_ceil(format.piece())) as u32;

@@ -38,6 +38,11 @@ pub(super) struct Pass<'a> {
     pub selected: &'a [u32],
 }
 
+/// How a selected row is told.
+fn selecting(row: &u32) -> Row {
+    Row { position: *row, pages_at: 0 }
+}
+
 impl Pass<'_> {
     fn step(&self) -> Step {
         Step {
@@ -260,18 +265,28 @@ impl Forward {
         let rows = run.rows.len();
         let step = run.step();
         assert!(
-            rows > 0 && rows <= self.chunk && step.kv_length as usize <= self.cache.context,
+            rows > 0
+                && rows.max(run.selected.len()) <= self.chunk
+                && step.kv_length as usize <= self.cache.context,
             "the engine cuts its passes to the chunk and the context"
         );
-        self.gpu.write(&self.buffers.rows, 0, bytemuck::cast_slice(run.rows));
-        self.set_selection(&run, &step);
+        // One write for both: each takes memory of its own from the driver.
+        let rows_and_selection: Vec<Row> =
+            run.rows.iter().copied().chain(run.selected.iter().map(selecting)).collect();
+        self.gpu.write(&self.buffers.rows, 0, bytemuck::cast_slice(&rows_and_selection));
+        self.gpu.write(&self.buffers.step, 0, bytemuck::bytes_of(&step));
         let mut encoder = self.gpu.encoder("forward");
-        self.encode_input(&mut encoder, run.phase, &step, input);
+        self.bring_input(&mut encoder, &step, input);
         // One pass as long as it can be: each costs the host some time.
         let begin = |encoder: &mut wgpu::CommandEncoder| {
             encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime()
         };
         let mut pass = begin(&mut encoder);
+        if let Input::Ids(_) = input {
+            for op in &self.embed {
+                op.dispatch(&mut pass, run.phase, &step);
+            }
+        }
         let mut flop = 0.0;
         let attention = self.attention_flop_per_row_and_position * f64::from(step.kv_length);
         for (index, layer) in self.layers_for(run.rows).iter().enumerate() {
@@ -359,28 +374,17 @@ impl Forward {
 
     fn set_selection(&self, run: &Pass<'_>, step: &Step) {
         assert!(run.selected.len() <= self.chunk, "the engine selects among the rows of a pass");
-        let selection: Vec<Row> =
-            run.selected.iter().map(|row| Row { position: *row, pages_at: 0 }).collect();
+        let selection: Vec<Row> = run.selected.iter().map(selecting).collect();
         let at = size_of_val(run.rows) as u64;
         self.gpu.write(&self.buffers.rows, at, bytemuck::cast_slice(&selection));
         self.gpu.write(&self.buffers.step, 0, bytemuck::bytes_of(step));
     }
 
-    fn encode_input(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        phase: Phase,
-        step: &Step,
-        input: &Input<'_>,
-    ) {
+    fn bring_input(&self, encoder: &mut wgpu::CommandEncoder, step: &Step, input: &Input<'_>) {
         let row_bytes = self.config.hidden as u64 * 4;
         match input {
             Input::Ids(ids) => {
                 self.gpu.write(&self.buffers.ids, 0, bytemuck::cast_slice(ids));
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                for op in &self.embed {
-                    op.dispatch(&mut pass, phase, step);
-                }
             }
             Input::Rows(rows) => {
                 self.gpu.write(&self.buffers.x, 0, bytemuck::cast_slice(rows));

@@ -82,7 +82,7 @@ impl Plan<'_> {
         };
         // Nobody reads the rows of the norm in front any more.
         self.product_of(matrix, bias, rows, &b.normed, ops)?;
-        let shape = self.gpu.uniform("norm", &self.norm_shape(false))?;
+        let shape = self.gpu.constant("norm", &self.norm_shape(false))?;
         ops.push(self.single(
             llm::post_norm(self.method),
             &[&b.step, &shape, &b.normed, weight, &b.x],
@@ -102,7 +102,7 @@ impl Plan<'_> {
 
     /// Norm of the residual stream, of all rows or of the step's selection.
     pub fn norm(&self, weight: &wgpu::Buffer, selecting: bool) -> Result<Op, GpuError> {
-        let shape = self.gpu.uniform("norm", &self.norm_shape(selecting))?;
+        let shape = self.gpu.constant("norm", &self.norm_shape(selecting))?;
         let b = self.buffers;
         self.single(
             llm::rms_norm(self.method),
@@ -119,7 +119,7 @@ impl Plan<'_> {
             head: c.head as u32,
             epsilon: c.epsilon,
         };
-        let shape = self.gpu.uniform("head norms", &shape)?;
+        let shape = self.gpu.constant("head norms", &shape)?;
         self.single(
             llm::head_norm(self.method),
             &[&self.buffers.step, &shape, weights, &self.buffers.qkv],
@@ -129,7 +129,7 @@ impl Plan<'_> {
 
     fn bias(&self, bias: &wgpu::Buffer, x: &wgpu::Buffer) -> Result<Op, GpuError> {
         let columns = (bias.size() / 4) as u32;
-        let shape = self.gpu.uniform("bias", &RowShape { columns, ..RowShape::default() })?;
+        let shape = self.gpu.constant("bias", &RowShape { columns, ..RowShape::default() })?;
         let across = (columns / 4).div_ceil(WORKGROUP);
         self.single(&llm::BIAS, &[&self.buffers.step, &shape, bias, x], Grid::Elements { across })
     }
@@ -137,7 +137,7 @@ impl Plan<'_> {
     /// The activated gate times up; of experts, all slots of a row side by side.
     pub fn gate(&self) -> Result<Op, GpuError> {
         let shape = RowShape { columns: self.config.ffn as u32, ..RowShape::default() };
-        let shape = self.gpu.uniform("gate", &shape)?;
+        let shape = self.gpu.constant("gate", &shape)?;
         let b = self.buffers;
         let across = (self.config.ffn as u32 / 4).div_ceil(WORKGROUP);
         let kernel = match self.config.family().activation {
@@ -154,7 +154,7 @@ impl Plan<'_> {
         }
         let columns = self.config.hidden as u32;
         let factor = self.config.embedding_scale;
-        let shape = self.gpu.uniform("scale", &ScaleShape { columns, factor, padding: [0; 2] })?;
+        let shape = self.gpu.constant("scale", &ScaleShape { columns, factor, padding: [0; 2] })?;
         let grid = Grid::Elements { across: columns.div_ceil(WORKGROUP) };
         let b = self.buffers;
         Ok(Some(self.single(&llm::SCALE, &[&b.step, &shape, &b.x], grid)?))
@@ -168,7 +168,7 @@ impl Plan<'_> {
         }
         let columns = self.config.vocabulary as u32;
         let shape =
-            self.gpu.uniform("softcap", &ScaleShape { columns, factor, padding: [0; 2] })?;
+            self.gpu.constant("softcap", &ScaleShape { columns, factor, padding: [0; 2] })?;
         let across = columns.div_ceil(WORKGROUP);
         let grid = Grid::Tiles { across, rows_per_tile: 1, selecting: true };
         let b = self.buffers;

@@ -121,7 +121,7 @@ impl Matrix {
             .iter()
             .map(|shard| {
                 Ok(ShardBindings {
-                    shape: gpu.uniform("matrix", &self.shape(shard, target))?,
+                    shape: gpu.constant("matrix", &self.shape(shard, target))?,
                     quants: &shard.quants,
                     scales: &shard.scales,
                 })
@@ -184,7 +184,7 @@ impl Matrix {
             .iter()
             .map(|shard| {
                 let rows = shard.rows as u32;
-                let shape = gpu.uniform("matrix", &self.shape(shard, target))?;
+                let shape = gpu.constant("matrix", &self.shape(shard, target))?;
                 let operands = [step, &shape, &shard.quants, &shard.scales, x, out];
                 let kind = self.matvec_shape(shard.rows);
                 let matmul = choice.matmul(kind);
@@ -253,7 +253,7 @@ impl Matrix {
         self.shards
             .iter()
             .map(|shard| {
-                let shape = gpu.uniform("table", &self.shape(shard, target))?;
+                let shape = gpu.constant("table", &self.shape(shard, target))?;
                 let buffers = [step, &shape, &shard.quants, &shard.scales, ids, out];
                 Ok(Op::Single(Variant {
                     bind_group: gpu.bind(&pipeline, &buffers)?,
@@ -397,7 +397,7 @@ impl QuantisedRows {
             selecting: u32::from(product.selecting),
             padding: [0; 2],
         };
-        let shape = gpu.uniform("quantise", &shape)?;
+        let shape = gpu.constant("quantise", &shape)?;
         let pipeline = gpu.planned(&QUANTISE_Q16, &[])?;
         let buffers = [product.step, &shape, product.x, &self.scales, &self.words];
         Ok(Variant {

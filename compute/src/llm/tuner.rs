@@ -30,7 +30,7 @@ use super::weights::Weights;
 /// Longest that trying out may take at one load.
 const TIME_GPU_MAX: Duration = Duration::from_secs(10);
 /// A CPU driver compiles slowly, has few candidates, and its users wait for a first answer.
-const TIME_SOFTWARE_MAX: Duration = Duration::from_secs(5);
+const TIME_SOFTWARE_MAX: Duration = Duration::from_secs(3);
 /// Matrices of one shape that are multiplied in turn, so that a GPU's cache does not hold them all.
 const MATRICES_MAX: usize = 32;
 /// How much faster than the untried choice another must be, lest noise decides.
@@ -41,6 +41,8 @@ const MEASUREMENTS: usize = 3;
 const DISPATCHES_MAX: u32 = 64;
 /// A candidate this much slower than the best is not measured again.
 const HOPELESS: f64 = 1.5;
+/// One this much slower at the first go is not measured at all.
+const HOPELESS_AT_ONCE: f64 = 4.0;
 /// Rows of a matrix that are held against the twin: the first, the last and some between.
 const CHECKED_ROWS: usize = 64;
 
@@ -413,6 +415,9 @@ impl<'a> Tuner<'a> {
             Ok::<_, GpuError>(time.as_secs_f64() / f64::from(dispatches))
         };
         let single = measure(1)?;
+        if best.is_some_and(|best| single > best * HOPELESS_AT_ONCE) {
+            return Ok(single);
+        }
         let wanted = measurement_time(self.gpu).as_secs_f64() / single.max(1e-9);
         let dispatches = (wanted as u32).clamp(1, DISPATCHES_MAX);
         let mut shortest = f64::INFINITY;
