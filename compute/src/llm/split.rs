@@ -50,8 +50,8 @@ pub(super) struct Shortfall {
     pub missing_bytes: u64,
 }
 
-/// Steps between empty and full when the common share is searched.
-const SHARES: u64 = 1 << 20;
+/// Parts of a card that its share is counted in.
+const SHARES: u128 = 1 << 20;
 
 impl Costs {
     /// Bytes of a stage.
@@ -68,54 +68,50 @@ impl Costs {
         let spans = self.deal(budgets);
         let missing_bytes: u64 =
             spans.iter().zip(budgets).map(|(span, most)| self.of(span).saturating_sub(*most)).sum();
-        if missing_bytes > 0 {
-            return Err(Shortfall { missing_bytes });
-        }
-        let share = |share: u64| -> Vec<u64> {
-            budgets
-                .iter()
-                .map(|b| (u128::from(*b) * u128::from(share)).div_ceil(u128::from(SHARES)) as u64)
-                .collect()
-        };
-        let fits = |share_of: u64| {
-            let budgets = share(share_of);
-            let spans = self.deal(&budgets);
-            spans.iter().zip(&budgets).all(|(span, most)| self.of(span) <= *most)
-        };
-        // The smallest share that suffices; a larger one always does too.
-        let (mut too_little, mut enough) = (0, SHARES);
-        while enough - too_little > 1 {
-            let middle = too_little.midpoint(enough);
-            match fits(middle) {
-                true => enough = middle,
-                false => too_little = middle,
-            }
-        }
-        Ok(self.deal(&share(enough)))
+        if missing_bytes > 0 { Err(Shortfall { missing_bytes }) } else { Ok(spans) }
     }
 
-    /// Fills one card after the other as far as it goes; the last takes what is left.
+    /// The cut whose fullest card is least full: for every number of layers and card, the best way to put so
+    /// many on the cards up to this one follows from the best ways of the card before.
     fn deal(&self, budgets: &[u64]) -> Vec<Range<usize>> {
-        let cards = budgets.len();
-        let mut from = 0;
-        budgets
+        let count = self.layers.len();
+        let mut below = vec![0_u64; count + 1];
+        for (layer, bytes) in self.layers.iter().enumerate() {
+            below[layer + 1] = below[layer] + bytes;
+        }
+        let share = |start: usize, end: usize, budget: u64| {
+            let first = if start == 0 { self.first } else { 0 };
+            let last = if end == count { self.last } else { 0 };
+            let bytes = self.every + first + last + below[end] - below[start];
+            (u128::from(bytes) * SHARES).div_ceil(u128::from(budget.max(1)))
+        };
+        let mut least: Vec<Option<u128>> = vec![None; count + 1];
+        least[0] = Some(0);
+        let mut starts = Vec::with_capacity(budgets.len());
+        for budget in budgets {
+            let best = |end: usize| {
+                let before = least.iter().enumerate().take(end);
+                let ways = before.filter_map(|(start, before)| {
+                    before.map(|before| (before.max(share(start, end, *budget)), start))
+                });
+                ways.min().map_or((None, 0), |(fullest, start)| (Some(fullest), start))
+            };
+            let (next, from): (Vec<Option<u128>>, Vec<usize>) = (0..=count).map(best).unzip();
+            least = next;
+            starts.push(from);
+        }
+        let mut end = count;
+        let mut spans: Vec<Range<usize>> = starts
             .iter()
-            .enumerate()
-            .map(|(card, most)| {
-                let left_for_others = cards - card - 1;
-                let end_max = self.layers.len() - left_for_others;
-                let mut end = from + 1;
-                if left_for_others == 0 {
-                    end = end_max;
-                }
-                while end < end_max && self.of(&(from..end + 1)) <= *most {
-                    end += 1;
-                }
-                let span = from..end;
-                from = end;
+            .rev()
+            .map(|from| {
+                let span = from[end]..end;
+                end = span.start;
                 span
             })
-            .collect()
+            .collect();
+        spans.reverse();
+        spans
     }
 }
 
@@ -167,8 +163,8 @@ mod tests {
                         .zip(budgets)
                         .map(|(span, budget)| costs.of(span) as f64 / *budget as f64)
                         .fold(0.0, f64::max);
-                    // Shares are searched in steps, and bytes are whole.
-                    let step = 2.0 / SHARES as f64 + 1.0 / *budgets.iter().min().unwrap() as f64;
+                    // Shares are whole.
+                    let step = 2.0 / SHARES as f64;
                     prop_assert!(fullest <= best + step, "{fullest} {best}");
                 }
                 Err(Shortfall { missing_bytes }) => {
