@@ -7,7 +7,7 @@
 //! ```
 //! Requests pass as they are written, because a server offers more than our engine knows of: only the model's name is
 //! changed, and tokens are counted. What the rig machine and the faces see, states, drain, unload, restarts, is that of
-//! our own engine (ADR 9).
+//! our own engine (ADR 11).
 
 mod events;
 mod fault;
