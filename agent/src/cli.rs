@@ -11,8 +11,6 @@ pub mod gpus;
 #[cfg(feature = "gpu")]
 pub mod hash;
 #[cfg(feature = "gpu")]
-mod kv;
-#[cfg(feature = "gpu")]
 pub mod models;
 #[cfg(feature = "gpu")]
 pub mod poc;

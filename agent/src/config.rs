@@ -3,6 +3,8 @@
 //! YAML is read in [`yaml`] and nowhere else; a value of [`AgentConfig`] has every file it names already read and every
 //! rule checked, so nothing further in needs to doubt it.
 
+mod kv;
+mod memory;
 mod scalar;
 mod split;
 mod upstream;
@@ -15,6 +17,8 @@ use roadbed_protocol::{AgentId, FarmId, Millis, RigId, RigProfile, TrustedKeys};
 
 use crate::clock::FarmClock;
 
+pub use kv::Kv;
+pub use memory::MemoryBytes;
 pub use split::Split;
 pub use upstream::{CONCURRENT_DEFAULT, ServerCommand, UpstreamConfig, UpstreamUrl};
 pub use yaml::{ConfigError, load, load_profile, read_secret};
@@ -70,7 +74,7 @@ pub struct RigConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RigHardware {
     /// This machine's own GPU and processor.
-    Gpu(GpuConfig),
+    Gpu(Box<GpuConfig>),
     /// A miner behind a firmware API.
     Asic(AsicConfig),
 }
@@ -94,18 +98,28 @@ pub struct GpuConfig {
     pub pool: Option<PoolConfig>,
 }
 
+/// Our own engine on a rig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WgpuConfig {
+    /// Model file or catalogue name.
+    pub model: String,
+    /// Names or PCI ids of the GPUs; `auto` is the best one, and a single `all` is every card.
+    pub gpus: Vec<String>,
+    /// How the model is shared out over several.
+    pub split: Split,
+    /// Longest sequence, prompt and answer together; the engine's default unless given.
+    pub context_tokens: Option<usize>,
+    /// Memory the model, and the encoder beside it, may take on each GPU.
+    pub memory: Option<MemoryBytes>,
+    /// How answers keep keys and values.
+    pub kv: Kv,
+}
+
 /// What answers on a GPU rig.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineConfig {
     /// Our own engine.
-    Wgpu {
-        /// Model file or catalogue name.
-        model: String,
-        /// Names or PCI ids of the GPUs; `auto` is the best one, and a single `all` is every card.
-        gpus: Vec<String>,
-        /// How the model is shared out over several.
-        split: Split,
-    },
+    Wgpu(WgpuConfig),
     /// An external OpenAI-compatible server.
     Upstream(Box<UpstreamConfig>),
 }

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::FarmClock;
-use crate::config::{EngineConfig, GpuConfig};
+use crate::config::{EngineConfig, GpuConfig, WgpuConfig};
 use crate::driver::{DriverEvents, Observation, RigDriver};
 use crate::embedding::{EmbeddingService, EncoderLoader};
 use crate::engine::catalogue::ModelStore;
@@ -171,7 +171,7 @@ fn inference(
     gpus: usize,
 ) -> Result<Inference, GpuRigError> {
     match &config.engine {
-        EngineConfig::Wgpu { .. } => {
+        EngineConfig::Wgpu(_) => {
             let engine = EngineService::start_over(WgpuLoader::of_this_machine(), gpus)
                 .map_err(GpuRigError::Thread)?;
             let settings = ProofSettings {
@@ -199,11 +199,14 @@ fn inference(
 /// What is loaded when the rig shall do AI work; a server knows it by itself.
 fn configured(config: &GpuConfig) -> Result<LoadRequest, GpuRigError> {
     match &config.engine {
-        EngineConfig::Wgpu { model, gpus, split } => {
+        EngineConfig::Wgpu(WgpuConfig { model, gpus, split, context_tokens, memory, kv }) => {
             let failed = |error: anyhow::Error| GpuRigError::Model(format!("{error:#}"));
             let mut configured = load_request(model, None).map_err(failed)?;
             configured.gpus = named_gpus(gpus).map_err(failed)?;
             configured.split = *split;
+            configured.context_tokens = *context_tokens;
+            configured.memory_bytes = memory.map(|memory| memory.0);
+            configured.kv = (*kv).into();
             configured.served_as.clone_from(&config.served_as);
             Ok(configured)
         }
@@ -213,14 +216,16 @@ fn configured(config: &GpuConfig) -> Result<LoadRequest, GpuRigError> {
 
 /// The encoder beside the model, with nothing loaded.
 fn encoder(config: &GpuConfig) -> Result<Option<(EmbeddingService, LoadRequest)>, GpuRigError> {
-    let (Some(model), EngineConfig::Wgpu { gpus, .. }) = (&config.embeddings, &config.engine)
+    let (Some(model), EngineConfig::Wgpu(WgpuConfig { gpus, memory, .. })) =
+        (&config.embeddings, &config.engine)
     else {
         return Ok(None);
     };
     // An encoder is small: it goes onto the first GPU.
     let first = gpus.first().filter(|word| *word != "all");
-    let request = load_request(model, first.map(String::as_str))
+    let mut request = load_request(model, first.map(String::as_str))
         .map_err(|error| GpuRigError::Model(format!("{error:#}")))?;
+    request.memory_bytes = memory.map(|memory| memory.0);
     let service =
         EmbeddingService::start(EncoderLoader::of_this_machine()).map_err(GpuRigError::Thread)?;
     Ok(Some((service, request)))

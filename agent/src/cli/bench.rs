@@ -16,7 +16,7 @@ use roadbed_compute::{
 };
 use serde::Serialize;
 
-use super::kv::KvChoice;
+use crate::config::Kv;
 use crate::engine::kept::kept_folder;
 use crate::engine::startup::load_request;
 
@@ -48,8 +48,8 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t = ActivationChoice::F32)]
     pub activations: ActivationChoice,
     /// How answers keep keys and values.
-    #[arg(long, value_enum, default_value_t = KvChoice::F32)]
-    pub kv: KvChoice,
+    #[arg(long, value_enum, default_value_t = Kv::F32)]
+    pub kv: Kv,
     /// Which kernels multiply: what was found fastest on this adapter before, else by trying (stored); by trying, and
     /// show what was found (again); the default for the adapter's kind (off).
     #[arg(long, value_enum, default_value_t = TuningChoice::Stored)]

@@ -11,9 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::embeddings::EmbeddingArgs;
-use super::kv::KvChoice;
 use super::upstream::UpstreamArgs;
-use crate::config::Split;
+use crate::config::{Kv, MemoryBytes, Split};
 use crate::engine::catalogue::ModelStore;
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
@@ -44,12 +43,12 @@ pub struct ServeArgs {
     #[arg(long)]
     pub context: Option<usize>,
     /// Memory the model may take on each GPU, such as 8GiB or 6500MB; what is left over keeps more answers under way.
-    #[arg(long, value_parser = memory)]
-    pub memory: Option<u64>,
+    #[arg(long)]
+    pub memory: Option<MemoryBytes>,
     /// How answers keep keys and values; shorter forms keep more answers under way. Proofs and replays
     /// always keep f32.
-    #[arg(long, value_enum, default_value_t = KvChoice::F32)]
-    pub kv: KvChoice,
+    #[arg(long, value_enum, default_value_t = Kv::F32)]
+    pub kv: Kv,
     /// A GPU to work on, by list position, name or PCI id; several times for several, or `all` for every card. The best
     /// one unless given.
     #[arg(long = "gpu", visible_alias = "adapter", value_name = "GPU")]
@@ -78,8 +77,9 @@ pub struct ServeArgs {
 /// What went wrong.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // An encoder is small: it goes onto the first GPU.
+    let memory_bytes = args.memory.map(|memory| memory.0);
     let first = args.gpus.first().filter(|word| *word != "all");
-    let encoder = args.encoder.load(first.map(String::as_str), args.memory).await?;
+    let encoder = args.encoder.load(first.map(String::as_str), memory_bytes).await?;
     let taken_bytes = encoder.as_ref().map_or(0, |(_, info)| info.memory_bytes);
     let (inference, configured) = inference(&args, taken_bytes).await?;
     let listener = TcpListener::bind(args.listen)
@@ -149,7 +149,7 @@ async fn inference(args: &ServeArgs, taken_bytes: u64) -> anyhow::Result<(Infere
         configured.served_as.clone_from(served_as);
     }
     configured.context_tokens = args.context;
-    configured.memory_bytes = args.memory.map(|all| all.saturating_sub(taken_bytes));
+    configured.memory_bytes = args.memory.map(|MemoryBytes(all)| all.saturating_sub(taken_bytes));
     configured.kv = args.kv.into();
     let replicas = configured.gpus.len();
     let engine = EngineService::start_over(WgpuLoader::of_this_machine(), replicas)
@@ -157,38 +157,4 @@ async fn inference(args: &ServeArgs, taken_bytes: u64) -> anyhow::Result<(Infere
     let journal = Arc::new(MemoryJournal::default());
     let proof = ProofService::new(engine.clone(), journal, ProofSettings::default(), None);
     Ok((Inference::Own { engine, proof }, configured))
-}
-
-/// A size in bytes, or with a unit of powers of ten or two.
-fn memory(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 8] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-        ("kB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("B", 1),
-    ];
-    let wrong = || format!("{text:?} is no size; expected for example 8GiB or 6500MB");
-    let unit = UNITS.iter().find(|(name, _)| text.ends_with(name));
-    let (number, factor) =
-        unit.map_or((text, 1), |(name, factor)| (text.strip_suffix(name).unwrap_or(text), *factor));
-    let number: u64 = number.trim().parse().map_err(|_| wrong())?;
-    number.checked_mul(factor).filter(|bytes| *bytes > 0).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::memory;
-
-    #[test]
-    fn sizes_have_units() {
-        let read = ["8GiB", "6500MB", "512 MiB", "1000", "1kB"].map(|text| memory(text).unwrap());
-        assert_eq!(read, [8 << 30, 6_500_000_000, 512 << 20, 1000, 1000]);
-        for bad in ["", "GiB", "8GIB", "-1GB", "0B", "99999999999TiB", "1.5GB"] {
-            assert!(memory(bad).is_err(), "{bad}");
-        }
-    }
 }

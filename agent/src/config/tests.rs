@@ -101,18 +101,29 @@ fn a_gpu_rig_with_a_pool_is_read() {
     let config = folder.load(&text).unwrap();
     let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
     assert_eq!((gpu.sensor, gpu.served_as.as_str()), (SensorChoice::Simulated, "org/m"));
-    let own = |gpus: &[&str], split| EngineConfig::Wgpu {
+    let config_of = |gpus: &[&str], split| WgpuConfig {
         model: "m".into(),
         gpus: gpus.iter().map(ToString::to_string).collect(),
         split,
+        context_tokens: None,
+        memory: None,
+        kv: Kv::F32,
     };
+    let own = |gpus: &[&str], split| EngineConfig::Wgpu(config_of(gpus, split));
     assert_eq!(gpu.engine, own(&["auto"], Split::Auto));
+    let bounded = EngineConfig::Wgpu(WgpuConfig {
+        context_tokens: Some(4096),
+        memory: Some(MemoryBytes(6 << 30)),
+        kv: Kv::Q8,
+        ..config_of(&["auto"], Split::Auto)
+    });
     assert_eq!(gpu.embeddings.as_deref(), Some("e"));
     let several = |lines: &str| folder.load(&text.replace("adapter: auto", lines));
     for (lines, expected) in [
         ("gpus: [all]", own(&["all"], Split::Auto)),
         ("gpus: [01:00.0, radeon], split: layers", own(&["01:00.0", "radeon"], Split::Layers)),
         ("split: replicas", own(&["auto"], Split::Replicas)),
+        ("context: 4096, memory: 6GiB, kv: q8", bounded),
     ] {
         let config = several(lines).unwrap();
         let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
@@ -122,6 +133,9 @@ fn a_gpu_rig_with_a_pool_is_read() {
         ("adapter: auto, gpus: [all]", "belongs to a rig of one GPU"),
         ("gpus: []", "is empty"),
         ("split: tensor", "none of auto, replicas, layers"),
+        ("kv: q4", "none of f32, f16, q8"),
+        ("memory: 6gib", "expected for example 8GiB"),
+        ("context: 0", "a whole number from 1"),
     ] {
         let refusal = several(lines).err().unwrap().to_string();
         assert!(refusal.contains(words), "{refusal}");
@@ -189,6 +203,7 @@ fn an_engine_that_cannot_be_is_named_with_its_place() {
         ("        url: http://127.0.0.1:8000/v1\n", "", &["gpu.engine.url", "is missing"]),
         ("api_key_file: agent.key", "api_key_file: none.key", &["none.key", "cannot be read"]),
         ("      served_as", "      model: m\n      served_as", &["gpu.model", "engine.model"]),
+        ("      served_as", "      kv: f16\n      served_as", &["gpu.kv", "wgpu engine"]),
         (
             "      served_as",
             "      embeddings: e\n      served_as",

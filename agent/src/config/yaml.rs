@@ -15,12 +15,14 @@ use serde::de::DeserializeOwned;
 
 use super::scalar::{Bounded, Parsed, Rate};
 use super::{
-    AgentConfig, AsicConfig, AsicDriverKind, BrokerAddress, GpuConfig, PoolConfig, RIGS_MAX,
-    RigConfig, RigHardware, SensorChoice, Split,
+    AgentConfig, AsicConfig, AsicDriverKind, BrokerAddress, GpuConfig, Kv, MemoryBytes, PoolConfig,
+    RIGS_MAX, RigConfig, RigHardware, SensorChoice, Split,
 };
 use crate::clock::FarmClock;
 use engine::EngineFile;
 
+/// Longest context that is no typing error: no model was trained for more.
+const CONTEXT_MAX: u64 = 16 << 20;
 /// Largest config or profile file read: a hall of 256 rigs is about 40 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Hash threads one rig may be given; above it the figure is a typing error.
@@ -326,7 +328,7 @@ impl RigFile {
             problem: problem.into(),
         };
         let hardware = match (self.gpu, self.asic, self.pool) {
-            (Some(mut gpu), None, pool) => RigHardware::Gpu(GpuConfig {
+            (Some(mut gpu), None, pool) => RigHardware::Gpu(Box::new(GpuConfig {
                 engine: gpu.resolve_engine(base).map_err(|error| match error {
                     ResolveError::File(error) => ResolveError::File(error),
                     ResolveError::Rule { field, problem } => rule(&field, &problem),
@@ -343,7 +345,7 @@ impl RigFile {
                     password: pool.password,
                     threads: usize::try_from(pool.threads.0).unwrap_or(1),
                 }),
-            }),
+            })),
             (None, Some(asic), None) => RigHardware::Asic(AsicConfig {
                 driver: asic.driver.into(),
                 address: asic.address,
@@ -383,6 +385,12 @@ struct GpuFile {
     gpus: Option<Vec<String>>,
     #[serde(default)]
     split: Option<Parsed<Split>>,
+    #[serde(default)]
+    context: Option<Bounded<1, CONTEXT_MAX>>,
+    #[serde(default)]
+    memory: Option<Parsed<MemoryBytes>>,
+    #[serde(default)]
+    kv: Option<Parsed<Kv>>,
     #[serde(default)]
     engine: Option<EngineFile>,
     #[serde(default)]

@@ -8,7 +8,7 @@ use roadbed_compute::{AdapterChoice, AdapterKind, AdapterSummary, list_adapters}
 
 use super::catalogue::{FoundModel, ModelStore};
 use super::{EngineService, LoadRequest, ModelInfo, WgpuLoader};
-use crate::config::Split;
+use crate::config::{Kv, Split};
 
 /// What to load for `--model` and `--adapter`.
 ///
@@ -27,6 +27,16 @@ pub fn load_request(model: &str, adapter: Option<&str>) -> anyhow::Result<LoadRe
         memory_bytes: None,
         kv: KvFormat::F32,
     })
+}
+
+impl From<Kv> for KvFormat {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F32 => Self::F32,
+            Kv::F16 => Self::F16,
+            Kv::Q8 => Self::Q8,
+        }
+    }
 }
 
 fn choice(word: &str) -> AdapterChoice {

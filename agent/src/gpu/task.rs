@@ -252,10 +252,14 @@ impl Parts {
         }
         lock(&self.shared).running = Some(workload.clone());
         self.gate.set(Gate::Ai { model: model.to_owned() });
-        self.inference.load(self.configured.clone()).await.map_err(|fault| fault.to_string())?;
+        let mut configured = self.configured.clone();
+        // The small one first: what it takes of the memory is known then.
         if let Some((service, request)) = &self.encoder {
-            service.load(request.clone()).await.map_err(|fault| fault.to_string())?;
+            let encoder = service.load(request.clone()).await.map_err(|fault| fault.to_string())?;
+            configured.memory_bytes =
+                configured.memory_bytes.map(|all| all.saturating_sub(encoder.memory_bytes));
         }
+        self.inference.load(configured).await.map_err(|fault| fault.to_string())?;
         self.set_accepting(true);
         Ok(())
     }

@@ -5,7 +5,9 @@ mod tiny_encoder;
 use std::time::Duration;
 
 use roadbed_agent::clock::FarmClock;
-use roadbed_agent::config::{EngineConfig, GpuConfig, PoolConfig, SensorChoice, Split};
+use roadbed_agent::config::{
+    EngineConfig, GpuConfig, Kv, MemoryBytes, PoolConfig, SensorChoice, Split, WgpuConfig,
+};
 use roadbed_agent::driver::{DRIVER_EVENTS_MAX, DriverEvent, RigDriver};
 use roadbed_agent::gpu::GpuDriver;
 use roadbed_agent::journal::Journal;
@@ -40,14 +42,21 @@ impl Bench {
         std::fs::write(&broken, b"GGUF but not really").unwrap();
         let model = model.map_or_else(|| broken.to_string_lossy().into_owned(), Into::into);
         let gpus = vec!["auto".into()];
-        let engine = EngineConfig::Wgpu { model, gpus, split: Split::Auto };
+        let engine = EngineConfig::Wgpu(WgpuConfig {
+            model,
+            gpus,
+            split: Split::Auto,
+            context_tokens: Some(256),
+            memory: Some(MemoryBytes(4 << 30)),
+            kv: Kv::F16,
+        });
         Self::start_in(folder, engine, pool)
     }
 
     fn start_in(folder: tempfile::TempDir, engine: EngineConfig, pool: u16) -> Self {
         let encoder = folder.path().join("encoder.gguf");
         tiny_encoder::write(&encoder);
-        let own = matches!(engine, EngineConfig::Wgpu { .. });
+        let own = matches!(engine, EngineConfig::Wgpu(_));
         let config = GpuConfig {
             served_as: MODEL.into(),
             embeddings: own.then(|| encoder.to_string_lossy().into_owned()),

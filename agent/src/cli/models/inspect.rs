@@ -13,8 +13,8 @@ use roadbed_compute::{AdapterKind, AdapterSummary};
 use serde_json::{Value, json};
 
 use super::list::{printable, printable_up_to};
-use crate::cli::kv::KvChoice;
 use crate::cli::progress::bytes;
+use crate::config::Kv;
 use crate::engine::adapter_memory::{adapter_memory, usable, usable_memory};
 use crate::engine::catalogue::ModelStore;
 use crate::engine::startup::GPUS_MAX;
@@ -36,8 +36,8 @@ pub struct ModelsInspectArgs {
     #[arg(long)]
     pub context: Option<usize>,
     /// How answers keep keys and values, for the memory.
-    #[arg(long, value_enum, default_value_t = KvChoice::F32)]
-    pub kv: KvChoice,
+    #[arg(long, value_enum, default_value_t = Kv::F32)]
+    pub kv: Kv,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,

@@ -1,4 +1,4 @@
-//! What answers on a GPU rig, as the file says it: `gpu.engine`, and the two fields beside it that only our own has.
+//! What answers on a GPU rig, as the file says it: `gpu.engine`, and the fields beside it that only our own has.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::super::scalar::{Bounded, Parsed};
 use super::super::upstream::{START_WAIT_DEFAULT, STOP_WAIT_DEFAULT};
 use super::super::{
-    CONCURRENT_DEFAULT, EngineConfig, ServerCommand, Split, UpstreamConfig, UpstreamUrl,
+    CONCURRENT_DEFAULT, EngineConfig, ServerCommand, Split, UpstreamConfig, UpstreamUrl, WgpuConfig,
 };
 use super::{GpuFile, ResolveError, read_secret};
 
@@ -52,7 +52,15 @@ impl GpuFile {
                     }
                 };
                 let split = self.split.take().map_or_else(Split::default, |split| split.0);
-                Ok(EngineConfig::Wgpu { model, gpus, split })
+                let context = self.context.take().map(|context| usize::try_from(context.0));
+                Ok(EngineConfig::Wgpu(WgpuConfig {
+                    model,
+                    gpus,
+                    split,
+                    context_tokens: context.and_then(Result::ok),
+                    memory: self.memory.take().map(|memory| memory.0),
+                    kv: self.kv.take().map(|kv| kv.0).unwrap_or_default(),
+                }))
             }
             EngineWord::OpenaiUpstream => {
                 for (field, given) in [
@@ -60,6 +68,9 @@ impl GpuFile {
                     ("adapter", self.adapter.is_some()),
                     ("gpus", self.gpus.is_some()),
                     ("split", self.split.is_some()),
+                    ("context", self.context.is_some()),
+                    ("memory", self.memory.is_some()),
+                    ("kv", self.kv.is_some()),
                 ] {
                     if given {
                         return Err(rule(
