@@ -4,9 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::gguf::{GgufError, TensorEntry};
 use crate::llm::EngineError;
-use crate::llm::tensors::layer_tensor;
+use crate::llm::tensors::{layer_tensor, shaped};
 use crate::source::WeightSource;
 
 use super::config::EncoderConfig;
@@ -58,21 +57,4 @@ pub(super) fn check(file: &dyn WeightSource, config: &EncoderConfig) -> Result<(
             ),
         }),
     }
-}
-
-/// A tensor that must have exactly this shape.
-fn shaped<'f>(
-    file: &'f dyn WeightSource,
-    name: &str,
-    rows: usize,
-    columns: usize,
-) -> Result<&'f TensorEntry, GgufError> {
-    let entry = file.require_tensor(name)?;
-    if (entry.rows, entry.columns) != (rows, columns) {
-        return Err(GgufError::Tensor {
-            name: name.to_owned(),
-            reason: format!("is {} x {}, expected {rows} x {columns}", entry.rows, entry.columns),
-        });
-    }
-    Ok(entry)
 }

@@ -136,7 +136,7 @@ pub(crate) fn rope_factors(
 }
 
 /// A tensor that must have exactly this shape.
-fn shaped<'f>(
+pub(crate) fn shaped<'f>(
     file: &'f dyn WeightSource,
     name: &str,
     rows: usize,
