@@ -1,10 +1,10 @@
 //! The encoders' kernels against their twins, on every adapter.
 
 use roadbed_compute::Gpu;
-use roadbed_compute::embedding::params::{AttendShape, LayerNormShape, TextRows};
+use roadbed_compute::embedding::params::{AttendShape, TextRows};
 use roadbed_compute::kernels::encoder::{self, Activation, Pooling};
 use roadbed_compute::kernels::llm::Method;
-use roadbed_compute::llm::params::{RowShape, Step};
+use roadbed_compute::llm::params::{NormShape, RowShape, Step};
 use roadbed_compute::reference::encoder as twin;
 
 use crate::adapters;
@@ -72,7 +72,8 @@ fn layer_norms_match() {
             let vectors = random.floats(3 * columns);
             let mut expected = x.clone();
             twin::layer_norm(&mut expected, &branch, &vectors, 1e-12);
-            let shape = LayerNormShape { columns: columns as u32, epsilon: 1e-12, padding: [0; 2] };
+            let shape =
+                NormShape { columns: columns as u32, epsilon: 1e-12, ..NormShape::default() };
             for method in METHODS {
                 let kernel = encoder::layer_norm(method);
                 let buffers = [

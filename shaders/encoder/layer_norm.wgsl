@@ -2,16 +2,8 @@
 // after the sums. layer_norm(v)[c] = (v[c] - mean(v)) / sqrt(variance(v) + epsilon) * gain[c] + shift[c].
 //
 // Shapes: branch and x [rows, columns], vectors [3, columns]: bias, gain, shift. Rows, lanes and the
-// sums come from lib/reduce_*.wgsl. Four columns at a time: columns is a multiple of 4.
+// sums come from lib/reduce_*.wgsl, columns and epsilon from lib/norm_shape.wgsl.
 // CPU twin: compute/src/reference/encoder.rs, layer_norm.
-struct LayerNorm {
-    columns: u32,
-    epsilon: f32,
-    padding_a: u32,
-    padding_b: u32,
-}
-
-@group(0) @binding(1) var<uniform> norm: LayerNorm;
 @group(0) @binding(2) var<storage, read> branch: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> vectors: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>;

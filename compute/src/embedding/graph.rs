@@ -9,14 +9,14 @@ use crate::kernels::llm::{BIAS, Method};
 use crate::llm::loader::Loader;
 use crate::llm::matrix::{Fused, Product};
 use crate::llm::op::{Grid, Op, Phase, Variant};
-use crate::llm::params::{RowShape, Step};
+use crate::llm::params::{NormShape, RowShape, Step};
 use crate::llm::plan::row_lines;
 use crate::llm::tensors::layer_tensor;
 use crate::llm::tuning::Choice;
 use crate::llm::{Activations, EngineError};
 
 use super::config::EncoderConfig;
-use super::params::{AttendShape, LayerNormShape, TextRows};
+use super::params::{AttendShape, TextRows};
 use super::tensors::KINDS;
 
 /// Most texts of a pass: enough short ones to fill a GPU.
@@ -172,10 +172,10 @@ impl Maker<'_> {
     }
 
     fn layer_norm(&self, vectors: &wgpu::Buffer) -> Result<Op, GpuError> {
-        let shape = LayerNormShape {
+        let shape = NormShape {
             columns: self.config.hidden as u32,
             epsilon: self.config.epsilon,
-            padding: [0; 2],
+            ..NormShape::default()
         };
         let shape = self.gpu().uniform("norm", &shape)?;
         let b = self.buffers;

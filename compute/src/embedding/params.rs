@@ -10,15 +10,6 @@ pub struct TextRows {
     pub count: u32,
 }
 
-/// `shaders/encoder/layer_norm.wgsl`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-#[repr(C)]
-pub struct LayerNormShape {
-    pub columns: u32,
-    pub epsilon: f32,
-    pub padding: [u32; 2],
-}
-
 /// `shaders/encoder/attend.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]

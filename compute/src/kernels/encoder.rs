@@ -53,7 +53,12 @@ macro_rules! layer_norm {
     ($name:literal, $reduce:literal, $constants:expr) => {
         Kernel {
             name: concat!("layer_norm_", $name),
-            source: crate::wgsl!("lib/step.wgsl", $reduce, "encoder/layer_norm.wgsl"),
+            source: crate::wgsl!(
+                "lib/step.wgsl",
+                "lib/norm_shape.wgsl",
+                $reduce,
+                "encoder/layer_norm.wgsl"
+            ),
             entry: "main",
             bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
             constants: $constants,
