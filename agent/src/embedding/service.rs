@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::backend::{EmbedderInfo, EmbeddingLoader};
 use super::worker;
+use crate::engine::queue::{OpenJob, RETRY_SECONDS_MAX};
 use crate::engine::{EngineFault, LoadRequest};
 
 /// Requests that may wait, beside those under way; more would wait longer than anybody does.
@@ -18,8 +19,6 @@ pub const REQUESTS_QUEUED_MAX: usize = 64;
 pub const QUEUED_BYTES_MAX: usize = 64 << 20;
 /// Loads and unloads that may wait; more is a caller that repeats itself.
 const CONTROLS_QUEUED_MAX: usize = 16;
-/// A customer is never asked to wait longer than this before he tries again.
-const RETRY_SECONDS_MAX: u64 = 60;
 
 /// One text to embed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +121,20 @@ struct Waiting {
     closed: bool,
 }
 
+impl Waiting {
+    fn is_full_for(&self, bytes: usize) -> bool {
+        let queued = self.requests.len();
+        queued >= REQUESTS_QUEUED_MAX
+            || (queued > 0 && self.bytes.saturating_add(bytes) > QUEUED_BYTES_MAX)
+    }
+
+    /// A caller that stopped waiting holds no place, even before the thread comes to it.
+    fn forget_who_left(&mut self) {
+        self.requests.retain(|queued| !queued.done.is_closed());
+        self.bytes = self.requests.iter().map(|queued| queued.bytes).sum();
+    }
+}
+
 /// What the embedding thread does next.
 pub(super) enum Turn {
     Control(Control),
@@ -140,22 +153,6 @@ pub(super) struct Shared {
     /// Requests that wait or are under way.
     open: watch::Sender<usize>,
     draining: AtomicBool,
-}
-
-/// One open request: raises the count when made, lowers it when dropped.
-struct Open<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Open<'a> {
-    fn count_in(count: &'a watch::Sender<usize>) -> Self {
-        count.send_modify(|open| *open += 1);
-        Self(count)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|open| *open = open.saturating_sub(1));
-    }
 }
 
 impl Shared {
@@ -275,15 +272,16 @@ impl EmbeddingService {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(EngineFault::Draining);
         }
-        let _open = Open::count_in(&self.shared.open);
+        let _open = OpenJob::count_in(&self.shared.open);
         let bytes = request.inputs.iter().map(EmbeddingInput::bytes).sum();
         let (done, answer) = oneshot::channel();
         {
             let mut waiting = self.shared.lock();
+            if waiting.is_full_for(bytes) {
+                waiting.forget_who_left();
+            }
             let queued = waiting.requests.len();
-            if queued >= REQUESTS_QUEUED_MAX
-                || (queued > 0 && waiting.bytes.saturating_add(bytes) > QUEUED_BYTES_MAX)
-            {
+            if waiting.is_full_for(bytes) {
                 drop(waiting);
                 Counters::add(&self.shared.counters.refused, 1);
                 let retry_seconds = self.retry_seconds(queued);

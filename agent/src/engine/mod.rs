@@ -21,7 +21,7 @@ pub mod kept;
 mod placement;
 mod proving;
 pub mod pull;
-mod queue;
+pub(crate) mod queue;
 mod recovery;
 pub mod rendering;
 mod replay;

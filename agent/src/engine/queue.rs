@@ -36,11 +36,14 @@ pub(super) struct QueuedJob {
     pub(super) open: OpenJob,
 }
 
+/// A customer is never asked to wait longer than this before he tries again.
+pub(crate) const RETRY_SECONDS_MAX: u64 = 60;
+
 /// One open job: raises the count when made, lowers it when dropped.
-pub(super) struct OpenJob(watch::Sender<usize>);
+pub(crate) struct OpenJob(watch::Sender<usize>);
 
 impl OpenJob {
-    pub(super) fn count_in(count: &watch::Sender<usize>) -> Self {
+    pub(crate) fn count_in(count: &watch::Sender<usize>) -> Self {
         count.send_modify(|open| *open += 1);
         Self(count.clone())
     }

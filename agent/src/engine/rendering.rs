@@ -5,6 +5,7 @@
 //! once more for every chat, as `roadbed-agent render-template`; the child limits itself before it reads a word, and
 //! whatever a template does to it costs one request.
 
+use std::borrow::Cow;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,9 +47,9 @@ pub fn use_own_program() {
 
 /// What the child is asked.
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
-    template: TemplateText,
-    conversation: Conversation,
+struct Order<'a> {
+    template: Cow<'a, TemplateText>,
+    conversation: Cow<'a, Conversation>,
     now_unix_seconds: u64,
 }
 
@@ -78,8 +79,8 @@ pub fn render_by(
     now: SystemTime,
 ) -> Result<String, EngineFault> {
     let order = Order {
-        template: template.clone(),
-        conversation: conversation.clone(),
+        template: Cow::Borrowed(template),
+        conversation: Cow::Borrowed(conversation),
         now_unix_seconds: now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
     };
     let failed = |reason: String| EngineFault::Failed {
@@ -139,9 +140,9 @@ pub fn answer_one() -> io::Result<()> {
     setrlimit(Resource::As, limit(MEMORY_BYTES_MAX))?;
     setrlimit(Resource::Cpu, limit(CPU_SECONDS_MAX))?;
     setrlimit(Resource::Core, limit(0))?;
-    let order: Order = serde_json::from_reader(io::stdin().lock())?;
+    let order: Order<'_> = serde_json::from_reader(io::stdin().lock())?;
     let now = UNIX_EPOCH + Duration::from_secs(order.now_unix_seconds);
-    let rendered = ChatTemplate::compile(order.template)
+    let rendered = ChatTemplate::compile(order.template.into_owned())
         .and_then(|template| template.render(&order.conversation, now));
     let (kind, text) = match rendered {
         Ok(prompt) => (PROMPT, prompt),

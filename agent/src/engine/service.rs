@@ -14,12 +14,9 @@ use super::job::{
     TOKENS_BUFFERED_MAX, TextRequest, Tokenized,
 };
 use super::proving::SharedProof;
-use super::queue::{EngineQueue, OpenJob, PROOFS_QUEUED_MAX, QueuedJob};
+use super::queue::{EngineQueue, OpenJob, PROOFS_QUEUED_MAX, QueuedJob, RETRY_SECONDS_MAX};
 use super::replica::{Counters, ReplicaView, Replicas};
 use super::worker;
-
-/// A customer is never asked to wait longer than this before he tries again.
-const RETRY_SECONDS_MAX: u64 = 60;
 
 /// Whether the engine can work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::backend::ModelInfo;
 use super::super::fault::EngineFault;
-use super::super::queue::JOBS_QUEUED_MAX;
+use super::super::queue::{JOBS_QUEUED_MAX, RETRY_SECONDS_MAX};
 use super::super::replica::Counters;
 use super::super::service::{EngineState, EngineStats, Occupancy};
 use super::fault::{PassFault, UpstreamFault};
@@ -24,8 +24,6 @@ use crate::config::{UpstreamConfig, UpstreamUrl};
 
 /// Loads and unloads that may wait; more is a caller that repeats itself.
 const ORDERS_MAX: usize = 16;
-/// A customer is never asked to wait longer than this before he tries again.
-const RETRY_SECONDS_MAX: u64 = 60;
 /// Requests in a row that the server failed before it is asked whether it still can.
 const STRIKES_MAX: u32 = 3;
 /// To begin or end a proof takes the server a moment; what takes longer is broken.
