@@ -14,6 +14,7 @@
 
 pub mod farm;
 pub mod forecast;
+pub mod gonka;
 pub mod guard;
 pub mod journal;
 pub mod ledger;

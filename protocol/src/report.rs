@@ -135,6 +135,22 @@ pub struct StateReport {
     pub reason: String,
     /// Name of the engine, driver or firmware that does the work.
     pub engine: String,
+    /// How fast it proves, once that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_rate: Option<Box<ProofRate>>,
+}
+
+/// How fast a rig proves a model: measured, never estimated from a data sheet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofRate {
+    /// The model, under the name it is served as.
+    pub model: String,
+    /// Tokens of a nonce.
+    pub seq_len: u32,
+    /// Thousandths of a nonce per minute.
+    pub millinonces_per_minute: u64,
+    /// When it was measured.
+    pub measured_at: UnixMillis,
 }
 
 /// Work done since the agent's journal began; never falls, so the difference of two is what happened between them.

@@ -337,6 +337,7 @@ impl RigTask {
             attempts: self.rig.attempts(),
             reason: self.rig.reason().to_owned(),
             engine: self.seen.engine.clone(),
+            proof_rate: None,
         });
     }
 

@@ -69,6 +69,7 @@ fn reports() -> impl Strategy<Value = FarmEvent> {
                 attempts,
                 reason: "r".into(),
                 engine: "e".into(),
+                proof_rate: None,
             })
         },
     )

@@ -132,6 +132,7 @@ impl Agent {
             attempts: machine.attempts(),
             reason: machine.reason().into(),
             engine: "simulated".into(),
+            proof_rate: None,
         }
     }
 
