@@ -103,12 +103,7 @@ pub(super) fn work(
             }
         }
         if !group.is_empty() {
-            write_group(&mut store, group);
-            newest.send_if_modified(|known| {
-                let risen = *known != store.newest();
-                *known = store.newest();
-                risen
-            });
+            write_group(&mut store, group, newest);
         }
         if let Some(reply) = close {
             requests.close();
@@ -120,8 +115,9 @@ pub(super) fn work(
 }
 
 /// One transaction. The first failure undoes the whole group, because a disk that refuses one row is not to be trusted
-/// with its neighbours; every caller is told.
-fn write_group(store: &mut Store, group: Vec<Work>) {
+/// with its neighbours; every caller is told. The newest number is told before any answer, so that whoever has one never
+/// sees an older.
+fn write_group(store: &mut Store, group: Vec<Work>, newest: &watch::Sender<u64>) {
     let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
     let lasting = !group.iter().all(Work::can_be_redone);
     let mut failure = store.begin(lasting).err();
@@ -138,6 +134,11 @@ fn write_group(store: &mut Store, group: Vec<Work>) {
         store.roll_back();
         tracing::error!("{error}");
     }
+    newest.send_if_modified(|known| {
+        let risen = *known != store.newest();
+        *known = store.newest();
+        risen
+    });
     for answer in answers {
         answer(outcome.clone());
     }
