@@ -6,7 +6,9 @@ use roadbed_compute::poc::artifact::{Artifact, K_DIM, decode};
 use roadbed_compute::poc::pick::pick;
 use roadbed_compute::poc::reflection::haar_rotate;
 use roadbed_compute::poc::verdict::l2;
-use roadbed_compute::poc::{Identity, PocError, ProofRequest, Prover, Round, compute_artifacts};
+use roadbed_compute::poc::{
+    Identity, PocError, ProofRequest, Prover, Round, Scheme, compute_artifacts,
+};
 use roadbed_compute::{AdapterChoice, Engine, EngineOptions};
 use serde_json::Value;
 
@@ -30,6 +32,7 @@ fn round(table: &Value, run: &Value) -> Round {
         seq_len: usize::try_from(run["seq_len"].as_u64().unwrap()).unwrap(),
         k_dim: K_DIM,
         stronger_rng: run["poc_stronger_rng"].as_bool().unwrap(),
+        scheme: Scheme::Prefill,
     }
 }
 

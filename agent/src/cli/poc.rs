@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use clap::Args;
-use roadbed_compute::poc::{Artifact, Identity, K_DIM, Round};
+use roadbed_compute::poc::{Artifact, Identity, K_DIM, Round, Scheme};
 use serde_json::{Value, json};
 
 use crate::engine::startup::{load_request, loaded};
@@ -56,7 +56,9 @@ pub async fn run(args: PocComputeArgs) -> anyhow::Result<()> {
             seq_len: args.seq_len,
             k_dim: K_DIM,
             stronger_rng: args.stronger_rng,
+            scheme: Scheme::Prefill,
         },
+        claims: None,
         nonces: Box::new(args.nonces.into_iter()),
         batch: usize::MAX,
         on_step: Box::new(move |step| {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use roadbed_compute::llm::KvFormat;
-use roadbed_compute::poc::{Artifact, Round};
+use roadbed_compute::poc::{Artifact, DecodeRefusal, PocError, Round};
 use roadbed_compute::{
     AdapterChoice, AdapterSummary, BatchLoad, Conversation, GenerateRequest, Generation, NewToken,
     PositionLogprobs, SequenceId,
@@ -72,6 +72,8 @@ pub struct ModelInfo {
     pub grammars: Option<GrammarCompiler>,
     /// Answers that may be under way together.
     pub answers_max: usize,
+    /// Whether it proves in the scheme DECODE, and if not, why.
+    pub decode: Result<(), DecodeRefusal>,
 }
 
 /// What became of an answer under way.
@@ -217,4 +219,16 @@ pub trait EngineBackend {
     /// # Errors
     /// A request that cannot be met, or a device that failed. Then none of the nonces counts.
     fn prove(&mut self, round: &Round, nonces: &[u32]) -> Result<Vec<ProofStep>, EngineFault>;
+
+    /// As [`EngineBackend::prove`] in a DECODE round, each nonce stepped along the trajectory claimed for it.
+    ///
+    /// # Errors
+    /// As [`EngineBackend::prove`]; a backend without the scheme refuses.
+    fn compare(
+        &mut self,
+        _round: &Round,
+        _claimed: &[(u32, &[u8])],
+    ) -> Result<Vec<ProofStep>, EngineFault> {
+        Err(PocError::from(DecodeRefusal::NotOurs).into())
+    }
 }

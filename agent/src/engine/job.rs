@@ -1,6 +1,8 @@
 //! Jobs of the engine: what callers hand in, what they get back.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use roadbed_compute::grammar::Grammar;
 use roadbed_compute::poc::Round;
@@ -192,6 +194,9 @@ impl RunningGeneration {
 /// How a proof ended that was not broken off by its caller.
 pub type ProofEnd = Result<(), EngineFault>;
 
+/// Trajectories that others claim for nonces of a DECODE round, as points of the codebook.
+pub type Claims = Arc<BTreeMap<u32, Vec<u8>>>;
+
 /// Nonces to prove. Chats are answered between the steps.
 pub struct ProofOrder {
     /// What is proved.
@@ -200,6 +205,9 @@ pub struct ProofOrder {
     pub nonces: Box<dyn Iterator<Item = u32> + Send>,
     /// Most nonces per step; the backend may take fewer.
     pub batch: usize,
+    /// A validation of a DECODE round: each of the nonces is stepped along what is claimed for it, and its artifact says
+    /// how that compares. A nonce without a claim is an error, never an agreement.
+    pub claims: Option<Claims>,
     /// Called on an engine thread for each nonce, in order; [`ControlFlow::Break`] ends the proof before the next one.
     pub on_step: Box<dyn FnMut(ProofStep) -> ControlFlow<()> + Send>,
 }

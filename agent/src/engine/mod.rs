@@ -42,8 +42,8 @@ pub(crate) use self::wgpu::telling;
 pub use backend::{AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
 pub use fault::EngineFault;
 pub use job::{
-    Answer, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored, StreamToken,
-    TOKENS_BUFFERED_MAX, TextRequest, TokenText, Tokenized,
+    Answer, Claims, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
+    StreamToken, TOKENS_BUFFERED_MAX, TextRequest, TokenText, Tokenized,
 };
 pub use pull::{PullError, pull, remove};
 pub use queue::JOBS_QUEUED_MAX;

@@ -12,7 +12,7 @@ use roadbed_compute::poc::Round;
 use tokio::sync::oneshot;
 
 use super::backend::ProofStep;
-use super::job::{ProofEnd, ProofOrder};
+use super::job::{Claims, ProofEnd, ProofOrder};
 
 /// Nonces taken and not yet told. A dozen GPUs at 32 nonces a step can be ten steps ahead of the slowest; a step that
 /// waits to be told is a hundred bytes.
@@ -30,6 +30,8 @@ pub(super) struct SharedProof {
     pub(super) round: Round,
     /// Most nonces per step.
     pub(super) batch: usize,
+    /// Trajectories that are compared with.
+    pub(super) claims: Option<Claims>,
     /// Which stop order it was handed in after.
     pub(super) epoch: u64,
     /// Somebody may take a portion; kept beside the lock, which is held while artifacts are journalled.
@@ -53,7 +55,7 @@ struct Progress {
 
 impl SharedProof {
     pub(super) fn new(order: ProofOrder, epoch: u64, done: oneshot::Sender<ProofEnd>) -> Self {
-        let ProofOrder { round, nonces, batch, on_step } = order;
+        let ProofOrder { round, nonces, batch, claims, on_step } = order;
         let progress = Progress {
             nonces,
             exhausted: false,
@@ -65,7 +67,7 @@ impl SharedProof {
             done: Some(done),
         };
         let has_work = AtomicBool::new(true);
-        Self { round, batch, epoch, has_work, progress: Mutex::new(progress) }
+        Self { round, batch, claims, epoch, has_work, progress: Mutex::new(progress) }
     }
 
     /// Whether it is worth a turn.
@@ -177,7 +179,7 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
-    use roadbed_compute::poc::Identity;
+    use roadbed_compute::poc::{Identity, Scheme};
 
     use super::*;
 
@@ -189,9 +191,16 @@ mod tests {
         let telling = Arc::clone(&told);
         let identity = Identity { block_hash: "b".into(), public_key: "k".into() };
         let order = ProofOrder {
-            round: Round { identity, seq_len: 4, k_dim: 2, stronger_rng: false },
+            round: Round {
+                identity,
+                seq_len: 4,
+                k_dim: 2,
+                stronger_rng: false,
+                scheme: Scheme::Prefill,
+            },
             nonces: Box::new((0..count).map(|n| 3 * n + 1)),
             batch: 8,
+            claims: None,
             on_step: Box::new(move |step| {
                 let mut told = telling.lock().unwrap();
                 told.push(step.nonce());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use roadbed_compute::llm::{LoadProgress, Tuning};
-use roadbed_compute::poc::{PocError, Prover, Round};
+use roadbed_compute::poc::{DecodeRefusal, PocError, Prover, Round};
 use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
@@ -144,6 +144,7 @@ impl EngineBackend for WgpuBackend {
             memory_bytes: info.weight_bytes.saturating_add(info.working_bytes),
             grammars: Some(self.grammars.clone()),
             answers_max: info.sequences,
+            decode: Err(DecodeRefusal::NoCodebook),
         }
     }
 
@@ -231,6 +232,9 @@ impl From<PocError> for EngineFault {
         match error {
             PocError::Request(reason) | PocError::Malformed(reason) => {
                 Self::BadRequest { field: "params".into(), reason }
+            }
+            PocError::Unsupported(refusal) => {
+                Self::BadRequest { field: "params.scheme".into(), reason: refusal.to_string() }
             }
             PocError::Engine(error) => error.into(),
             PocError::Gpu(error) => EngineError::from(error).into(),

@@ -13,7 +13,7 @@ use super::answers::{Answering, Passed, Recipient, admit, prompt_ids};
 use super::backend::{AnswerEvent, EngineBackend, LoadRequest, ProofStep};
 use super::change::Change;
 use super::fault::EngineFault;
-use super::job::{Job, TextRequest, Tokenized};
+use super::job::{Claims, Job, TextRequest, Tokenized};
 use super::proving::SharedProof;
 use super::queue::{Busy, QueuedJob, Turn};
 use super::recovery::Recoveries;
@@ -470,9 +470,11 @@ impl Worker {
         let proved = self.with_backend(|backend| {
             let most = backend.prepare_proof(&proof.round)?.min(proof.batch);
             taken = proof.take(most);
-            taken
-                .as_ref()
-                .map_or(Ok(vec![]), |portion| backend.prove(&proof.round, &portion.nonces))
+            let Some(portion) = &taken else { return Ok(vec![]) };
+            match &proof.claims {
+                None => backend.prove(&proof.round, &portion.nonces),
+                Some(claims) => backend.compare(&proof.round, &claimed(claims, &portion.nonces)?),
+            }
         });
         match (proved, taken) {
             (Ok(steps), Some(portion)) => {
@@ -502,6 +504,18 @@ impl Worker {
             (Err(fault), _) => proof.end(Err(fault)),
         }
     }
+}
+
+/// What is claimed for each of the nonces.
+fn claimed<'c>(claims: &'c Claims, nonces: &[u32]) -> Result<Vec<(u32, &'c [u8])>, EngineFault> {
+    let of = |nonce: &u32| match claims.get(nonce) {
+        Some(points) => Ok((*nonce, points.as_slice())),
+        None => {
+            let reason = format!("there is no trajectory to compare nonce {nonce} with");
+            Err(EngineFault::bad_request("validation", reason))
+        }
+    };
+    nonces.iter().map(of).collect()
 }
 
 /// Runs `call`; a panic becomes a lost device, because what it left behind cannot be trusted.

@@ -114,6 +114,7 @@ impl ActiveRound {
             round: self.request.round.clone(),
             nonces: Box::new(nonces.skip(skip)),
             batch: self.request.batch,
+            claims: None,
             on_step: Box::new(on_step),
         })
     }

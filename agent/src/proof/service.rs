@@ -305,6 +305,7 @@ impl ProofService {
             round: job.request.round.clone(),
             nonces: Box::new(job.nonces.clone().into_iter()),
             batch: job.request.batch,
+            claims: None,
             on_step: Box::new(move |step| {
                 if cancelled.is_cancelled() {
                     return ControlFlow::Break(());

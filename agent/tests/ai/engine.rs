@@ -8,7 +8,7 @@ use roadbed_agent::engine::{
     EngineFault, EngineService, EngineState, JOBS_QUEUED_MAX, Prompt, ProofOrder, TextRequest,
 };
 use roadbed_compute::FinishReason;
-use roadbed_compute::poc::{Identity, Round};
+use roadbed_compute::poc::{Identity, Round, Scheme};
 
 use super::stand_in::{ALPHABET, Script, StandInLoader};
 use super::{load_request, until};
@@ -26,11 +26,12 @@ fn request(max_tokens: usize) -> TextRequest {
 
 fn round() -> Round {
     let identity = Identity { block_hash: "B".into(), public_key: "K".into() };
-    Round { identity, seq_len: 8, k_dim: 12, stronger_rng: false }
+    Round { identity, seq_len: 8, k_dim: 12, stronger_rng: false, scheme: Scheme::Prefill }
 }
 
 fn endless() -> ProofOrder {
     ProofOrder {
+        claims: None,
         round: round(),
         nonces: Box::new(0..u32::MAX),
         batch: 32,

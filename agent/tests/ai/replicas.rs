@@ -10,7 +10,7 @@ use roadbed_agent::engine::{
     LoadRequest, Prompt, ProofOrder, Standing, TextRequest,
 };
 use roadbed_compute::AdapterChoice;
-use roadbed_compute::poc::{Identity, Round};
+use roadbed_compute::poc::{Identity, Round, Scheme};
 
 use super::stand_in::{ALPHABET, Script, StandInLoader};
 use super::{load_request, until};
@@ -55,7 +55,7 @@ fn ready(engine: &EngineService) -> Vec<bool> {
 
 fn round() -> Round {
     let identity = Identity { block_hash: "B".into(), public_key: "K".into() };
-    Round { identity, seq_len: 8, k_dim: 12, stronger_rng: false }
+    Round { identity, seq_len: 8, k_dim: 12, stronger_rng: false, scheme: Scheme::Prefill }
 }
 
 /// A proof of `count` nonces, and those that were told, in order.
@@ -63,6 +63,7 @@ fn order(count: u32) -> (ProofOrder, Arc<Mutex<Vec<u32>>>) {
     let told: Arc<Mutex<Vec<u32>>> = Arc::default();
     let telling = Arc::clone(&told);
     let order = ProofOrder {
+        claims: None,
         round: round(),
         nonces: Box::new((0..count).map(|n| 10 * n + 3)),
         batch: 32,

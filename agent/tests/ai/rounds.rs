@@ -7,7 +7,7 @@ use std::time::Duration;
 use roadbed_agent::journal::Journal;
 use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofSettings};
 use roadbed_compute::poc::artifact::encode;
-use roadbed_compute::poc::{Identity, Round};
+use roadbed_compute::poc::{Identity, Round, Scheme};
 use serde_json::{Value, json};
 
 use super::callback::Callback;
@@ -25,7 +25,7 @@ fn init(callback: &Callback) -> Value {
 
 fn round() -> Round {
     let identity = Identity { block_hash: "A1B2".into(), public_key: "02ab".into() };
-    Round { identity, seq_len: 64, k_dim: 12, stronger_rng: false }
+    Round { identity, seq_len: 64, k_dim: 12, stronger_rng: false, scheme: Scheme::Prefill }
 }
 
 fn vector_b64(nonce: u32) -> String {

@@ -8,7 +8,7 @@ use roadbed_agent::engine::{
 };
 use roadbed_agent::grammar::GrammarCompiler;
 use roadbed_compute::grammar::{Grammar, GrammarState};
-use roadbed_compute::poc::{Artifact, Round, artifact::encode};
+use roadbed_compute::poc::{Artifact, DecodeRefusal, Round, artifact::encode};
 use roadbed_compute::{
     AdapterKind, AdapterSummary, BatchLoad, Conversation, FinishReason, GenerateRequest,
     Generation, NewToken, PositionLogprobs, SequenceId, Timings, TokenLogprob, Usage,
@@ -243,6 +243,7 @@ impl EngineBackend for StandIn {
             memory_bytes: 0,
             grammars: Some(self.grammars.clone()),
             answers_max: self.script.answers_max.load(Ordering::SeqCst).max(1) as usize,
+            decode: Err(DecodeRefusal::NoCodebook),
         }
     }
 
@@ -350,7 +351,8 @@ impl EngineBackend for StandIn {
             }
             let vector = vector(round, nonce);
             let vector_b64 = encode(&vector).unwrap();
-            ProofStep::Artifact(Artifact { nonce, vector, vector_b64 })
+            let (points, comparison) = (vec![], None);
+            ProofStep::Artifact(Artifact { nonce, vector, vector_b64, points, comparison })
         };
         Ok(nonces.iter().map(step).collect())
     }

@@ -11,6 +11,7 @@ use super::PocError;
 use super::pick::pick;
 use super::reflection::{haar_rotate, norm};
 use super::seed::Identity;
+use super::trajectory::Comparison;
 
 /// Dimensions of an artifact everywhere on the network today; the chain never sends another.
 pub const K_DIM: usize = 12;
@@ -26,6 +27,10 @@ pub struct Artifact {
     pub vector: Vec<f32>,
     /// The vector as `k` little-endian half floats in standard base64: what is sent and compared.
     pub vector_b64: String,
+    /// DECODE: the points its steps came to, the prefill's first. Empty in the scheme PREFILL, as the vector is in this.
+    pub points: Vec<u8>,
+    /// DECODE: how a trajectory compares that somebody claimed.
+    pub comparison: Option<Comparison>,
 }
 
 impl Artifact {
@@ -45,7 +50,15 @@ impl Artifact {
         let length = norm(&x) + NORM_FLOOR;
         let vector: Vec<f32> = x.into_iter().map(|value| (value / length) as f32).collect();
         let vector_b64 = encode(&vector)?;
-        Some(Self { nonce, vector, vector_b64 })
+        Some(Self { nonce, vector, vector_b64, points: vec![], comparison: None })
+    }
+}
+
+impl Artifact {
+    /// The artifact of a DECODE round.
+    #[must_use]
+    pub fn of_trajectory(nonce: u32, points: Vec<u8>, comparison: Option<Comparison>) -> Self {
+        Self { nonce, vector: vec![], vector_b64: String::new(), points, comparison }
     }
 }
 

@@ -9,8 +9,11 @@
 //! ```text
 //! request -> seed -> inputs -> model with reflections -> artifact -> callback -> verdict
 //! ```
+//! That is the scheme the network runs, PREFILL. A second one, DECODE, goes on from there one token at a time
+//! ([`steps`], [`codebook`], [`trajectory`]); [`scheme`] says when it is refused.
 
 pub mod artifact;
+pub mod codebook;
 pub mod generator;
 pub mod inputs;
 pub mod nonces;
@@ -18,17 +21,23 @@ pub mod normal;
 pub mod pick;
 pub mod prover;
 pub mod reflection;
+pub mod scheme;
 pub mod seed;
 pub mod similarity;
+pub mod steps;
+pub mod trajectory;
 pub mod verdict;
 
 #[cfg(test)]
 pub(crate) mod vectors;
 
 pub use artifact::{Artifact, K_DIM};
+pub use codebook::{Codebook, CodebookError};
 pub use nonces::{NonceSequence, NonceShare};
 pub use prover::{ProofRequest, ProofSummary, Prover, Round, compute_artifacts};
+pub use scheme::{DecodeRefusal, DecodeTerms, Scheme};
 pub use seed::Identity;
+pub use trajectory::{Comparison, MarginKind, judge_trajectories};
 pub use verdict::{StatTest, Verdict, judge};
 
 /// Why a proof could not be made or read.
@@ -40,6 +49,9 @@ pub enum PocError {
     /// A received artifact is not `k` finite half floats in base64.
     #[error("malformed artifact: {0}")]
     Malformed(String),
+    /// The round is of a scheme that is not served here.
+    #[error(transparent)]
+    Unsupported(#[from] DecodeRefusal),
     #[error(transparent)]
     Gpu(#[from] crate::gpu::GpuError),
     #[error(transparent)]

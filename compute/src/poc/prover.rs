@@ -11,6 +11,7 @@ use super::artifact::Artifact;
 use super::generator::InputGenerator;
 use super::inputs::{INPUT_VALUES_MAX, InputStreams};
 use super::reflection::layer_vectors;
+use super::scheme::{DecodeRefusal, Scheme};
 use super::seed::Identity;
 use crate::llm::{Engine, ProofEmbeddings, ProofInputs, Reflections};
 
@@ -31,6 +32,7 @@ pub struct Round {
     pub k_dim: usize,
     /// `poc_stronger_rng` of the request.
     pub stronger_rng: bool,
+    pub scheme: Scheme,
 }
 
 /// A round and the nonces wanted of it.
@@ -65,6 +67,10 @@ impl Prover {
     /// # Errors
     /// A round this model cannot run ([`PocError::Request`]), or a failure of the GPU.
     pub fn new(engine: &Engine, round: Round) -> Result<Self, PocError> {
+        match round.scheme {
+            Scheme::Prefill => {}
+            Scheme::Decode(_) => return Err(DecodeRefusal::NoCodebook.into()),
+        }
         let info = engine.info();
         let refuse = |why: String| Err(PocError::Request(why));
         if round.seq_len == 0 || round.seq_len > info.context_tokens {

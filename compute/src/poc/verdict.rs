@@ -173,10 +173,14 @@ mod tests {
         let near = vec![0.5f32, 0.5];
         let near_b64 = encode(&near).unwrap();
         let far_b64 = encode(&[-0.5, 0.5]).unwrap();
-        let computed = [
-            Artifact { nonce: 1, vector: near.clone(), vector_b64: near_b64.clone() },
-            Artifact { nonce: 2, vector: near, vector_b64: near_b64.clone() },
-        ];
+        let artifact = |nonce| Artifact {
+            nonce,
+            vector: near.clone(),
+            vector_b64: near_b64.clone(),
+            points: vec![],
+            comparison: None,
+        };
+        let computed = [artifact(1), artifact(2)];
         let received = [(1, near_b64.clone()), (2, far_b64.clone()), (3, far_b64)];
         let verdict = judge(&received, &computed, StatTest::default());
         assert_eq!((verdict.n_total, verdict.mismatch_nonces.as_slice()), (3, [2].as_slice()));

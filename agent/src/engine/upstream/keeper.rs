@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use roadbed_compute::poc::DecodeRefusal;
 use roadbed_compute::{AdapterKind, AdapterSummary};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -173,6 +174,7 @@ impl Keeper {
             memory_bytes: 0,
             grammars: None,
             answers_max: self.shared.config.concurrent,
+            decode: Err(DecodeRefusal::NotOurs),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use roadbed_compute::poc::{Identity, K_DIM, Round, StatTest};
+use roadbed_compute::poc::{Identity, K_DIM, Round, Scheme, StatTest};
 use serde_json::Value;
 
 use super::super::body::{BodyFault, Fields, read_body};
@@ -99,6 +99,7 @@ fn read_request(fields: &Fields<'_>) -> Option<Result<RoundRequest, Unserved>> {
             seq_len: seq_len?,
             k_dim,
             stronger_rng,
+            scheme: Scheme::Prefill,
         },
         block_height: block_height?,
         share: NodeShare { node_id: node_id?, node_count: node_count? },
