@@ -72,6 +72,27 @@ pub struct EpochStages {
     pub next_poc_start: Height,
 }
 
+impl EpochStages {
+    /// The stages of the epoch after this one, as long as this one: for when the chain does not tell them.
+    #[must_use]
+    pub fn following(&self) -> Self {
+        let length = self.next_poc_start.0.saturating_sub(self.poc_start.0);
+        let later = |height: Height| Height(height.0.saturating_add(length));
+        Self {
+            epoch_index: self.epoch_index.saturating_add(1),
+            poc_start: later(self.poc_start),
+            poc_generation_wind_down: later(self.poc_generation_wind_down),
+            poc_generation_end: later(self.poc_generation_end),
+            poc_validation_start: later(self.poc_validation_start),
+            poc_validation_wind_down: later(self.poc_validation_wind_down),
+            poc_validation_end: later(self.poc_validation_end),
+            set_new_validators: later(self.set_new_validators),
+            claim_money: later(self.claim_money),
+            next_poc_start: later(self.next_poc_start),
+        }
+    }
+}
+
 /// A confirmation PoC under way (`active_confirmation_poc_event`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ConfirmationEvent {

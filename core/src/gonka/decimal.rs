@@ -31,6 +31,18 @@ impl Decimal {
         let power = 10_i128.pow(self.exponent.unsigned_abs());
         if self.exponent < 0 { product / power } else { product.saturating_mul(power) }
     }
+
+    /// `amount / self`, towards zero; `None` when `self` is zero or the quotient leaves 128 bits.
+    #[must_use]
+    pub fn divide(self, amount: i128) -> Option<i128> {
+        let power = 10_i128.pow(self.exponent.unsigned_abs());
+        let value = i128::from(self.value);
+        if self.exponent < 0 {
+            amount.checked_mul(power)?.checked_div(value)
+        } else {
+            amount.checked_div(value)?.checked_div(power)
+        }
+    }
 }
 
 impl fmt::Display for Decimal {
@@ -59,6 +71,9 @@ mod tests {
         assert_eq!(Decimal::new(-475, -6).unwrap().to_string(), "-0.000475");
         assert_eq!(Decimal::new(12, 2).unwrap().to_string(), "1200");
         assert_eq!(Decimal::new(1, 19), None);
+        assert_eq!(Decimal::new(32, 6).unwrap().divide(96_000_000), Some(3));
+        assert_eq!(coefficient.divide(3024), Some(10_000));
+        assert_eq!(Decimal::new(0, 0).unwrap().divide(1), None);
         assert_eq!(Decimal::new(i64::MAX, 18).unwrap().of(i128::MAX), i128::MAX);
     }
 }

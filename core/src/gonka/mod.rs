@@ -3,13 +3,25 @@
 //! Nothing here talks to a Network Node: the controller's feed reads one, keeps what it last said with its age, and hands
 //! it in. So every figure can be asked how old its ground is, and a chain that says nothing gives no figure.
 
+mod calendar;
 mod chain;
+mod commitment;
 mod decimal;
 mod fact;
+#[cfg(test)]
+mod fixture;
+mod income;
+mod mint;
+mod params;
 
+pub use calendar::{Absence, BLOCK_TIME_DRIFT_PERMILLE, Calendar, Estimate, Span};
 pub use chain::{
     BlockMoment, ChainEpoch, ConfirmationEvent, EpochStages, Height, MlNodeWeight, ModelParams,
     Ngonka, Participant, Participants, Phase, StageWindow,
 };
+pub use commitment::{Promise, RigPart, Stake, promises};
 pub use decimal::Decimal;
 pub use fact::{Fact, Failing};
+pub use income::{EpochIncome, Income, IncomeParts, Part, Sourced, Steps};
+pub use mint::MintParams;
+pub use params::{CollateralParams, ConfirmationParams};
