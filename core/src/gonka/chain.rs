@@ -93,7 +93,22 @@ impl EpochStages {
     }
 }
 
-/// A confirmation PoC under way (`active_confirmation_poc_event`).
+/// Where a confirmation PoC is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConfirmationPhase {
+    /// None is under way.
+    Inactive,
+    /// It is announced; open answers finish.
+    Grace,
+    /// Nonces are computed.
+    Generation,
+    /// Nonces are recomputed.
+    Validation,
+    /// Its weights are recorded.
+    Completed,
+}
+
+/// A confirmation PoC (`active_confirmation_poc_event`, `confirmation_poc_events`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ConfirmationEvent {
     /// Which one of the epoch, from 0.
@@ -104,6 +119,8 @@ pub struct ConfirmationEvent {
     pub generation: StageWindow,
     /// Validation.
     pub validation: StageWindow,
+    /// Where it is, by the chain's own word.
+    pub phase: ConfirmationPhase,
 }
 
 /// Where the chain stands (`/v1/epochs/latest`).
@@ -192,10 +209,13 @@ pub struct ModelParams {
     pub model: String,
     /// Tokens of a nonce.
     pub seq_len: u32,
-    /// Weight of one accepted nonce.
-    pub coefficient: Decimal,
+    /// Weight of one accepted nonce, where the rules have it: from v0.2.16 on they do not, and
+    /// [`GonkaFacts::coefficient`](super::GonkaFacts::coefficient) knows it.
+    pub coefficient: Option<Decimal>,
     /// VRAM an instance needs, in GB, if the chain says so.
     pub vram_gb: Option<u64>,
     /// Distance above which a nonce mismatches.
     pub dist_threshold: Option<Decimal>,
+    /// From this epoch on a host that neither serves, delegates nor refuses it loses weight.
+    pub penalty_start_epoch: Option<u64>,
 }

@@ -3,25 +3,36 @@
 //! Nothing here talks to a Network Node: the controller's feed reads one, keeps what it last said with its age, and hands
 //! it in. So every figure can be asked how old its ground is, and a chain that says nothing gives no figure.
 
+mod account;
 mod calendar;
 mod chain;
 mod commitment;
 mod decimal;
 mod fact;
+mod facts;
 #[cfg(test)]
 mod fixture;
 mod income;
 mod mint;
 mod params;
+mod registered;
+mod rules;
 
+pub use account::{
+    ApprovedModel, DeclaredHardware, Delegations, EpochGroup, EpochResult, GroupMember,
+    ModelCoefficient, Settlement, TokenPrice, Versions,
+};
 pub use calendar::{Absence, BLOCK_TIME_DRIFT_PERMILLE, Calendar, Estimate, Span};
 pub use chain::{
-    BlockMoment, ChainEpoch, ConfirmationEvent, EpochStages, Height, MlNodeWeight, ModelParams,
-    Ngonka, Participant, Participants, Phase, StageWindow,
+    BlockMoment, ChainEpoch, ConfirmationEvent, ConfirmationPhase, EpochStages, Height,
+    MlNodeWeight, ModelParams, Ngonka, Participant, Participants, Phase, StageWindow,
 };
 pub use commitment::{Promise, RigPart, Stake, promises};
 pub use decimal::Decimal;
 pub use fact::{Fact, Failing};
+pub use facts::GonkaFacts;
 pub use income::{EpochIncome, Income, IncomeParts, Part, Sourced, Steps};
 pub use mint::MintParams;
 pub use params::{CollateralParams, ConfirmationParams};
+pub use registered::{NodeStatus, RegisteredNode};
+pub use rules::{ChainParams, DelegationParams, EpochLengths};
