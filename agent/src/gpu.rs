@@ -9,7 +9,6 @@
 //!    ^-- events <------- task <- engine state, proof deliveries
 //! ```
 
-mod artifacts;
 mod task;
 
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -37,7 +36,6 @@ use crate::miner::MinerHandle;
 use crate::proof::{ProofEvent, ProofService, ProofSettings};
 use crate::sensors::Sensors;
 
-use artifacts::JournalledArtifacts;
 use task::{Order, Parts, Task};
 
 /// Orders under way to the task; the rig machine gives a handful and waits for what comes of them.
@@ -178,7 +176,7 @@ fn inference(
                 send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),
                 ..ProofSettings::default()
             };
-            let artifacts = Arc::new(JournalledArtifacts::new(journal.clone()));
+            let artifacts = Arc::new(journal.clone());
             let proof = ProofService::new(engine.clone(), artifacts, settings, Some(delivered));
             Ok(Inference::Own { engine, proof })
         }

@@ -3,9 +3,11 @@
 //! Facts of paths, bodies and statuses are those of the network's own node as of 2026 (PoC v2); its Go client sends
 //! neither a Content-Type nor, often, a body.
 
+mod engine;
 mod gpu;
 mod health;
 mod models;
+mod order;
 mod passage;
 mod pow;
 mod round;
@@ -21,13 +23,12 @@ use serde_json::{Value, json};
 
 use super::body::{BodyFault, read_body};
 use super::door::WholeBody;
-use super::node::{Node, NodeState, UpFault, UpStatus};
+use super::node::{Node, NodeState, OwnNode, UpFault, UpStatus};
 use super::reply::{detail, unprocessable};
 use crate::inference::Inference;
 
 pub(super) use models::Downloads;
 pub(super) use passage::routes as passing_proof_routes;
-pub(super) use pow::routes as proof_routes;
 
 /// The version this face claims to be: the contract it was written from.
 const CONTRACT_VERSION: &str = "3.0.16";
@@ -47,6 +48,11 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .merge(gpu::routes())
         .merge(models::routes())
         .merge(health::routes())
+}
+
+/// The paths of proofs, of the node and of its engine.
+pub(super) fn proof_routes() -> Router<Arc<OwnNode>> {
+    pow::routes().merge(engine::routes())
 }
 
 async fn state(State(node): Behind) -> Json<Value> {

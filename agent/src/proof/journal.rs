@@ -19,6 +19,10 @@ pub struct RoundKey {
     pub node_id: u32,
     /// MLNodes of the participant.
     pub node_count: u32,
+    /// Number of this engine behind the MLNode: another group walks other nonces, so its positions mean other things.
+    pub group_id: u32,
+    /// Engines behind the MLNode.
+    pub n_groups: u32,
     /// The served model.
     pub model: String,
     /// Tokens per sequence.
@@ -38,6 +42,8 @@ impl RoundKey {
             self.public_key,
             self.node_id,
             self.node_count,
+            self.group_id,
+            self.n_groups,
             self.model,
             self.seq_len,
             self.k_dim,
@@ -217,6 +223,8 @@ mod tests {
             public_key: "pk".into(),
             node_id: 0,
             node_count: 1,
+            group_id: 0,
+            n_groups: 1,
             model: "m".into(),
             seq_len: 64,
             k_dim: 12,
@@ -238,6 +246,28 @@ mod tests {
         let undelivered = vec![StoredArtifact { nonce: 4, vector_b64: "v4".into() }];
         assert_eq!(journal.recover(&round).unwrap(), Recovered { next_index: 3, undelivered });
         assert_eq!(journal.recover(&key("b")).unwrap(), Recovered::default());
+    }
+
+    #[tokio::test]
+    async fn a_round_outlives_the_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = roadbed_protocol::AgentId::new("box").unwrap();
+        let group = |group_id| RoundKey { group_id, n_groups: 2, ..key("a") };
+        let journal = Journal::open(folder.path(), &agent).unwrap();
+        journal.record(&group(0), 0, 3, Some("v3")).unwrap();
+        journal.record(&group(0), 1, 5, Some("v5")).unwrap();
+        let newly = ArtifactJournal::mark_delivered(&journal, &group(0), &[3, 4]).unwrap();
+        assert_eq!(newly, [3]);
+        journal.shut_down().await;
+        assert!(journal.record(&group(0), 2, 7, None).is_err());
+
+        let journal = Journal::open(folder.path(), &agent).unwrap();
+        let undelivered = vec![StoredArtifact { nonce: 5, vector_b64: "v5".into() }];
+        let recovered = journal.recover(&group(0)).unwrap();
+        assert_eq!(recovered, Recovered { next_index: 2, undelivered });
+        // Positions of another group mean other nonces.
+        assert_eq!(journal.recover(&group(1)).unwrap(), Recovered::default());
+        assert_eq!(journal.recover(&key("a")).unwrap(), Recovered::default());
     }
 
     #[test]

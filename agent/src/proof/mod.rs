@@ -20,7 +20,7 @@ pub use delivery::BUFFERED_MAX;
 pub use journal::{
     ArtifactJournal, JournalFault, MemoryJournal, Recovered, RoundKey, StoredArtifact,
 };
-pub use request::{JobRequest, NodeShare, ProofRefusal, RoundRequest};
+pub use request::{JobRequest, ProofRefusal, RoundRequest};
 pub use round::RoundView;
 pub use service::{ProofCounters, ProofEvent, ProofService, ProofSettings};
 pub use validation::{JobOutcome, JobState, JobView, NONCES_QUEUED_MAX};

@@ -1,19 +1,10 @@
 //! What a Network Node may ask of the proof side, in types that need no further checks.
 
-use roadbed_compute::poc::{Round, StatTest};
+use roadbed_compute::poc::{NonceShare, Round, StatTest};
 
 use super::callback::CallbackUrl;
 use super::journal::{JournalFault, RoundKey};
 use crate::engine::EngineFault;
-
-/// Place of a node in its participant's fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeShare {
-    /// Number of the MLNode, given by the Network Node; never invented here.
-    pub node_id: u32,
-    /// MLNodes of the participant, at least 1.
-    pub node_count: u32,
-}
 
 /// Begin to prove.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +13,9 @@ pub struct RoundRequest {
     pub round: Round,
     /// Height of the block; only handed back.
     pub block_height: i64,
-    /// Which nonces are ours.
-    pub share: NodeShare,
+    /// Which nonces are ours: the node's number comes from the Network Node and is never invented here; the group's
+    /// from whoever shares the node out over several engines.
+    pub share: NonceShare,
     /// The model that must be the served one.
     pub model: String,
     /// Most nonces per step.
@@ -39,6 +31,8 @@ impl RoundRequest {
             public_key: self.round.identity.public_key.clone(),
             node_id: self.share.node_id,
             node_count: self.share.node_count,
+            group_id: self.share.group_id,
+            n_groups: self.share.n_groups,
             model: self.model.clone(),
             seq_len: self.round.seq_len,
             k_dim: self.round.k_dim,

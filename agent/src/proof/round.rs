@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use roadbed_compute::poc::{NonceSequence, NonceShare};
+use roadbed_compute::poc::NonceSequence;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::Buffer;
@@ -73,14 +73,7 @@ impl ActiveRound {
         recovered: Recovered,
         journal: Arc<dyn ArtifactJournal>,
     ) -> Result<ProofOrder, ProofRefusal> {
-        // One engine is one group of its MLNode; a farm-wide fan-out would number the rigs here.
-        let share = NonceShare {
-            node_id: self.request.share.node_id,
-            node_count: self.request.share.node_count,
-            group_id: 0,
-            n_groups: 1,
-        };
-        let nonces = NonceSequence::new(share).map_err(EngineFault::from)?;
+        let nonces = NonceSequence::new(self.request.share).map_err(EngineFault::from)?;
         let skip = usize::try_from(recovered.next_index).unwrap_or(usize::MAX);
         if self.request.url.is_some() {
             recovered.undelivered.into_iter().for_each(|artifact| self.buffer.push(artifact));

@@ -85,6 +85,42 @@ async fn artifacts_are_delivered_as_the_contract_says() {
     assert!(nonces.iter().enumerate().all(|(x, &nonce)| nonce == 1 + 3 * x as u64), "{nonces:?}");
 }
 
+/// Artifacts that one group delivers, `count` of them.
+async fn group_nonces(group_id: u32, n_groups: u32, count: usize) -> Vec<u64> {
+    let callback = Callback::start([]).await;
+    let rig = rig().await;
+    let mut body = init(&callback);
+    (body["group_id"], body["n_groups"]) = (json!(group_id), json!(n_groups));
+    let (status, answer) = rig.post("/api/v1/pow/init/generate", body.clone()).await;
+    let expected = json!({"status": "OK", "pow_status": {"status": "GENERATING"}});
+    assert_eq!((status, answer), (200, expected));
+    let (_, view) = rig.get("/api/v1/pow/status").await;
+    let config = &view["config"];
+    assert_eq!(
+        (&config["group_id"], &config["n_groups"]),
+        (&json!(group_id), &json!(n_groups)),
+        "{view}"
+    );
+    until("nonces", || (callback.nonces().len() >= count).then_some(())).await;
+    assert_eq!(rig.post("/api/v1/pow/stop", json!({})).await.0, 200);
+    callback.nonces()[..count].to_vec()
+}
+
+#[tokio::test]
+async fn groups_share_the_nodes_nonces_without_a_gap_or_an_overlap() {
+    for n_groups in [1_u32, 2, 7] {
+        let mut all = BTreeSet::new();
+        for group_id in 0..n_groups {
+            for nonce in group_nonces(group_id, n_groups, 3).await {
+                assert!(all.insert(nonce), "twice: {nonce}");
+            }
+        }
+        // Node 1 of 3: together the groups walk what one engine alone would.
+        let alone: BTreeSet<u64> = (0..u64::from(n_groups) * 3).map(|x| 1 + 3 * x).collect();
+        assert_eq!(all, alone);
+    }
+}
+
 #[tokio::test]
 async fn a_nan_is_left_out() {
     let callback = Callback::start([]).await;
@@ -133,11 +169,20 @@ async fn a_stop_ends_generation_and_delivery() {
     assert_eq!(callback.deliveries().len(), sent);
 }
 
+async fn begin(rig: &Rig, body: Value) {
+    assert_eq!(rig.post("/api/v1/pow/init/generate", body).await.0, 200);
+}
+
 async fn resumes(journal: impl Fn() -> Arc<dyn ArtifactJournal>) {
     let callback = Callback::start([]).await;
     callback.answer_always(503);
+    let group = |group_id: u32| {
+        let mut body = init(&callback);
+        (body["group_id"], body["n_groups"]) = (json!(group_id), json!(2));
+        body
+    };
     let before = Rig::start(RigParts { journal: journal(), ..RigParts::default() }).await;
-    start(&before, init(&callback)).await;
+    begin(&before, group(1)).await;
     until("nonces", || (before.script.proved.lock().unwrap().len() > 6).then_some(())).await;
     // The agent dies: nothing is said to anybody.
     before.engine.clone().shut_down().await;
@@ -147,7 +192,7 @@ async fn resumes(journal: impl Fn() -> Arc<dyn ArtifactJournal>) {
 
     callback.answer_always(200);
     let after = Rig::start(RigParts { journal: journal(), ..RigParts::default() }).await;
-    start(&after, init(&callback)).await;
+    begin(&after, group(1)).await;
     until("everything and more", || (callback.nonces().len() > proved.len() + 4).then_some(()))
         .await;
     stop(&after).await;
@@ -157,8 +202,14 @@ async fn resumes(journal: impl Fn() -> Arc<dyn ArtifactJournal>) {
     assert!(repeated.len() <= 2, "{repeated:?}");
     let nonces = callback.nonces();
     assert_eq!(nonces.iter().collect::<BTreeSet<_>>().len(), nonces.len(), "none twice");
-    let expected: Vec<u64> = (0..nonces.len() as u64).map(|x| 1 + 3 * x).collect();
+    let expected: Vec<u64> = (0..nonces.len() as u64).map(|x| 4 + 6 * x).collect();
     assert_eq!(nonces, expected, "none left out");
+
+    // Another group of the same block begins at its own first nonce.
+    begin(&after, group(0)).await;
+    until("the other group", || (callback.nonces().len() > nonces.len() + 2).then_some(())).await;
+    stop(&after).await;
+    assert_eq!(callback.nonces()[nonces.len()..][..3], [1, 7, 13]);
 
     // Another block is another round.
     let mut other = init(&callback);

@@ -13,13 +13,16 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use roadbed_compute::poc::NonceShare;
 use serde_json::{Value, json};
 
 use super::super::body::{BodyFault, read_body};
 use super::super::door::WholeBody;
 use super::super::node::UpstreamNode;
 use super::super::reply::{detail, unprocessable};
-use super::pow::{BACKEND, no_backends};
+use super::order::Floor;
+use super::pow::BACKEND;
+use super::round::read_share;
 use crate::engine::EngineFault;
 use crate::engine::upstream::{
     PassFault, ProofPaths, UpstreamFault, UpstreamService, set_inner, set_member,
@@ -34,6 +37,11 @@ pub(in super::super) fn routes() -> Router<Arc<UpstreamNode>> {
         .route("/api/v1/inference/pow/generate/{id}", get(job))
         .route("/api/v1/inference/pow/status", get(status))
         .route("/api/v1/inference/pow/stop", post(stop))
+        .route("/api/v1/pow/init/generate", post(engine_init))
+        .route("/api/v1/pow/generate", post(engine_generate))
+        .route("/api/v1/pow/generate/{id}", get(engine_job))
+        .route("/api/v1/pow/status", get(engine_status))
+        .route("/api/v1/pow/stop", post(engine_stop))
 }
 
 /// What the server does of proofs, for `state`; the reference's word for a node that cannot prove is `NO_BACKENDS`.
@@ -73,10 +81,10 @@ fn unsupported(server: &UpstreamService) -> Response {
 }
 
 /// The order as the server takes it, or why it is not passed on.
-fn order(node: &UpstreamNode, body: &[u8]) -> Result<Bytes, Box<Response>> {
-    let model = read_model(body).map_err(|fault| Box::new(unprocessable(&fault)))?;
+fn order(node: &UpstreamNode, body: &[u8]) -> Result<(Bytes, NonceShare), Box<Response>> {
+    let (model, share) = read_order(body).map_err(|fault| Box::new(unprocessable(&fault)))?;
     let (Some(info), Some(server_model)) = (node.model(), node.server.server_model()) else {
-        return Err(Box::new(no_backends()));
+        return Err(Box::new(Floor::Node.nothing()));
     };
     let paths = node.server.proofs();
     if paths == ProofPaths::Absent {
@@ -92,36 +100,46 @@ fn order(node: &UpstreamNode, body: &[u8]) -> Result<Bytes, Box<Response>> {
     let name = Value::from(server_model).to_string();
     let mut body = set_inner(body, "params", "model", &name);
     match paths {
+        // It numbers its own engines and would walk the nonces of other groups too.
+        ProofPaths::MlNode if share.n_groups > 1 => return Err(Box::new(no_group())),
         ProofPaths::MlNode | ProofPaths::Absent => {}
         ProofPaths::Engine => {
-            // The only engine of its front: all nonces of the node are its share.
-            body = set_member(&body, "group_id", "0");
-            body = set_member(&body, "n_groups", "1");
+            // The only engine of its front, unless a front end above this one says otherwise.
+            body = set_member(&body, "group_id", &share.group_id.to_string());
+            body = set_member(&body, "n_groups", &share.n_groups.to_string());
         }
     }
-    Ok(Bytes::from(body))
+    Ok((Bytes::from(body), share))
 }
 
-fn read_model(body: &[u8]) -> Result<String, BodyFault> {
+fn no_group() -> Response {
+    let message = "an official MLNode shares its nonces out by itself and cannot be one group of several: register this rig as a node of its own";
+    detail(StatusCode::NOT_IMPLEMENTED, message)
+}
+
+/// The model, and which nonces of the node are meant.
+fn read_order(body: &[u8]) -> Result<(String, NonceShare), BodyFault> {
     read_body(body, |fields| {
+        let share = read_share(fields);
         let Some(params) = fields.object("params") else {
             if fields.value("params").is_none() {
                 fields.complain("params", "missing", "Field required");
             }
             return None;
         };
-        params.required("model")
+        let model = params.required("model");
+        Some((model?, share?))
     })
 }
 
 async fn init(State(node): Behind, body: WholeBody) -> Response {
-    let body = match order(&node, &body) {
-        Ok(body) => body,
+    let (body, share) = match order(&node, &body) {
+        Ok(order) => order,
         Err(refusal) => return *refusal,
     };
     match node.server.pass_proof(Method::POST, "init/generate", Some(body)).await {
         Ok((status, _)) if status.is_success() && is_engine(&node) => axum::Json(json!({
-            "status": "OK", "backends": 1, "n_groups": 1,
+            "status": "OK", "backends": 1, "n_groups": share.n_groups,
             "results": [{"port": BACKEND, "status": "OK"}], "errors": null,
         }))
         .into_response(),
@@ -130,8 +148,8 @@ async fn init(State(node): Behind, body: WholeBody) -> Response {
 }
 
 async fn generate(State(node): Behind, body: WholeBody) -> Response {
-    let body = match order(&node, &body) {
-        Ok(body) => body,
+    let (body, _share) = match order(&node, &body) {
+        Ok(order) => order,
         Err(refusal) => return *refusal,
     };
     let answer = node.server.pass_proof(Method::POST, "generate", Some(body)).await;
@@ -179,6 +197,47 @@ async fn stop(State(node): Behind) -> Response {
     }
 }
 
+async fn engine_init(State(node): Behind, body: WholeBody) -> Response {
+    engine_order(&node, &body, "init/generate").await
+}
+
+async fn engine_generate(State(node): Behind, body: WholeBody) -> Response {
+    engine_order(&node, &body, "generate").await
+}
+
+async fn engine_order(node: &UpstreamNode, body: &[u8], step: &str) -> Response {
+    match order(node, body) {
+        Ok((body, _share)) if is_engine(node) => {
+            passed(node.server.pass_proof(Method::POST, step, Some(body)).await)
+        }
+        Ok(_) => no_group(),
+        Err(refusal) => *refusal,
+    }
+}
+
+async fn engine_job(State(node): Behind, Path(id): Path<String>) -> Response {
+    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if !plain || !is_engine(&node) {
+        return detail(StatusCode::NOT_FOUND, format!("Request {id} not found"));
+    }
+    passed(node.server.pass_proof(Method::GET, &format!("generate/{id}"), None).await)
+}
+
+async fn engine_status(State(node): Behind) -> Response {
+    if !is_engine(&node) {
+        return no_group();
+    }
+    passed(node.server.pass_proof(Method::GET, "status", None).await)
+}
+
+async fn engine_stop(State(node): Behind) -> Response {
+    if !is_engine(&node) {
+        return no_group();
+    }
+    let body = Some(Bytes::from_static(b"{}"));
+    passed(node.server.pass_proof(Method::POST, "stop", body).await)
+}
+
 fn is_engine(node: &UpstreamNode) -> bool {
     node.server.proofs() == ProofPaths::Engine
 }
@@ -201,7 +260,7 @@ fn passed(answer: Result<(StatusCode, Vec<u8>), PassFault>) -> Response {
         Ok((status, body)) => {
             (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
         }
-        Err(PassFault::Engine(EngineFault::NoModel)) => no_backends(),
+        Err(PassFault::Engine(EngineFault::NoModel)) => Floor::Node.nothing(),
         Err(fault) => detail(
             StatusCode::BAD_GATEWAY,
             json!({"errors": [{"port": BACKEND, "error": fault.to_string()}]}),

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use roadbed_compute::poc::{Identity, K_DIM, Round, Scheme, StatTest};
+use roadbed_compute::poc::{Identity, K_DIM, NonceShare, Round, Scheme, StatTest};
 use serde_json::Value;
 
 use super::super::body::{BodyFault, Fields, read_body};
-use crate::proof::{CallbackUrl, JobRequest, NodeShare, RoundRequest};
+use crate::proof::{CallbackUrl, JobRequest, RoundRequest};
 
 /// Nonces travel as int32.
 const NONCE_MAX: u32 = i32::MAX as u32;
@@ -65,11 +65,7 @@ fn read_request(fields: &Fields<'_>) -> Option<Result<RoundRequest, Unserved>> {
     let block_hash = read_identity(fields, "block_hash");
     let public_key = read_identity(fields, "public_key");
     let block_height = fields.required("block_height");
-    let node_id = fields.required("node_id");
-    let node_count: Option<u32> = fields.required("node_count");
-    if node_count == Some(0) {
-        fields.complain("node_count", "greater_than", "Input should be greater than 0");
-    }
+    let share = read_share(fields);
     let batch: Option<usize> = fields.optional("batch_size");
     let url = read_url(fields);
     let stronger_rng = fields.optional("poc_stronger_rng").unwrap_or(false);
@@ -102,12 +98,31 @@ fn read_request(fields: &Fields<'_>) -> Option<Result<RoundRequest, Unserved>> {
             scheme: Scheme::Prefill,
         },
         block_height: block_height?,
-        share: NodeShare { node_id: node_id?, node_count: node_count? },
+        share: share?,
         model: model?,
         batch: batch.filter(|&batch| batch > 0).unwrap_or(BATCH_DEFAULT),
         url,
     };
     Some(if decodes { Err(Unserved::Decode) } else { Ok(request) })
+}
+
+/// Whoever shares a node out over several engines numbers them; a node by itself is group 0 of 1.
+pub(super) fn read_share(fields: &Fields<'_>) -> Option<NonceShare> {
+    let node_id = fields.required("node_id");
+    let node_count: Option<u32> = fields.required("node_count");
+    let group_id = fields.optional("group_id").unwrap_or(0);
+    let n_groups = fields.optional("n_groups").unwrap_or(1);
+    for (name, number) in [("node_count", node_count), ("n_groups", Some(n_groups))] {
+        if number == Some(0) {
+            fields.complain(name, "greater_than", "Input should be greater than 0");
+        }
+    }
+    if n_groups > 0 && group_id >= n_groups {
+        // It would walk the nonces of another group, and a nonce twice is fraud.
+        let message = format!("Input should be less than n_groups, which is {n_groups}");
+        fields.complain("group_id", "less_than", message);
+    }
+    Some(NonceShare { node_id: node_id?, node_count: node_count?, group_id, n_groups })
 }
 
 fn is_decode(scheme: &Value) -> bool {
@@ -204,9 +219,22 @@ mod tests {
     fn an_init_is_read_as_it_is_spelled() {
         let request = read_init(init().to_string().as_bytes()).unwrap().unwrap();
         assert_eq!(request.round.identity.block_hash, "A1");
-        assert_eq!((request.share.node_id, request.share.node_count), (3, 5));
+        let share = NonceShare { node_id: 3, node_count: 5, group_id: 0, n_groups: 1 };
+        assert_eq!(request.share, share);
         assert_eq!((request.round.k_dim, request.batch), (12, 32));
         assert_eq!(request.url.unwrap().as_str(), "http://n:9100/v2/poc-batches/a%252Fb");
+    }
+
+    #[test]
+    fn groups_do_not_overlap() {
+        let read = |group_id: u32, n_groups: u32| {
+            let mut body = init();
+            (body["group_id"], body["n_groups"]) = (json!(group_id), json!(n_groups));
+            read_init(body.to_string().as_bytes())
+        };
+        let share = read(6, 7).unwrap().unwrap().share;
+        assert_eq!((share.group_id, share.n_groups), (6, 7));
+        assert!(read(7, 7).is_err() && read(0, 0).is_err());
     }
 
     #[test]
@@ -277,6 +305,7 @@ mod tests {
         fn any_value_in_any_field_is_answered(
             name in prop_oneof![
                 Just("block_hash"), Just("block_height"), Just("node_id"), Just("node_count"),
+                Just("group_id"), Just("n_groups"),
                 Just("params"), Just("url"), Just("nonces"), Just("validation"), Just("stat_test"),
                 Just("wait"), Just("batch_size"),
             ],

@@ -71,6 +71,31 @@ async fn an_engine_is_given_its_share_by_this_face() {
 }
 
 #[tokio::test]
+async fn a_front_end_above_this_one_numbers_the_engine() {
+    let (stand_in, rig) = rig(Proves::AsEngine).await;
+    let mut group = init(MODEL);
+    (group["group_id"], group["n_groups"]) = (json!(2), json!(7));
+    assert_eq!(rig.post("/api/v1/pow/init/generate", group.clone()).await.0, 200);
+    let sent: Value =
+        serde_json::from_str(&stand_in.script.last("/api/v1/pow/init/generate")).unwrap();
+    assert_eq!((&sent["group_id"], &sent["n_groups"]), (&json!(2), &json!(7)));
+    assert_eq!(sent["params"]["model"], OWN_NAME);
+    let (_, queued) = rig.post("/api/v1/pow/generate", init(MODEL)).await;
+    assert_eq!(queued["request_id"], "u-1");
+    assert_eq!(rig.get("/api/v1/pow/generate/u-1").await.1["request_id"], "u-1");
+    assert_eq!(rig.get("/api/v1/pow/status").await.1["status"], "IDLE");
+    assert_eq!(rig.post("/api/v1/pow/stop", json!({})).await.0, 200);
+
+    // An MLNode numbers its own engines: it would walk the nonces of other groups.
+    let (stand_in, rig) = self::rig(Proves::AsMlNode).await;
+    stand_in.script.seen.lock().unwrap().clear();
+    for path in ["/api/v1/pow/init/generate", "/api/v1/inference/pow/init/generate"] {
+        assert_eq!(rig.post(path, group.clone()).await.0, 501, "{path}");
+    }
+    assert!(stand_in.script.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_prove_is_never_made_to() {
     let (stand_in, rig) = rig(Proves::Nothing).await;
     stand_in.script.seen.lock().unwrap().clear();
