@@ -7,6 +7,7 @@
 pub mod asic;
 pub mod clock;
 pub mod config;
+pub mod contract;
 pub mod customer;
 pub mod network_node;
 pub mod pool;
