@@ -81,6 +81,32 @@ impl GonkaFacts {
         dynamic.or_else(frozen).or_else(laid_down)
     }
 
+    /// Share of our weight that confirmation PoCs bore out this epoch, in thousandths; `None` while nothing says so.
+    ///
+    /// What is confirmed is counted before collateral, so it is held against the proved weight of our nodes (nonces by
+    /// coefficient, cut per model, as the chain does it) where the models' groups were read, else against the host's weight.
+    #[must_use]
+    pub fn confirmed_permille(&self) -> Option<u32> {
+        let (group, _) = self.group.last()?;
+        let member = group.member(&self.address)?;
+        let confirmed = u128::from(member.confirmation_weight?);
+        let proved: u128 = self
+            .model_groups
+            .iter()
+            .filter_map(|(model, fact)| {
+                let (of_model, _) = fact.last()?;
+                let nodes = &of_model.member(&self.address)?.nodes;
+                let nonces: u64 =
+                    nodes.iter().map(|node| node.poc_weight).fold(0, u64::saturating_add);
+                let weight = self.coefficient(model)?.of(i128::from(nonces));
+                u128::try_from(weight).ok()
+            })
+            .sum();
+        let whole = if proved > 0 { proved } else { u128::from(member.weight) };
+        let share = confirmed.saturating_mul(1_000).checked_div(whole)?;
+        u32::try_from(share.min(1_000)).ok()
+    }
+
     /// How long no new block was seen.
     #[must_use]
     pub fn block_age(&self, now: UnixMillis) -> Option<Millis> {
@@ -91,5 +117,47 @@ impl GonkaFacts {
     #[must_use]
     pub fn node(&self, id: &str) -> Option<&RegisteredNode> {
         self.nodes.last().and_then(|(nodes, _)| nodes.iter().find(|node| node.id == id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gonka::{Decimal, GroupMember, MlNodeWeight};
+
+    #[test]
+    fn the_confirmed_share_is_that_of_the_proved_weight() {
+        let node = |poc_weight| MlNodeWeight {
+            node_id: "gpu-1".into(),
+            poc_weight,
+            timeslots: [true, false],
+        };
+        let group = |weight, confirmation_weight, nodes| EpochGroup {
+            epoch_index: 410,
+            model: None,
+            total_weight: 10_000,
+            models: Vec::new(),
+            members: vec![GroupMember {
+                address: "gonka1a".into(),
+                weight,
+                confirmation_weight,
+                nodes,
+            }],
+            coefficients: vec![ModelCoefficient {
+                model: "org/m".into(),
+                effective: Decimal::new(5, -1).unwrap(),
+                base: None,
+                bounds: None,
+            }],
+        };
+        let mut facts = GonkaFacts { address: "gonka1a".into(), ..GonkaFacts::default() };
+        assert_eq!(facts.confirmed_permille(), None);
+        // A fifth of the weight counts, for want of collateral; half of what was proved is confirmed.
+        facts.group.answered(group(200, Some(500), Vec::new()), UnixMillis(0));
+        assert_eq!(facts.confirmed_permille(), Some(1_000));
+        let mut of_model = Fact::default();
+        of_model.answered(group(1_000, None, vec![node(1_500), node(500)]), UnixMillis(0));
+        facts.model_groups.insert("org/m".into(), of_model);
+        assert_eq!(facts.confirmed_permille(), Some(500));
     }
 }

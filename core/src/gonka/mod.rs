@@ -4,10 +4,12 @@
 //! it in. So every figure can be asked how old its ground is, and a chain that says nothing gives no figure.
 
 mod account;
+mod alert;
 mod calendar;
 mod chain;
 mod commitment;
 mod decimal;
+mod eligibility;
 mod fact;
 mod facts;
 #[cfg(test)]
@@ -22,6 +24,7 @@ pub use account::{
     ApprovedModel, DeclaredHardware, Delegations, EpochGroup, EpochResult, GroupMember,
     ModelCoefficient, Settlement, TokenPrice, Versions,
 };
+pub use alert::{NodeSight, Sight, Watch};
 pub use calendar::{Absence, BLOCK_TIME_DRIFT_PERMILLE, Calendar, Estimate, Span};
 pub use chain::{
     BlockMoment, ChainEpoch, ConfirmationEvent, ConfirmationPhase, EpochStages, Height,
@@ -29,6 +32,9 @@ pub use chain::{
 };
 pub use commitment::{Promise, RigPart, Stake, promises};
 pub use decimal::Decimal;
+pub use eligibility::{
+    Candidate, ChainView, EngineHealth, Reason, Registration, Verdict, Weights, verdict,
+};
 pub use fact::{Fact, Failing};
 pub use facts::GonkaFacts;
 pub use income::{EpochIncome, Income, IncomeParts, Part, Sourced, Steps};
