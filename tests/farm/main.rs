@@ -8,6 +8,8 @@ mod asic;
 #[cfg(test)]
 mod golden_plans;
 #[cfg(test)]
+mod gonka;
+#[cfg(test)]
 mod mining_pool;
 #[cfg(test)]
 mod network_node;

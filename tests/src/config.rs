@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::asic::AsicConfig;
 use crate::clock::FarmClock;
 use crate::customer::CustomerConfig;
+use crate::gonka::GonkaConfig;
 use crate::network_node::NetworkNodeConfig;
 use crate::pool::PoolConfig;
 
@@ -32,6 +33,9 @@ pub struct StandinsConfig {
     /// The Network Node.
     #[serde(default)]
     pub network_node: Option<NetworkNodeConfig>,
+    /// The Network Node with a chain of its own, admin API and all.
+    #[serde(default)]
+    pub gonka: Option<GonkaConfig>,
     /// The customer of the chat endpoint.
     #[serde(default)]
     pub customer: Option<CustomerConfig>,
@@ -117,6 +121,11 @@ impl StandinsConfig {
             && let Some((field, expected)) = node.first_fault()
         {
             return Some((format!("network_node.{field}"), expected));
+        }
+        if let Some(node) = &self.gonka
+            && let Some((field, expected)) = node.first_fault()
+        {
+            return Some((format!("gonka.{field}"), expected));
         }
         None
     }

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod contract;
 pub mod customer;
+pub mod gonka;
 pub mod network_node;
 pub mod pool;
 pub mod sim;

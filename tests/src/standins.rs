@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::asic::{self, RunningAsic};
 use crate::config::StandinsConfig;
 use crate::customer::{self, Customer};
+use crate::gonka::{self, GonkaNode};
 use crate::network_node::{self, NetworkNode};
 use crate::pool::{self, Pool};
 use crate::status;
@@ -32,6 +33,8 @@ pub struct Parts {
     pub asics: Vec<RunningAsic>,
     /// The Network Node.
     pub network_node: Option<NetworkNode>,
+    /// The Network Node with a chain.
+    pub gonka: Option<Arc<GonkaNode>>,
     /// The customer.
     pub customer: Option<Customer>,
 }
@@ -78,6 +81,13 @@ impl Standins {
             }
             None => None,
         };
+        let gonka = match &config.gonka {
+            Some(node) => {
+                let started = gonka::start(node, clock, &stop, &tasks).await;
+                Some(started.map_err(failed("network node with a chain", node.public_listen))?)
+            }
+            None => None,
+        };
         let customer = match &config.customer {
             Some(customer) => {
                 let started = customer::start(customer, &stop, &tasks);
@@ -85,7 +95,7 @@ impl Standins {
             }
             None => None,
         };
-        let parts = Arc::new(Parts { pool, asics, network_node, customer });
+        let parts = Arc::new(Parts { pool, asics, network_node, gonka, customer });
         let listener = TcpListener::bind(config.status_listen)
             .await
             .map_err(failed("status server", config.status_listen))?;

@@ -43,6 +43,10 @@ pub fn document(parts: &Parts) -> Value {
     json!({
         "pool": parts.pool.as_ref().map(|pool| pool.status()),
         "network_node": parts.network_node.as_ref().map(|node| node.status()),
+        "gonka": parts.gonka.as_ref().map(|node| json!({
+            "public_url": node.public_url(), "admin_url": node.admin_url(),
+            "callback_url": node.callback_url(), "status": node.status(),
+        })),
         "customer": parts.customer.as_ref().map(|customer| customer.status()),
         "asics": parts.asics.iter().map(|asic| asic.miner.status()).collect::<Vec<_>>(),
     })
