@@ -13,6 +13,7 @@ pub mod gguf;
 pub mod gpu;
 pub mod grammar;
 pub mod hash;
+pub mod infval;
 pub mod kernels;
 pub mod llm;
 mod mapped;

@@ -23,7 +23,6 @@ pub mod prover;
 pub mod reflection;
 pub mod scheme;
 pub mod seed;
-pub mod similarity;
 pub mod steps;
 pub mod trajectory;
 pub mod verdict;
