@@ -101,7 +101,7 @@ impl GonkaFacts {
                 let weight = self.coefficient(model)?.of(i128::from(nonces));
                 u128::try_from(weight).ok()
             })
-            .sum();
+            .fold(0, u128::saturating_add);
         let whole = if proved > 0 { proved } else { u128::from(member.weight) };
         let share = confirmed.saturating_mul(1_000).checked_div(whole)?;
         u32::try_from(share.min(1_000)).ok()

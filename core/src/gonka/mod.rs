@@ -15,8 +15,10 @@ mod facts;
 #[cfg(test)]
 mod fixture;
 mod income;
+mod maintenance;
 mod mint;
 mod params;
+mod preflight;
 mod registered;
 mod rules;
 
@@ -38,7 +40,12 @@ pub use eligibility::{
 pub use fact::{Fact, Failing};
 pub use facts::GonkaFacts;
 pub use income::{EpochIncome, Income, IncomeParts, Part, Sourced, Steps};
+pub use maintenance::{Absent, Advice, Maintenance, Standing, maintenance};
 pub use mint::MintParams;
 pub use params::{CollateralParams, ConfirmationParams};
+pub use preflight::{
+    Check, FeederRoom, Forward, Grade, Measured, PREFLIGHT_LEADS, Point, PowStatus, Preflight,
+    Reach, preflight, preflight_due,
+};
 pub use registered::{NodeStatus, RegisteredNode};
 pub use rules::{ChainParams, DelegationParams, EpochLengths};
