@@ -1,4 +1,4 @@
-//! A running controller: store, broker, feeds, control loop and control socket, started in order and stopped in reverse.
+//! A running controller: store, broker, feeds, control loop, control socket and gateway, started in order and stopped in reverse.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use crate::config::{ConfigError, Site, read_or_create_secret};
 use crate::control::snapshot::Nameplates;
 use crate::control::{self, ControlError, ControlParts, INPUTS_WAITING_MAX, socket};
 use crate::feeds::Feeds;
+use crate::gateway::{Gateway, GatewayError, Pace};
 use crate::store::{Store, StoreError};
 use crate::view::{Action, FarmView};
 
@@ -46,6 +47,12 @@ pub enum ControllerError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Its gateway cannot be started.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// Its gateway ended by itself.
+    #[error("the gateway ended: {0}")]
+    GatewayEnded(std::io::Error),
     /// One of its tasks ended by a panic.
     #[error("a task of the controller ended by a panic: {0}")]
     Panicked(String),
@@ -61,6 +68,7 @@ pub struct Controller {
     control: JoinHandle<Result<(), ControlError>>,
     feeds: JoinHandle<()>,
     socket: JoinHandle<Result<(), ControllerError>>,
+    gateway: Option<Gateway>,
     cancel: CancellationToken,
 }
 
@@ -81,6 +89,11 @@ impl Controller {
         };
         let broker = Arc::new(EmbeddedBroker::start(settings, events).await?);
         let address = broker.address();
+        // What can fail comes before what runs by itself.
+        let gateway = match &site.gateway {
+            Some(settings) => Some(Gateway::start(site, settings, Pace::default()).await?),
+            None => None,
+        };
         let cancel = CancellationToken::new();
         let (feed_events, feed_waiting) = mpsc::channel(INPUTS_WAITING_MAX);
         let (actions, actions_waiting) = mpsc::channel(INPUTS_WAITING_MAX);
@@ -113,7 +126,18 @@ impl Controller {
             }
         });
         tracing::info!(%address, farm = %site.farm, rigs = site.rigs.len(), "the controller runs");
-        Ok(Self { views, actions, broker, address, public_key, control, feeds, socket, cancel })
+        Ok(Self {
+            views,
+            actions,
+            broker,
+            address,
+            public_key,
+            control,
+            feeds,
+            socket,
+            gateway,
+            cancel,
+        })
     }
 
     /// What people see.
@@ -134,6 +158,12 @@ impl Controller {
         self.address
     }
 
+    /// Where the gateway listens, if the site has one.
+    #[must_use]
+    pub fn gateway_address(&self) -> Option<SocketAddr> {
+        self.gateway.as_ref().map(Gateway::address)
+    }
+
     /// The key agents must trust.
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
@@ -142,11 +172,21 @@ impl Controller {
 
     /// Returns when the controller ends by itself, with what ended it.
     pub async fn ended(&mut self) -> ControllerError {
+        let gateway = async {
+            match &mut self.gateway {
+                Some(gateway) => gateway.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = &mut self.control => match ended {
                 Ok(Ok(())) => ControllerError::Panicked("the control loop ended early".into()),
                 Ok(Err(error)) => error.into(),
                 Err(error) => ControllerError::Panicked(error.to_string()),
+            },
+            ended = gateway => match ended {
+                Ok(()) => ControllerError::Panicked("the gateway ended early".into()),
+                Err(error) => ControllerError::GatewayEnded(error),
             },
             ended = &mut self.socket => match ended {
                 Ok(Ok(())) => ControllerError::Panicked("the control socket ended early".into()),
@@ -156,11 +196,14 @@ impl Controller {
         }
     }
 
-    /// Ends in order: inputs, control loop, broker; the store is closed with the loop.
+    /// Ends in order: gateway, inputs, control loop, broker; the store is closed with the loop.
     ///
     /// # Errors
     /// [`ControllerError`] when a part ended badly.
     pub async fn stop(self) -> Result<(), ControllerError> {
+        if let Some(gateway) = self.gateway {
+            gateway.stop().await;
+        }
         self.cancel.cancel();
         let panicked = |error: tokio::task::JoinError| ControllerError::Panicked(error.to_string());
         let _ = self.feeds.await;

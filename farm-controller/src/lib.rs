@@ -9,6 +9,7 @@ pub mod control;
 pub mod controller;
 pub mod demo;
 pub mod feeds;
+pub mod gateway;
 pub mod preview;
 pub mod store;
 pub mod view;

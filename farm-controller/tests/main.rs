@@ -3,4 +3,5 @@
 
 mod broker;
 mod controller;
+mod gateway;
 mod profiles;

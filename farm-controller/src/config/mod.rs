@@ -5,6 +5,7 @@
 
 mod decimal;
 mod error;
+mod gateway;
 mod key;
 mod moment;
 mod policy;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 pub use decimal::{Decimal, DecimalError};
 pub use error::{ConfigError, Problem};
+pub use gateway::{AiFace, GatewaySettings, Secret, SingleMlNode};
 pub use key::{hex, parse_hex, read_or_create_secret, read_secret};
 pub use moment::{
     DayTime, Moment, MomentError, local_hour_minute, local_midnight, local_minute, span_words,

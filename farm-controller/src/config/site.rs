@@ -10,6 +10,7 @@ use roadbed_protocol::{
 };
 
 use super::error::ConfigError;
+use super::gateway::{AiFace, GatewaySettings};
 use super::moment::DayTime;
 use super::policy::Policy;
 use super::site_check;
@@ -49,6 +50,8 @@ pub struct Site {
     pub income: Income,
     /// What was promised.
     pub commitments: Vec<Commitment>,
+    /// The HTTP gateway, if the site has one.
+    pub gateway: Option<GatewaySettings>,
 }
 
 /// An agent that may log in.
@@ -75,6 +78,8 @@ pub struct SiteRig {
     pub agent: AgentId,
     /// The model it serves and proves, as the network names it; GPU rigs only.
     pub model: Option<String>,
+    /// Where its MLNode and OpenAI faces are, for the gateway; GPU rigs only.
+    pub ai: Option<AiFace>,
     /// Cost of a start.
     pub switch_cost: Money,
     /// Cost of a hand-over.

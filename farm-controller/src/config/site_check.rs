@@ -10,6 +10,7 @@ use roadbed_protocol::{
 
 use super::decimal::Decimal;
 use super::error::{ConfigError, Problem};
+use super::gateway;
 use super::moment::{DayTime, Moment};
 use super::policy::Policy;
 use super::rig_profile;
@@ -34,6 +35,7 @@ pub(super) fn check(source: &Source, file: SiteFile) -> Result<Site, ConfigError
     let tariff = checker.tariff(&file.tariff);
     let income = checker.income(&file.income);
     let commitments = checker.commitments(&file.commitments, &rigs);
+    let gateway = gateway::check(source, &file, &rigs, &mut checker.problems);
     let policy_source = Source::read(&source.beside(&file.policy))
         .map_err(|error| source.invalid(vec![source.problem(&FieldPath::of("policy"), error)]));
     let policy = match policy_source {
@@ -67,6 +69,7 @@ pub(super) fn check(source: &Source, file: SiteFile) -> Result<Site, ConfigError
         tariff,
         income,
         commitments,
+        gateway,
     })
 }
 
@@ -269,7 +272,9 @@ impl Checker<'_> {
                 self.say(&path.key(key), format!("is {cost}; expected 0 or more"));
             }
         }
+        let ai = gateway::ai_face(file, profile.kind, |key, text| self.say(&path.key(key), text));
         Ok(Some(SiteRig {
+            ai,
             id: file.id.clone(),
             profile,
             profile_path: self.source.beside(&file.profile),

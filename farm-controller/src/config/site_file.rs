@@ -7,6 +7,7 @@ use roadbed_protocol::{AgentId, FarmId, FeederId, RigId};
 use serde::Deserialize;
 
 use super::decimal::Decimal;
+use super::gateway::{GatewayFile, Secret};
 use super::moment::{DayTime, Moment};
 use crate::clock::FarmClock;
 
@@ -33,6 +34,8 @@ pub(super) struct SiteFile {
     pub income: IncomeFile,
     #[serde(default)]
     pub commitments: Vec<CommitmentFile>,
+    #[serde(default)]
+    pub gateway: Option<GatewayFile>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,6 +81,10 @@ pub(super) struct RigFile {
     pub agent: AgentId,
     #[serde(default)]
     pub model: Option<String>,
+    #[serde(default)]
+    pub ai_url: Option<String>,
+    #[serde(default)]
+    pub ai_token: Option<Secret>,
     #[serde(default)]
     pub switch_cost: Decimal,
     #[serde(default)]

@@ -1,0 +1,91 @@
+//! The watch over rigs: `/health` every 2 s, down after three failures in a row, up at once.
+//!
+//! What it finds decides who is asked first, never whether a rig that is asked by name is asked at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::rig::Rig;
+use super::wire::Wire;
+
+/// How often rigs are looked at, and how long a look may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two looks at a rig.
+    pub pause: Duration,
+    /// For one of its answers.
+    pub patience: Duration,
+}
+
+impl Default for Pace {
+    /// As in the network's own fan-out.
+    fn default() -> Self {
+        Self { pause: Duration::from_secs(2), patience: Duration::from_secs(10) }
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It answers, and did not before, as far as anybody knows.
+    CameUp,
+    /// It answers.
+    Well,
+    /// It does not.
+    Ill,
+}
+
+/// Looks at a rig once.
+pub(super) async fn look(wire: &Wire, rig: &Arc<Rig>, patience: Duration) -> Finding {
+    let health = wire.call(rig, Method::GET, "/health", None, patience).await;
+    let page = match health {
+        Ok(reply) if reply.status.is_success() => reply.json(),
+        Ok(reply) => return ill(rig, &format!("its /health says {}", reply.status)),
+        Err(fault) => return ill(rig, &fault.to_string()),
+    };
+    let models = match wire.call(rig, Method::GET, "/v1/models", None, patience).await {
+        Ok(reply) if reply.status.is_success() => match reply.json()["data"].take() {
+            Value::Array(models) => models,
+            _ => vec![],
+        },
+        // It serves nothing now.
+        Ok(_) | Err(_) => vec![],
+    };
+    if rig.found_well(page, models) {
+        tracing::info!(rig = %rig.id, "the rig answers the gateway");
+        return Finding::CameUp;
+    }
+    Finding::Well
+}
+
+fn ill(rig: &Rig, reason: &str) -> Finding {
+    if rig.found_ill() {
+        tracing::warn!(rig = %rig.id, reason, "the rig does not answer the gateway");
+    }
+    Finding::Ill
+}
+
+/// Looks at a rig until told to stop; `then` is run after each look.
+pub(super) async fn watch<F: Future<Output = ()>>(
+    wire: Wire,
+    rig: Arc<Rig>,
+    pace: Pace,
+    stop: CancellationToken,
+    then: impl Fn(Finding) -> F,
+) {
+    loop {
+        let step = async {
+            let finding = look(&wire, &rig, pace.patience).await;
+            then(finding).await;
+            tokio::time::sleep(pace.pause).await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = step => {}
+        }
+    }
+}
