@@ -24,6 +24,8 @@ pub mod tokenize;
 #[cfg(feature = "gpu")]
 mod upstream;
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
@@ -80,6 +82,8 @@ enum Command {
 enum PocCommand {
     /// Compute the artifacts of given nonces.
     Compute(poc::PocComputeArgs),
+    /// Compute a golden file's nonces again and judge whether its artifacts are this model's.
+    Verify(poc::verify::PocVerifyArgs),
 }
 
 #[cfg(feature = "gpu")]
@@ -89,16 +93,18 @@ enum HashCommand {
     Scan(hash::HashScanArgs),
 }
 
-/// Runs one command to its end.
+/// Runs one command to its end. Only `poc verify` has an exit code of its own.
 ///
 /// # Errors
 /// What went wrong, with the context of what was being done.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     #[cfg(feature = "gpu")]
     {
         if matches!(cli.command, Command::RenderTemplate) {
             // Before there are threads: each would take of the memory it allows itself.
-            return rendering::answer_one().context("cannot render the chat");
+            return rendering::answer_one()
+                .context("cannot render the chat")
+                .map(|()| ExitCode::SUCCESS);
         }
         rendering::use_own_program();
     }
@@ -107,7 +113,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         .build()
         .context("cannot start the async runtime")?;
     runtime.block_on(async {
-        match cli.command {
+        let done = match cli.command {
             #[cfg(feature = "gpu")]
             Command::Tokenize(args) => tokenize::run(args).await,
             #[cfg(feature = "gpu")]
@@ -116,6 +122,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Bench(args) => bench::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Poc(PocCommand::Compute(args)) => poc::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Poc(PocCommand::Verify(args)) => return poc::verify::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Hash(HashCommand::Scan(args)) => hash::run(args).await,
             #[cfg(feature = "gpu")]
@@ -127,7 +135,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Models(command) => models::run(command).await,
             #[cfg(feature = "gpu")]
             Command::RenderTemplate => Ok(()),
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     })
 }
 

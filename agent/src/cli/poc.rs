@@ -1,4 +1,7 @@
-//! `roadbed-agent poc compute`: Proof of Compute artifacts of given nonces.
+//! `roadbed-agent poc`: Proof of Compute artifacts of given nonces, here; held against others' in [`verify`].
+
+mod golden;
+pub mod verify;
 
 use std::ops::ControlFlow;
 use std::sync::mpsc;

@@ -12,8 +12,35 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 const RATE_OVER: Duration = Duration::from_secs(10);
 const BAR_CELLS: u64 = 24;
 
-/// Bytes done of a job.
+/// What a job's amounts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Things of this name.
+    Count(&'static str),
+}
+
+impl Unit {
+    /// An amount as a person reads it.
+    fn amount(self, count: u64) -> String {
+        match self {
+            Self::Bytes => bytes(count),
+            Self::Count(_) => count.to_string(),
+        }
+    }
+
+    fn rate(self, per_second: f64) -> String {
+        match self {
+            Self::Bytes => format!("{}/s", bytes(per_second as u64)),
+            Self::Count(name) => format!("{:.1} {name} a minute", per_second * 60.0),
+        }
+    }
+}
+
+/// Bytes, or things, done of a job.
 pub struct Progress {
+    unit: Unit,
     label: String,
     total: Option<u64>,
     terminal: bool,
@@ -27,7 +54,14 @@ impl Progress {
     /// A job that begins at `done` of `total` bytes, because a part was there already.
     #[must_use]
     pub fn new(label: &str, done: u64, total: Option<u64>) -> Self {
+        Self::of(Unit::Bytes, label, done, total)
+    }
+
+    /// A job that begins at `done` of `total` of a unit.
+    #[must_use]
+    pub fn of(unit: Unit, label: &str, done: u64, total: Option<u64>) -> Self {
         Self {
+            unit,
             label: label.to_owned(),
             total,
             terminal: io::stderr().is_terminal(),
@@ -73,7 +107,7 @@ impl Progress {
             if seconds > 0.0 { done.saturating_sub(*before) as f64 / seconds } else { 0.0 }
         });
         self.seen.push_back((now, done));
-        let line = line(&self.label, done, self.total, rate, self.terminal);
+        let line = line(self.unit, &self.label, done, self.total, rate, self.terminal);
         if self.terminal {
             let width = line.chars().count();
             // A standard error that is gone is no reason to stop the job.
@@ -86,10 +120,10 @@ impl Progress {
     }
 }
 
-fn line(label: &str, done: u64, total: Option<u64>, rate: f64, bar: bool) -> String {
-    let speed = if rate > 0.0 { format!("  {}/s", bytes(rate as u64)) } else { String::new() };
+fn line(unit: Unit, label: &str, done: u64, total: Option<u64>, rate: f64, bar: bool) -> String {
+    let speed = if rate > 0.0 { format!("  {}", unit.rate(rate)) } else { String::new() };
     let Some(total) = total.filter(|total| *total > 0) else {
-        return format!("{label}  {}{speed}", bytes(done));
+        return format!("{label}  {}{speed}", unit.amount(done));
     };
     let share = done.min(total) as f64 / total as f64;
     let cells = (share * BAR_CELLS as f64) as usize;
@@ -104,7 +138,8 @@ fn line(label: &str, done: u64, total: Option<u64>, rate: f64, bar: bool) -> Str
         String::new()
     };
     let percent = (share * 100.0) as u64;
-    format!("{label}{drawn}  {percent:>3} %  {} of {}{speed}{left}", bytes(done), bytes(total))
+    let (done, total) = (unit.amount(done), unit.amount(total));
+    format!("{label}{drawn}  {percent:>3} %  {done} of {total}{speed}{left}")
 }
 
 /// Bytes as a person reads them, in powers of ten.
@@ -141,7 +176,7 @@ mod tests {
     #[test]
     fn a_line_says_how_far_how_fast_and_how_long() {
         let check = |done, total, rate, bar, expected: &str| {
-            assert_eq!(line("m", done, total, rate, bar), expected);
+            assert_eq!(line(Unit::Bytes, "m", done, total, rate, bar), expected);
         };
         check(
             44_000_000,
@@ -156,6 +191,8 @@ mod tests {
         check(0, Some(0), 0.0, true, "m  0 B");
         // A server that sends more than it said breaks nothing.
         check(20, Some(10), 1.0, false, "m  100 %  20 B of 10 B  1 B/s");
+        let nonces = line(Unit::Count("nonces"), "m", 3, Some(12), 0.5, false);
+        assert_eq!(nonces, "m   25 %  3 of 12  30.0 nonces a minute  18 s left");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod rounds;
 mod smollm2;
 mod stand_in;
 pub mod upstream;
+mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
