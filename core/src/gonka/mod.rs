@@ -18,6 +18,7 @@ mod income;
 mod maintenance;
 mod mint;
 mod params;
+mod post_mortem;
 mod preflight;
 mod registered;
 mod rules;
@@ -43,6 +44,9 @@ pub use income::{EpochIncome, Income, IncomeParts, Part, Sourced, Steps};
 pub use maintenance::{Absent, Advice, Maintenance, Standing, maintenance};
 pub use mint::MintParams;
 pub use params::{CollateralParams, ConfirmationParams};
+pub use post_mortem::{
+    Cause, Culprit, HostStory, Loss, PostMortem, RigStory, Stretch, post_mortem,
+};
 pub use preflight::{
     Check, FeederRoom, Forward, Grade, Measured, PREFLIGHT_LEADS, Point, PowStatus, Preflight,
     Reach, preflight, preflight_due,
