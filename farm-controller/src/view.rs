@@ -6,7 +6,7 @@
 
 use roadbed_protocol::{
     Cause, HashesPerSecond, JobCounters, MicrosPerHour, MicrosPerMwh, MilliCelsius, Millis, Money,
-    PowerReading, RigId, RigKind, RigState, UnixMillis, WattHours, Watts, Workload,
+    PowerReading, ProofRate, RigId, RigKind, RigState, UnixMillis, WattHours, Watts, Workload,
 };
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,9 @@ pub struct RigView {
     pub hashrate: Option<HashesPerSecond>,
     /// Hottest sensor.
     pub temperature: Option<MilliCelsius>,
+    /// How fast it proves, once that was measured.
+    #[serde(default)]
+    pub proof_rate: Option<ProofRate>,
     /// Running totals of work.
     pub jobs: JobCounters,
     /// When its last report was made.

@@ -62,6 +62,15 @@ pub enum FarmEvent {
     },
     /// All commitments there are; they replace the former ones.
     Commitments(Vec<Commitment>),
+    /// Someone outside the machine sees a condition begin or end; told once each, like the machine's own.
+    Noticed(Alert),
+    /// Someone outside the machine has a line for people.
+    Noted {
+        /// The rig concerned, if one is.
+        rig: Option<RigId>,
+        /// The line.
+        text: String,
+    },
     /// Time passed: call at or after [`super::Farm::wake_at`].
     Tick,
 }

@@ -59,6 +59,10 @@ impl Farm {
                 self.replan |= commitments != self.commitments;
                 self.commitments = commitments;
             }
+            FarmEvent::Noticed(Alert { key, rig, active, text }) => {
+                self.alert(&key, rig.as_ref(), active, || text, effects);
+            }
+            FarmEvent::Noted { rig, text } => self.log(rig.as_ref(), text, effects),
             FarmEvent::Tick => {}
         }
     }

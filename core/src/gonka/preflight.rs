@@ -107,7 +107,8 @@ pub struct Measured {
     pub forward: Forward,
     /// The Network Node's address for artifacts.
     pub callback: Reach,
-    /// Clock of the Network Node less ours, in milliseconds; `None` when it was not read.
+    /// Clock of the Network Node less the rig's (ours, where the rig does not tell its own), in milliseconds; `None` when it
+    /// was not read.
     pub skew: Option<i64>,
     /// Newest measured rate.
     pub rate: Option<ProofRate>,
@@ -341,8 +342,11 @@ fn clock(measured: &Measured) -> Point {
         return point(check, Grade::Doubtful, "not read", "compare the clocks by hand");
     };
     let size = Millis(skew.unsigned_abs());
-    let finding =
-        format!("{} ms {}", size.0, if skew < 0 { "behind ours" } else { "ahead of ours" });
+    let finding = format!(
+        "the Network Node's is {} ms {}",
+        size.0,
+        if skew < 0 { "behind" } else { "ahead" }
+    );
     let advice = "let one time server set both clocks (chrony, systemd-timesyncd)";
     if size <= SKEW_FINE {
         ready(check, finding)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farm_core::farm::{Farm, FarmEffect, FarmEvent, FarmSettings, FarmTiming, RigMember};
+use farm_core::farm::{Alert, Farm, FarmEffect, FarmEvent, FarmSettings, FarmTiming, RigMember};
 use farm_core::forecast::{PricePoint, PriceSeries};
 use farm_core::ledger::Ledger;
 use farm_core::plan::CurtailOrder;
@@ -131,6 +131,10 @@ fn events() -> impl Strategy<Value = FarmEvent> {
         1 => any::<bool>().prop_map(|online| FarmEvent::Presence {
             agent: AgentId::new("agent").unwrap(),
             online,
+        }),
+        1 => any::<bool>().prop_map(|active| {
+            let (key, text) = ("gonka-halt".to_owned(), "no block".to_owned());
+            FarmEvent::Noticed(Alert { key, rig: None, active, text })
         }),
         3 => Just(FarmEvent::Tick),
     ]

@@ -35,6 +35,7 @@ fn asic(name: &str, online: bool) -> RigView {
         power: Some(PowerReading { watts: Watts(2_790), source: PowerSource::Firmware }),
         hashrate: Some(HashesPerSecond(121_300_000_000_000)),
         temperature: Some(MilliCelsius(68_000)),
+        proof_rate: None,
         jobs: JobCounters::default(),
         reported_at: Some(UnixMillis(3_590_000)),
         margin: Some(MicrosPerHour(61_000)),

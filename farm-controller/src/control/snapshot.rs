@@ -149,6 +149,7 @@ fn rig_view(
         power: report.and_then(|report| report.power),
         hashrate: report.and_then(|report| report.hashrate),
         temperature: report.and_then(|report| report.temperature),
+        proof_rate: report.and_then(|report| report.proof_rate.as_deref().cloned()),
         jobs: report.map(|report| report.jobs).unwrap_or_default(),
         reported_at: rig.report.as_ref().map(|(at, _)| *at),
         margin: choice.map(|choice| choice.margin),
