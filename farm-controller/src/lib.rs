@@ -10,6 +10,7 @@ pub mod controller;
 pub mod demo;
 pub mod feeds;
 pub mod gateway;
+pub mod gonka;
 pub mod preview;
 pub mod store;
 pub mod view;

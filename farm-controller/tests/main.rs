@@ -4,4 +4,5 @@
 mod broker;
 mod controller;
 mod gateway;
+mod gonka;
 mod profiles;

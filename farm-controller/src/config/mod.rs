@@ -6,6 +6,8 @@
 mod decimal;
 mod error;
 mod gateway;
+mod gonka;
+mod gonka_file;
 mod key;
 mod moment;
 mod policy;
@@ -20,6 +22,7 @@ use std::path::Path;
 pub use decimal::{Decimal, DecimalError};
 pub use error::{ConfigError, Problem};
 pub use gateway::{AiFace, GatewaySettings, Secret, SingleMlNode};
+pub use gonka::{GonkaRig, GonkaSite, Reach};
 pub use key::{hex, parse_hex, read_or_create_secret, read_secret};
 pub use moment::{
     DayTime, Moment, MomentError, local_hour_minute, local_midnight, local_minute, span_words,

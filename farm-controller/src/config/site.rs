@@ -11,6 +11,7 @@ use roadbed_protocol::{
 
 use super::error::ConfigError;
 use super::gateway::{AiFace, GatewaySettings};
+use super::gonka::GonkaSite;
 use super::moment::DayTime;
 use super::policy::Policy;
 use super::site_check;
@@ -52,6 +53,8 @@ pub struct Site {
     pub commitments: Vec<Commitment>,
     /// The HTTP gateway, if the site has one.
     pub gateway: Option<GatewaySettings>,
+    /// Its place on Gonka, if it has one.
+    pub gonka: Option<GonkaSite>,
 }
 
 /// An agent that may log in.

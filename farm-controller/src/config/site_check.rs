@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 use farm_core::plan::{Commitment, Feeder, IncomeSource};
 use roadbed_protocol::{
@@ -36,6 +37,7 @@ pub(super) fn check(source: &Source, file: SiteFile) -> Result<Site, ConfigError
     let income = checker.income(&file.income);
     let commitments = checker.commitments(&file.commitments, &rigs);
     let gateway = gateway::check(source, &file, &rigs, &mut checker.problems);
+    let gonka = file.gonka.map(|file| checker.gonka(file, &rigs));
     let policy_source = Source::read(&source.beside(&file.policy))
         .map_err(|error| source.invalid(vec![source.problem(&FieldPath::of("policy"), error)]));
     let policy = match policy_source {
@@ -70,17 +72,22 @@ pub(super) fn check(source: &Source, file: SiteFile) -> Result<Site, ConfigError
         income,
         commitments,
         gateway,
+        gonka,
     })
 }
 
-struct Checker<'s> {
+pub(super) struct Checker<'s> {
     source: &'s Source,
     problems: Vec<Problem>,
 }
 
 impl Checker<'_> {
-    fn say(&mut self, path: &FieldPath, text: impl Display) {
+    pub(super) fn say(&mut self, path: &FieldPath, text: impl Display) {
         self.problems.push(self.source.problem(path, text));
+    }
+
+    pub(super) fn beside(&self, name: &Path) -> PathBuf {
+        self.source.beside(name)
     }
 
     fn top(&mut self, file: &SiteFile) {
@@ -395,7 +402,7 @@ impl Checker<'_> {
     }
 
     /// An income figure is an assumption, or data with its time; never neither, never both.
-    fn origin(
+    pub(super) fn origin(
         &mut self,
         path: &FieldPath,
         assumption: bool,
@@ -466,7 +473,7 @@ impl Checker<'_> {
     }
 }
 
-fn line(what: &str, how_much: &str, assumption: bool, source: &str) -> String {
+pub(super) fn line(what: &str, how_much: &str, assumption: bool, source: &str) -> String {
     let mark = if assumption { "assumption" } else { "data" };
     format!("{what}: {how_much} ({mark}: {source})")
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::decimal::Decimal;
 use super::gateway::{GatewayFile, Secret};
+use super::gonka_file::GonkaFile;
 use super::moment::{DayTime, Moment};
 use crate::clock::FarmClock;
 
@@ -36,6 +37,8 @@ pub(super) struct SiteFile {
     pub commitments: Vec<CommitmentFile>,
     #[serde(default)]
     pub gateway: Option<GatewayFile>,
+    #[serde(default)]
+    pub gonka: Option<GonkaFile>,
 }
 
 #[derive(Debug, Deserialize)]

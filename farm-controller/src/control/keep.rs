@@ -57,6 +57,15 @@ pub enum Record {
         /// The rig.
         rig: RigId,
     },
+    /// Something a Network Node said, or that follows from it; replaces what has the same key.
+    Gonka {
+        /// What was asked.
+        key: String,
+        /// When it was answered.
+        at: UnixMillis,
+        /// The answer, as JSON.
+        body: String,
+    },
     /// The highest counter the signer may use before the next such record.
     SignerCounter(u64),
 }
@@ -81,4 +90,17 @@ pub struct Kept {
     pub entries: Vec<Entry>,
     /// The highest counter the signer may have used.
     pub signer_counter: u64,
+    /// What Network Nodes last said.
+    pub gonka: Vec<Answer>,
+}
+
+/// One thing a Network Node said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What was asked.
+    pub key: String,
+    /// When it was answered.
+    pub at: UnixMillis,
+    /// The answer, as JSON.
+    pub body: String,
 }

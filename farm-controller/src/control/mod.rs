@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use keep::{KeepError, Keeper, Kept, Record};
+pub use keep::{Answer, KeepError, Keeper, Kept, Record};
 pub use orders::Orders;
 
 use crate::broker::{BrokerEngine, BrokerEvent};

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 
 use super::{StoreError, entry, schema};
-use crate::control::Kept;
+use crate::control::{Answer, Kept};
 use crate::view::PlanView;
 
 /// A plan as it was committed.
@@ -70,7 +70,10 @@ pub(super) fn kept(connection: &Connection, path: &Path) -> Result<Kept, StoreEr
             .collect::<Result<_, StoreError>>()?,
         orders: Vec::new(),
     };
-    Ok(Kept { memory, entries: reader.entries()?, signer_counter })
+    let gonka = reader.rows("SELECT key, at, body FROM gonka ORDER BY key", |row| {
+        Ok(Answer { key: row.get(0)?, at: UnixMillis(row.get(1)?), body: row.get(2)? })
+    })?;
+    Ok(Kept { memory, entries: reader.entries()?, signer_counter, gonka })
 }
 
 /// Every plan kept, oldest first.

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// Number of the newest schema, kept in `user_version`.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long another process (a backup, a person with `sqlite3`) may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -36,6 +36,11 @@ CREATE TABLE hold (
 ) STRICT;
 ";
 
+/// What Network Nodes last said, as they said it: read again by whatever version starts next.
+const SINCE_2: &str = "
+CREATE TABLE gonka (key TEXT PRIMARY KEY, at INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
+";
+
 /// Opens the file, makes the tables if it is new, and sets it to survive a power cut.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let sqlite = |source| StoreError::Sqlite { path: path.to_path_buf(), source };
@@ -47,9 +52,12 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let found: u32 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
     match found {
-        0 => {
+        0 | 1 => {
             let transaction = connection.transaction().map_err(sqlite)?;
-            transaction.execute_batch(TABLES).map_err(sqlite)?;
+            if found == 0 {
+                transaction.execute_batch(TABLES).map_err(sqlite)?;
+            }
+            transaction.execute_batch(SINCE_2).map_err(sqlite)?;
             transaction.pragma_update(None, "user_version", VERSION).map_err(sqlite)?;
             transaction.commit().map_err(sqlite)?;
         }

@@ -77,6 +77,10 @@ pub(super) fn record(transaction: &Transaction<'_>, record: &Record) -> Result<(
         Record::Release { rig } => {
             sql(transaction.execute("DELETE FROM hold WHERE rig = ?1", params![rig.as_str()]))
         }
+        Record::Gonka { key, at, body } => sql(transaction.execute(
+            "INSERT OR REPLACE INTO gonka (key, at, body) VALUES (?1, ?2, ?3)",
+            params![key, at.0, body],
+        )),
         Record::SignerCounter(counter) => sql(transaction.execute(
             "INSERT INTO counter (name, value) VALUES ('signer', ?1)
              ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",

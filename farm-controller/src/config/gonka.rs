@@ -1,0 +1,271 @@
+//! A site's place on Gonka: which Network Nodes to ask, under which address, at what price, and which rigs are MLNodes.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use farm_core::plan::IncomeSource;
+use roadbed_protocol::RigId;
+
+use super::gonka_file::{GonkaFile, GonkaRigFile};
+use super::site::SiteRig;
+use super::site_check::{Checker, line};
+use super::source::FieldPath;
+
+/// Network Nodes asked in turn: one of our own and a few for when it is away.
+const NODES_MAX: usize = 8;
+/// Longest node id, segment and address; far above any in use.
+const WORD_CHARS_MAX: usize = 128;
+
+/// A site's place on Gonka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GonkaSite {
+    /// Base addresses of Network Nodes; the first that answers is believed.
+    pub nodes: Vec<String>,
+    /// Base address of the admin API of our own Network Node.
+    pub admin_url: Option<String>,
+    /// Our host on chain, `gonka1..`.
+    pub address: String,
+    /// Millionths of the site's currency for one GNK.
+    pub price: Option<(i64, IncomeSource)>,
+    /// Millionths of all epochs that are expected to be lost.
+    pub expected_loss: Option<(i64, IncomeSource)>,
+    /// One line per figure: what it is and where it comes from.
+    pub origins: Vec<String>,
+    /// The rigs that are MLNodes.
+    pub rigs: Vec<GonkaRig>,
+}
+
+impl GonkaSite {
+    /// The models of its rigs, each once, in the order of the rigs.
+    #[must_use]
+    pub fn models(&self) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        self.rigs.iter().map(|rig| rig.model.clone()).filter(|it| seen.insert(it.clone())).collect()
+    }
+}
+
+/// A rig as an MLNode of a Network Node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GonkaRig {
+    /// The rig.
+    pub rig: RigId,
+    /// Its name at the Network Node.
+    pub node_id: String,
+    /// Its model, exactly as governance wrote it.
+    pub model: String,
+    /// Where the Network Node reaches it.
+    pub reach: Reach,
+    /// File with the token that the Network Node sends as bearer.
+    pub auth_token_file: Option<PathBuf>,
+    /// Arguments of the engine, as the Network Node passes them on.
+    pub args: Vec<String>,
+    /// Requests at once.
+    pub max_concurrent: u32,
+    /// Type and count of cards, as declared on chain.
+    pub hardware: Vec<(String, u32)>,
+    /// VRAM of all cards together, in GB; for the check against what a model needs.
+    pub vram_gb: Option<u64>,
+}
+
+/// Where a Network Node reaches an MLNode: exactly one of the two modes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// One address for management and inference.
+    BaseUrl(String),
+    /// Two ports of one host.
+    Ports {
+        /// Host name or address.
+        host: String,
+        /// Port of `/v1/...`.
+        inference_port: u16,
+        /// Path before it.
+        inference_segment: String,
+        /// Port of `/api/v1/...`.
+        poc_port: u16,
+        /// Path before it.
+        poc_segment: String,
+    },
+}
+
+impl Checker<'_> {
+    pub(super) fn gonka(&mut self, file: GonkaFile, rigs: &[SiteRig]) -> GonkaSite {
+        let top = FieldPath::of("gonka");
+        if file.nodes.is_empty() || file.nodes.len() > NODES_MAX {
+            let text = format!("has {} entries; expected 1 to {NODES_MAX}", file.nodes.len());
+            self.say(&top.key("nodes"), text);
+        }
+        for (index, node) in file.nodes.iter().enumerate() {
+            self.url(&top.key("nodes").at(index), node);
+        }
+        if let Some(admin) = &file.admin_url {
+            self.url(&top.key("admin_url"), admin);
+        }
+        let address = &file.address;
+        let is_word = address.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if !address.starts_with("gonka1") || !is_word || address.len() > WORD_CHARS_MAX {
+            let text = format!("\"{address}\" is no host; expected a bech32 address like gonka1..");
+            self.say(&top.key("address"), text);
+        }
+        let mut origins = Vec::new();
+        let price = file.price.as_ref().map(|price| {
+            let path = top.key("price");
+            if price.per_gnk.0 < 0 {
+                let text = format!("is {}; expected 0 or more", price.per_gnk);
+                self.say(&path.key("per_gnk"), text);
+            }
+            let what = format!("{} per GNK", price.per_gnk);
+            origins.push(line("GNK", &what, price.assumption, &price.source));
+            let source = self.origin(&path, price.assumption, price.as_of, &price.source);
+            (price.per_gnk.0, source)
+        });
+        let expected_loss = file.expected_loss.as_ref().map(|loss| {
+            let path = top.key("expected_loss");
+            if !(0..=100_000_000).contains(&loss.percent.0) {
+                let text = format!("is {}; expected 0 to 100", loss.percent);
+                self.say(&path.key("percent"), text);
+            }
+            let what = format!("{} % of epochs", loss.percent);
+            origins.push(line("expected loss", &what, loss.assumption, &loss.source));
+            let source = self.origin(&path, loss.assumption, loss.as_of, &loss.source);
+            (loss.percent.0 / 100, source)
+        });
+        let rigs = self.gonka_rigs(&top.key("rigs"), &file.rigs, rigs);
+        let trimmed = |url: &String| url.trim_end_matches('/').to_owned();
+        GonkaSite {
+            nodes: file.nodes.iter().map(trimmed).collect(),
+            admin_url: file.admin_url.as_ref().map(trimmed),
+            address: file.address,
+            price,
+            expected_loss,
+            origins,
+            rigs,
+        }
+    }
+
+    fn gonka_rigs(
+        &mut self,
+        top: &FieldPath,
+        files: &[GonkaRigFile],
+        known: &[SiteRig],
+    ) -> Vec<GonkaRig> {
+        let (mut rigs, mut ids) = (BTreeSet::new(), BTreeSet::new());
+        let mut all = Vec::with_capacity(files.len());
+        for (index, file) in files.iter().enumerate() {
+            let path = top.at(index);
+            if !rigs.insert(&file.rig) {
+                self.say(&path.key("rig"), format!("rig \"{}\" is listed twice", file.rig));
+            }
+            if !ids.insert(&file.node_id) {
+                let text = format!("node \"{}\" is listed twice", file.node_id);
+                self.say(&path.key("node_id"), text);
+            }
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            let id = &file.node_id;
+            if id.is_empty() || id.len() > WORD_CHARS_MAX || !id.bytes().all(is_name) {
+                let text = format!("\"{id}\" is no node id; expected letters, digits, - _ .");
+                self.say(&path.key("node_id"), text);
+            }
+            for (index, card) in file.hardware.iter().enumerate() {
+                if card.kind.trim().is_empty() || card.count == 0 {
+                    let text = "expected a type like \"NVIDIA H100 80GB HBM3\" and a count above 0";
+                    self.say(&path.key("hardware").at(index), text);
+                }
+            }
+            let reach = self.reach(&path, file);
+            let Some(rig) = known.iter().find(|rig| rig.id == file.rig) else {
+                let names: Vec<_> = known.iter().map(|rig| rig.id.as_str()).collect();
+                let text =
+                    format!("unknown rig \"{}\"; expected one of: {}", file.rig, names.join(", "));
+                self.say(&path.key("rig"), text);
+                continue;
+            };
+            let Some(model) = rig.model.clone() else {
+                let text = format!("\"{}\" is no GPU rig; it cannot prove", file.rig);
+                self.say(&path.key("rig"), text);
+                continue;
+            };
+            let Some(reach) = reach else { continue };
+            all.push(GonkaRig {
+                rig: file.rig.clone(),
+                node_id: file.node_id.clone(),
+                model,
+                reach,
+                auth_token_file: file.auth_token_file.as_ref().map(|path| self.beside(path)),
+                args: file.args.clone(),
+                max_concurrent: file.max_concurrent,
+                hardware: file.hardware.iter().map(|it| (it.kind.clone(), it.count)).collect(),
+                vram_gb: file.vram_gb,
+            });
+        }
+        all
+    }
+
+    /// The Network Node refuses a node with both modes, and so do we, before it is asked.
+    fn reach(&mut self, path: &FieldPath, file: &GonkaRigFile) -> Option<Reach> {
+        match (&file.base_url, &file.host) {
+            (Some(url), None) if file.inference_port.is_none() && file.poc_port.is_none() => self
+                .url(&path.key("base_url"), url)
+                .then(|| Reach::BaseUrl(url.trim_end_matches('/').to_owned())),
+            (None, Some(host)) => {
+                if host.is_empty() || host.len() > WORD_CHARS_MAX || host.contains(['/', ':', ' '])
+                {
+                    let text = format!("\"{host}\" is no host; expected a name or an address");
+                    self.say(&path.key("host"), text);
+                    return None;
+                }
+                Some(Reach::Ports {
+                    host: host.clone(),
+                    // The ports of Gonka's own guides.
+                    inference_port: self.port(
+                        path,
+                        "inference_port",
+                        file.inference_port,
+                        5_050,
+                    )?,
+                    inference_segment: file.inference_segment.clone(),
+                    poc_port: self.port(path, "poc_port", file.poc_port, 8_080)?,
+                    poc_segment: file.poc_segment.clone(),
+                })
+            }
+            (Some(_), _) => {
+                self.say(path, "has base_url and host or ports; expected one of the two modes");
+                None
+            }
+            (None, None) => {
+                self.say(path, "has neither base_url nor host; the Network Node needs one of them");
+                None
+            }
+        }
+    }
+
+    fn port(
+        &mut self,
+        path: &FieldPath,
+        key: &'static str,
+        port: Option<u32>,
+        usual: u16,
+    ) -> Option<u16> {
+        let Some(port) = port else { return Some(usual) };
+        let fits = u16::try_from(port).ok().filter(|port| *port > 0);
+        if fits.is_none() {
+            self.say(&path.key(key), format!("is {port}; expected 1 to 65535"));
+        }
+        fits
+    }
+
+    /// `http://` only: Network Nodes of one's own are reached inside the site's network.
+    fn url(&mut self, path: &FieldPath, text: &str) -> bool {
+        let host = text.strip_prefix("http://").unwrap_or_default();
+        let is_plain = !text.contains(['?', '#', ' ', '@']) && text.is_ascii();
+        let is_good = !host.trim_end_matches('/').is_empty() && is_plain;
+        if !is_good {
+            let hint = if text.starts_with("https://") {
+                "; https is not spoken here, put the Network Node on the site's own network"
+            } else {
+                ""
+            };
+            self.say(path, format!("\"{text}\" is no address like http://10.0.0.5:8000{hint}"));
+        }
+        is_good
+    }
+}

@@ -1,0 +1,14 @@
+//! Gonka: what the controller asks a Network Node, and what it makes of the answers.
+//!
+//! ```text
+//! Network Node -> [client] -> [parse] -> [reader] -> GonkaFacts -> core's advice -> commitments, incomes, alerts
+//! ```
+//!
+//! The reading knows nothing of the farm, and what follows from it is reckoned in `farm_core::gonka`.
+
+pub mod client;
+pub mod feed;
+pub mod fields;
+pub mod parse;
+pub mod question;
+pub mod reader;
