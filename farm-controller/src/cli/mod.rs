@@ -28,7 +28,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the controller of a site
+    /// Run the controller of a site, and its HTTP gateway if the site file has one
     Up(up::UpArgs),
     /// Open the console of a running controller
     Console(console::ConsoleArgs),

@@ -50,7 +50,10 @@ pub(super) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
             Some(rig) => pass_to(&shared, rig, &path, parts, body, openai).await,
             None => detail(StatusCode::NOT_FOUND, format!("no rig \"{id}\" behind this gateway")),
         },
-        Target::FanOut { .. } => detail(StatusCode::NOT_FOUND, "Not Found"),
+        Target::FanOut { path } => match &shared.fan_out {
+            Some(fan_out) => fan_out.answer(&path, parts, body).await,
+            None => detail(StatusCode::NOT_FOUND, "Not Found"),
+        },
         Target::OpenAi { path } => {
             openai::answer(&shared.wire, &shared.rigs, &path, parts, body).await
         }

@@ -9,7 +9,7 @@ use axum::http::Method;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::rig::Rig;
+use super::rig::{Health, Rig};
 use super::wire::Wire;
 
 /// How often rigs are looked at, and how long a look may take.
@@ -31,8 +31,8 @@ impl Default for Pace {
 /// What a look found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// It answers, and did not before, as far as anybody knows.
-    CameUp,
+    /// It answers, and was down before.
+    CameBack,
     /// It answers.
     Well,
     /// It does not.
@@ -42,11 +42,11 @@ pub(super) enum Finding {
 /// Looks at a rig once.
 pub(super) async fn look(wire: &Wire, rig: &Arc<Rig>, patience: Duration) -> Finding {
     let health = wire.call(rig, Method::GET, "/health", None, patience).await;
-    let page = match health {
-        Ok(reply) if reply.status.is_success() => reply.json(),
+    match health {
+        Ok(reply) if reply.status.is_success() => {}
         Ok(reply) => return ill(rig, &format!("its /health says {}", reply.status)),
         Err(fault) => return ill(rig, &fault.to_string()),
-    };
+    }
     let models = match wire.call(rig, Method::GET, "/v1/models", None, patience).await {
         Ok(reply) if reply.status.is_success() => match reply.json()["data"].take() {
             Value::Array(models) => models,
@@ -55,11 +55,17 @@ pub(super) async fn look(wire: &Wire, rig: &Arc<Rig>, patience: Duration) -> Fin
         // It serves nothing now.
         Ok(_) | Err(_) => vec![],
     };
-    if rig.found_well(page, models) {
-        tracing::info!(rig = %rig.id, "the rig answers the gateway");
-        return Finding::CameUp;
+    match rig.found_well(models) {
+        Health::Up => Finding::Well,
+        Health::Unknown => {
+            tracing::info!(rig = %rig.id, "the rig answers the gateway");
+            Finding::Well
+        }
+        Health::Down => {
+            tracing::info!(rig = %rig.id, "the rig answers the gateway again");
+            Finding::CameBack
+        }
     }
-    Finding::Well
 }
 
 fn ill(rig: &Rig, reason: &str) -> Finding {

@@ -10,6 +10,7 @@
 
 mod address;
 mod door;
+mod fan_out;
 mod health;
 mod listener;
 mod locks;
@@ -17,7 +18,6 @@ mod metrics;
 mod openai;
 mod passage;
 mod reply;
-#[expect(dead_code, reason = "the fan-out asks for more")]
 mod rig;
 mod wire;
 
@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{GatewaySettings, Site};
 use address::Base;
+use fan_out::FanOut;
 pub use health::Pace;
 use listener::BoundedListener;
 use locks::Locks;
@@ -72,6 +73,7 @@ struct Shared {
     rigs: Vec<Arc<Rig>>,
     locks: Locks,
     settings: GatewaySettings,
+    fan_out: Option<Arc<FanOut>>,
     wire: Wire,
     places: Semaphore,
 }
@@ -128,17 +130,36 @@ impl Gateway {
         let cannot_listen = |source| GatewayError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
+        let wire = Wire::new();
+        let fan_out = settings.single_mlnode.as_ref().map(|single| {
+            let place = |id: &roadbed_protocol::RigId| {
+                rigs.iter().find(|rig: &&Arc<Rig>| rig.id == *id).cloned()
+            };
+            let members = single.rigs.iter().filter_map(place).collect();
+            let file = site.state_dir.join("gateway-round.json");
+            Arc::new(FanOut::new(members, wire.clone(), file))
+        });
         let shared = Arc::new(Shared {
             rigs,
+            fan_out,
             locks: Locks::new(settings),
             settings: settings.clone(),
-            wire: Wire::new(),
+            wire,
             places: Semaphore::new(REQUESTS_MAX),
         });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         for rig in &shared.rigs {
-            let (wire, rig, stop) = (shared.wire.clone(), Arc::clone(rig), stop.clone());
-            tasks.spawn(health::watch(wire, rig, pace, stop, |_finding| async {}));
+            let (wire, stop) = (shared.wire.clone(), stop.clone());
+            let (rig, fan_out) = (Arc::clone(rig), shared.fan_out.clone());
+            let watched = Arc::clone(&rig);
+            tasks.spawn(health::watch(wire, watched, pace, stop, move |finding| {
+                let (rig, fan_out) = (Arc::clone(&rig), fan_out.clone());
+                async move {
+                    if let Some(fan_out) = fan_out {
+                        fan_out.after_look(&rig, finding).await;
+                    }
+                }
+            }));
         }
         if settings.auth_token.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "the gateway asks for no auth_token: whoever reaches it drives the rigs");

@@ -107,10 +107,18 @@ fn least_loaded<'p>(
     model: Option<&str>,
     tried: &[&Arc<Rig>],
 ) -> Option<&'p Arc<Rig>> {
-    pool.iter()
-        .filter(|rig| model.map_or_else(|| rig.serves_any(), |model| rig.serves(model)))
-        .filter(|rig| !tried.iter().any(|other| Arc::ptr_eq(other, rig)))
-        .min_by_key(|rig| (rig.open(), rig.used()))
+    let fresh = || {
+        let untried = |rig: &&Arc<Rig>| !tried.iter().any(|other| Arc::ptr_eq(other, rig));
+        pool.iter().filter(untried)
+    };
+    let serves = |rig: &&Arc<Rig>| match model {
+        Some(model) => rig.serves(model),
+        None => rig.serves_any(),
+    };
+    // One that serves it a moment from now says so itself.
+    let might = |rig: &&Arc<Rig>| rig.may_answer() && model.is_none_or(|model| rig.model == model);
+    let load = |rig: &&Arc<Rig>| (rig.open(), rig.used());
+    fresh().filter(serves).min_by_key(load).or_else(|| fresh().filter(might).min_by_key(load))
 }
 
 /// Every model that some rig serves now, once.

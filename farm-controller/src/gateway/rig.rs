@@ -51,8 +51,6 @@ struct Standing {
     failures: u32,
     /// Entries of its `/v1/models`.
     models: Vec<Value>,
-    /// Its last `/health`.
-    page: Value,
 }
 
 impl Rig {
@@ -78,12 +76,12 @@ impl Rig {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A look that found it well; true if it was not known to be up before.
-    pub(super) fn found_well(&self, page: Value, models: Vec<Value>) -> bool {
+    /// A look that found it well; what it was before.
+    pub(super) fn found_well(&self, models: Vec<Value>) -> Health {
         let mut standing = self.standing();
         let was = standing.health;
-        *standing = Standing { health: Health::Up, failures: 0, models, page };
-        was != Health::Up
+        *standing = Standing { health: Health::Up, failures: 0, models };
+        was
     }
 
     /// A look that did not; true if it counts as down from now on.
@@ -110,11 +108,6 @@ impl Rig {
     /// What it listed as its models.
     pub(super) fn models(&self) -> Vec<Value> {
         self.standing().models.clone()
-    }
-
-    /// Its last `/health`, null before the first.
-    pub(super) fn page(&self) -> Value {
-        self.standing().page.clone()
     }
 
     /// Whether it answers for this model now; before the first look, whether it is configured to.
@@ -180,12 +173,13 @@ mod tests {
         );
         assert!(rig.serves("m") && rig.may_answer(), "nobody looked yet");
         assert!(!rig.found_ill() && !rig.found_ill());
-        assert!(rig.found_well(json!({}), vec![json!({"id": "n"})]));
+        assert_eq!(rig.found_well(vec![json!({"id": "n"})]), Health::Unknown);
         assert!(rig.serves("n") && !rig.serves("m"));
         assert!(!rig.found_ill() && !rig.found_ill() && rig.may_answer());
         assert!(rig.found_ill() && !rig.may_answer() && !rig.serves("n"));
         assert!(!rig.found_ill(), "told once");
-        assert!(rig.found_well(json!({}), vec![]) && rig.may_answer() && !rig.serves_any());
+        assert_eq!(rig.found_well(vec![]), Health::Down);
+        assert!(rig.may_answer() && !rig.serves_any());
         let visit = Visit::begin(&rig.into());
         assert_eq!(visit.0.open(), 1);
     }

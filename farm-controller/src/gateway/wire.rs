@@ -76,7 +76,6 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    #[expect(dead_code, reason = "used by the fan-out, which comes next")]
     /// The same answer to somebody else.
     pub(super) fn relayed(&self) -> Response {
         let mut response = Response::new(Body::from(self.body.clone()));

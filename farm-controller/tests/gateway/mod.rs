@@ -1,9 +1,9 @@
 //! The gateway in front of stand-in rigs.
 
 mod config;
+mod fan_out;
 mod openai;
 mod passing;
-#[expect(dead_code, reason = "the fan-out asks for more")]
 mod stand_in;
 
 use std::net::SocketAddr;

@@ -112,12 +112,16 @@ impl StandIn {
 
     /// Gone: connections are refused. What it was doing is lost.
     pub(super) async fn die(&mut self) {
+        self.go_dark().await;
+        self.inside().round = None;
+    }
+
+    /// Connections are refused, and it goes on with what it was doing.
+    pub(super) async fn go_dark(&mut self) {
         if let Some(server) = self.server.take() {
             server.abort();
             let _ = server.await;
         }
-        let mut inside = self.inside();
-        inside.round = None;
     }
 
     /// Back at the same address.
@@ -248,6 +252,7 @@ fn manage(shared: &Shared, inside: &mut Inside, path: &str, body: &[u8]) -> Resp
             "gpu": {"available": true, "count": 1, "devices": [device(shared.name)]},
         }))
         .into_response(),
+        "/readyz" => Json(json!({"ready": true})).into_response(),
         "/v1/models" if inside.loaded => {
             Json(json!({"object": "list", "data": [{"id": shared.model, "object": "model"}]}))
                 .into_response()
@@ -279,7 +284,7 @@ fn manage(shared: &Shared, inside: &mut Inside, path: &str, body: &[u8]) -> Resp
             Json(json!({"devices": [device(shared.name)], "count": 1})).into_response()
         }
         _ if proving && !inside.loaded => {
-            let detail = json!({"detail": "No vLLM backends available"});
+            let detail = json!({"detail": "Engine not available"});
             (StatusCode::SERVICE_UNAVAILABLE, Json(detail)).into_response()
         }
         "/api/v1/pow/init/generate" if inside.round.is_some() => {
@@ -290,13 +295,24 @@ fn manage(shared: &Shared, inside: &mut Inside, path: &str, body: &[u8]) -> Resp
             inside.round = Some(asked);
             Json(json!({"status": "OK", "pow_status": {"status": "GENERATING"}})).into_response()
         }
-        "/api/v1/pow/stop" => {
+        "/api/v1/inference/pow/stop" if !inside.loaded => {
+            Json(json!({"status": "OK", "message": "No backends to stop"})).into_response()
+        }
+        "/api/v1/inference/pow/stop" => {
             inside.round = None;
-            Json(json!({"status": "OK", "pow_status": {"status": "STOPPED"}})).into_response()
+            Json(json!({
+                "status": "OK", "results": [{"port": 5001, "status": "stopped"}], "errors": null,
+            }))
+            .into_response()
         }
-        "/api/v1/pow/status" => {
-            Json(json!({"status": word, "config": inside.round, "stats": null})).into_response()
+        "/api/v1/inference/pow/status" if !inside.loaded => {
+            Json(json!({"status": "NO_BACKENDS", "backends": []})).into_response()
         }
+        "/api/v1/inference/pow/status" => Json(json!({
+            "status": word,
+            "backends": [{"port": 5001, "status": word, "config": inside.round, "stats": null}],
+        }))
+        .into_response(),
         "/api/v1/pow/generate" if asked["wait"] == true => {
             Json(json!({"status": "completed", "request_id": "w", "artifacts": [], "encoding": {}}))
                 .into_response()
