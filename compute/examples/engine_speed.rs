@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use roadbed_compute::gguf::writer::{Field, GgufWriter};
 use roadbed_compute::gguf::{GgufFile, TensorType};
-use roadbed_compute::llm::{EngineError, ProofEmbeddings, ProofInputs};
+use roadbed_compute::llm::{EngineError, ProofEmbeddings, ProofInputs, ProofPlace};
 use roadbed_compute::{
     AdapterChoice, Card, Engine, EngineOptions, GenerateRequest, Gpu, SequenceEvent,
 };
@@ -262,6 +262,7 @@ fn main() -> Result<(), EngineError> {
             tokens,
             embeddings: ProofEmbeddings::Host(&rows),
             reflections: None,
+            place: ProofPlace::Whole,
         })?;
         let rate = sequences as f64 / started.elapsed().as_secs_f64();
         println!("proof passes of {tokens} tokens: {rate:.2} a second");

@@ -9,6 +9,8 @@ mod batching;
 #[cfg(test)]
 mod config_hostile;
 #[cfg(test)]
+mod decode;
+#[cfg(test)]
 mod device_lost;
 #[cfg(test)]
 mod embeddings;
@@ -44,6 +46,8 @@ mod proof;
 mod quantised;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod requantised;
 #[cfg(test)]
 mod several_cards;
 #[cfg(test)]

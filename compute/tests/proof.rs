@@ -1,7 +1,9 @@
 //! Proof of Compute end to end: artifacts of real forward passes against the published ones.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use roadbed_compute::gguf::{GgufFile, TensorType};
 use roadbed_compute::poc::artifact::{Artifact, K_DIM, decode};
 use roadbed_compute::poc::pick::pick;
 use roadbed_compute::poc::reflection::haar_rotate;
@@ -9,15 +11,23 @@ use roadbed_compute::poc::verdict::l2;
 use roadbed_compute::poc::{
     Identity, PocError, ProofRequest, Prover, Round, Scheme, compute_artifacts,
 };
-use roadbed_compute::{AdapterChoice, Engine, EngineOptions};
+use roadbed_compute::source::WeightSource;
+use roadbed_compute::{AdapterChoice, Engine, EngineOptions, Gpu};
 use serde_json::Value;
 
 use crate::models::{smollm2, vectors};
+use crate::requantised::Requantised;
 use crate::tiny_models::TinyModel;
 
-/// Nonces of the real model in the everyday test: each costs seconds on a software adapter. Set
+/// Nonces of the real model in the everyday test, by length: each costs seconds on a software adapter. Set
 /// `ROADBED_PROVE_ALL=1` for every nonce at every length of the vectors (minutes to half an hour).
-const REAL_NONCES: usize = 3;
+fn everyday_nonces(seq_len: usize) -> usize {
+    match seq_len {
+        0..=64 => 2,
+        65..=256 => 1,
+        _ => 0,
+    }
+}
 
 fn load(path: &std::path::Path) -> Engine {
     Engine::load(path, &AdapterChoice::Best, &EngineOptions::default()).unwrap()
@@ -83,7 +93,7 @@ fn tiny_models_prove_like_the_published_ones() {
     println!("tiny models: L2 at most {worst:.1e} before encoding, {worst_sent:.1e} after");
 }
 
-/// Negative controls: each of these mistakes must show, or the other tests prove nothing.
+/// Negative controls on a small model: each of these mistakes must show, or the other tests prove nothing.
 #[test]
 fn wrong_proofs_are_far_away() {
     let table = vectors("poc/tiny_e2e.json");
@@ -111,6 +121,68 @@ fn wrong_proofs_are_far_away() {
     }
 }
 
+/// Tokens of a nonce where the real model is held against its own right artifacts; each token costs a software adapter
+/// 10 ms.
+const CONTROL_TOKENS: usize = 16;
+/// Nonces of each control.
+const CONTROL_NONCES: [u32; 3] = [0, 1, 2];
+
+/// Negative controls on the real model: what must fail does, and what may differ a little passes.
+#[test]
+fn mistakes_show_on_the_real_model_and_halves_do_not() {
+    let table = vectors("poc/e2e_smollm2.json");
+    let file = GgufFile::open(&smollm2()).unwrap();
+    let gpu = Gpu::open(&AdapterChoice::Best).unwrap();
+    let options =
+        EngineOptions { context_tokens: Some(CONTROL_TOKENS + 1), ..EngineOptions::default() };
+    let load = |file: &dyn WeightSource| {
+        Engine::load_file(file, "smollm2", Arc::clone(&gpu), &options).unwrap()
+    };
+    let mut engine = load(&file);
+    let mut right = round(&table, &table["runs"][0]);
+    right.seq_len = CONTROL_TOKENS;
+    let golden = prove(&mut engine, &right, &CONTROL_NONCES);
+    let from_golden = |artifacts: Vec<Artifact>| -> Vec<f64> {
+        artifacts.iter().zip(&golden).map(|(a, g)| l2(&a.vector, &g.vector)).collect()
+    };
+    let of_block = |block_hash: &str| Identity {
+        block_hash: block_hash.into(),
+        public_key: right.identity.public_key.clone(),
+    };
+    let wrong = [
+        ("wrong block hash", Round { identity: of_block("4E1A"), ..right.clone() }),
+        ("wrong generator", Round { stronger_rng: true, ..right.clone() }),
+        ("one token less", Round { seq_len: CONTROL_TOKENS - 1, ..right.clone() }),
+        ("one token more", Round { seq_len: CONTROL_TOKENS + 1, ..right.clone() }),
+    ];
+    for (mistake, round) in wrong {
+        let artifacts = prove(&mut engine, &round, &CONTROL_NONCES);
+        assert_far(mistake, from_golden(artifacts).into_iter());
+    }
+    let prover = Prover::new(&engine, right.clone(), None).unwrap();
+    let ascending: Vec<f64> = CONTROL_NONCES
+        .iter()
+        .zip(&golden)
+        .map(|(&nonce, golden)| {
+            let hidden = prover.hidden_states(&mut engine, &[nonce]).unwrap().remove(0);
+            l2(&read_out_ascending(&right.identity, nonce, &hidden), &golden.vector)
+        })
+        .collect();
+    assert_far("picks in ascending order", ascending.into_iter());
+    drop(prover);
+    drop(engine);
+
+    let of = |kind| {
+        let mut engine = load(&Requantised::of(&file, kind));
+        from_golden(prove(&mut engine, &right, &CONTROL_NONCES))
+    };
+    assert_far("weights in 4 bits once more", of(TensorType::Q4_0).into_iter());
+    let halves = of(TensorType::F16);
+    let mean = halves.iter().sum::<f64>() / halves.len() as f64;
+    println!("weights in halves: mean L2 {mean:.1e}");
+    assert!(mean <= 0.01 && halves.iter().all(|l2| *l2 <= 0.02), "{halves:?}");
+}
+
 #[test]
 fn the_real_model_proves_like_the_network() {
     let table = vectors("poc/e2e_smollm2.json");
@@ -120,12 +192,12 @@ fn the_real_model_proves_like_the_network() {
         let round = round(&table, run);
         let mut golden = run["artifacts"].as_array().unwrap().as_slice();
         if std::env::var_os("ROADBED_PROVE_ALL").is_none() {
-            if round.seq_len > 64 {
-                continue;
-            }
-            golden = &golden[..REAL_NONCES];
+            golden = &golden[..everyday_nonces(round.seq_len)];
         }
-        let prover = Prover::new(&engine, round.clone()).unwrap();
+        if golden.is_empty() {
+            continue;
+        }
+        let prover = Prover::new(&engine, round.clone(), None).unwrap();
         let begun = std::time::Instant::now();
         for (golden, nonce) in golden.iter().zip(nonces(golden)) {
             let hidden = prover.hidden_states(&mut engine, &[nonce]).unwrap().remove(0);
@@ -183,6 +255,6 @@ fn a_stop_ends_a_request_before_the_next_pass() {
 
     for (seq_len, k_dim) in [(0, K_DIM), (1 << 20, K_DIM), (4, 0), (4, 65)] {
         let impossible = Round { seq_len, k_dim, ..round.clone() };
-        assert!(matches!(Prover::new(&engine, impossible), Err(PocError::Request(_))));
+        assert!(matches!(Prover::new(&engine, impossible, None), Err(PocError::Request(_))));
     }
 }

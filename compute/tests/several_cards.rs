@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use roadbed_compute::gguf::{GgufFile, TensorType};
-use roadbed_compute::llm::{Architecture, ProofEmbeddings, ProofInputs, Reflections};
+use roadbed_compute::llm::{Architecture, ProofEmbeddings, ProofInputs, ProofPlace, Reflections};
 use roadbed_compute::{
     Card, Engine, EngineError, EngineOptions, GenerateRequest, Generation, Gpu, PositionLogprobs,
     Sampling, SequenceEvent,
@@ -123,7 +123,8 @@ fn prove(engine: &mut Engine, on_device: bool) -> Vec<Vec<f32>> {
         true => ProofEmbeddings::Device(&buffer),
         false => ProofEmbeddings::Host(&rows),
     };
-    let inputs = ProofInputs { sequences, tokens, embeddings, reflections: Some(&reflections) };
+    let (reflections, place) = (Some(&reflections), ProofPlace::Whole);
+    let inputs = ProofInputs { sequences, tokens, embeddings, reflections, place };
     engine.prove_hidden(&inputs).unwrap()
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use roadbed_compute::gguf::writer::{Field, GgufWriter};
 use roadbed_compute::gguf::{GgufFile, TensorType};
 use roadbed_compute::kernels::llm::Method;
-use roadbed_compute::llm::{ProofEmbeddings, ProofInputs, Reflections};
+use roadbed_compute::llm::{ProofEmbeddings, ProofInputs, ProofPlace, Reflections};
 use roadbed_compute::reference::model::{Cache, ReferenceModel};
 use roadbed_compute::{Engine, EngineError, EngineOptions, FinishReason, GenerateRequest, Gpu};
 use serde_json::Value;
@@ -184,6 +184,7 @@ fn proofs_agree_with_the_reference_however_they_are_cut() {
                     tokens,
                     embeddings,
                     reflections: Some(&reflections),
+                    place: ProofPlace::Whole,
                 })
                 .unwrap();
             close(&found.concat(), &wanted, 2e-4);

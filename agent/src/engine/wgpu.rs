@@ -210,7 +210,7 @@ impl EngineBackend for WgpuBackend {
         }
         // The old round's buffers first, or two would need memory at once.
         self.prover = None;
-        let prover = Prover::new(&self.engine, round.clone())?;
+        let prover = Prover::new(&self.engine, round.clone(), None)?;
         let pass_nonces = prover.pass_nonces();
         self.prover = Some(prover);
         Ok(pass_nonces)

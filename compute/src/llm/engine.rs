@@ -20,7 +20,7 @@ use super::pipeline::LayerPipeline;
 use super::plan::{
     CacheSize, LOGIT_ROWS_MAX, fitting_chunk, logit_bytes, page_bytes, page_count, work_bytes,
 };
-use super::proof::{ProofEmbeddings, ProofInputs};
+use super::proof::{ProofEmbeddings, ProofInputs, ProofPlace};
 use super::request::{PositionLogprobs, TOP_LOGPROBS_MAX};
 use super::sequence::SequenceEvent;
 use super::split::{Costs, Span};
@@ -396,30 +396,40 @@ impl Engine {
     }
 
     /// Runs the decoder on embeddings instead of token ids and returns, per sequence, the final-norm
-    /// hidden state of its last token (`hidden` floats). Positions are 0..tokens, attention is causal,
-    /// sequences do not see each other, nor the answers under way.
+    /// hidden state of its last token (`hidden` floats). Positions are those of the place, attention is
+    /// causal, sequences do not see each other, nor the answers under way.
     ///
     /// As many sequences as fit a chunk run together; longer ones are cut into chunks.
     pub fn prove_hidden(&mut self, inputs: &ProofInputs<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
         self.check_proof(inputs)?;
-        let reflections = match inputs.reflections {
-            Some(reflections) => self.forward.reflections(&reflections.layers)?,
-            None => Vec::new(),
-        };
+        let reflections = inputs.reflections.map_or(&[][..], |reflections| &reflections.ops);
         let tokens = inputs.tokens;
         let chunk = self.forward.chunk();
-        let pages = tokens.div_ceil(PAGE);
+        let (position, pages, kept) = match inputs.place {
+            ProofPlace::Whole => (0, tokens.div_ceil(PAGE), false),
+            ProofPlace::Kept { position, room } => (position, room.div_ceil(PAGE), true),
+        };
+        // Kernels of prefill take floats, and so do those of decoding unless they were told otherwise.
+        let stepping = kept && position > 0 && tokens == 1;
+        let phase = match stepping && self.forward.decodes_floats() {
+            true => Phase::Decode,
+            false => Phase::Prefill,
+        };
         let together = (chunk / tokens).min(self.forward.scratch_pages() / pages).max(1);
         let mut hidden = Vec::with_capacity(inputs.sequences);
         for first in (0..inputs.sequences).step_by(together) {
             let batch = together.min(inputs.sequences - first);
+            // Whole sequences use the same pages one after the other.
+            let page = if kept { first * pages } else { 0 };
             for start in (0..tokens).step_by(chunk) {
                 let length = chunk.min(tokens - start);
                 let rows: Vec<Row> = (0..batch)
-                    .flat_map(|i| self.forward.scratch_rows(start, length, i * pages))
+                    .flat_map(|i| {
+                        self.forward.scratch_rows(position + start, length, page + i * pages)
+                    })
                     .collect();
                 let selected: Vec<u32> = (1..=batch).map(|i| (i * length) as u32 - 1).collect();
-                let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &selected };
+                let pass = Pass { phase, rows: &rows, selected: &selected };
                 let row = first * tokens + start;
                 let input = match inputs.embeddings {
                     ProofEmbeddings::Host(all) => {
@@ -430,18 +440,44 @@ impl Engine {
                 };
                 let last = start + length == tokens;
                 let output = if last { Output::Hidden } else { Output::Nothing };
-                let found = self.forward.pass(pass, &input, &reflections, output)?;
+                let found = self.forward.pass(pass, &input, reflections, output)?;
                 hidden.extend(found.chunks_exact(self.config.hidden).map(<[f32]>::to_vec));
             }
         }
         Ok(hidden)
     }
 
+    /// Sequences of so many tokens whose keys and values can be kept at once ([`ProofPlace::Kept`]).
+    #[must_use]
+    pub fn proof_sequences(&self, tokens: usize) -> usize {
+        self.forward.scratch_pages() / tokens.div_ceil(PAGE).max(1)
+    }
+
+    /// Whether the model has experts.
+    #[must_use]
+    pub fn has_experts(&self) -> bool {
+        self.config.experts.is_some()
+    }
+
     fn check_proof(&self, inputs: &ProofInputs<'_>) -> Result<(), EngineError> {
         if inputs.tokens == 0 {
             return Err(bad("tokens", "is 0"));
         }
-        self.check_fits(inputs.tokens)?;
+        match inputs.place {
+            ProofPlace::Whole => self.check_fits(inputs.tokens)?,
+            ProofPlace::Kept { position, room } => {
+                self.check_fits(room)?;
+                if position.checked_add(inputs.tokens).is_none_or(|end| end > room) {
+                    return Err(bad(
+                        "tokens",
+                        format!("{} from {position} in {room}", inputs.tokens),
+                    ));
+                }
+                if inputs.sequences > self.proof_sequences(room) {
+                    return Err(bad("sequences", format!("{} of {room} tokens", inputs.sequences)));
+                }
+            }
+        }
         let floats = inputs
             .sequences
             .checked_mul(inputs.tokens)

@@ -52,7 +52,7 @@ pub use error::EngineError;
 pub use host_work::HostWork;
 pub use loader::LoadProgress;
 pub use memory::MemoryNeed;
-pub use proof::{ProofEmbeddings, ProofInputs, Reflections};
+pub use proof::{ProofEmbeddings, ProofInputs, ProofPlace, Reflections};
 pub use request::{
     Conversation, FinishReason, GenerateRequest, Generation, LOGIT_BIAS_MAX, Message,
     PositionLogprobs, STOP_STRINGS_MAX, Sampling, TOP_LOGPROBS_MAX, Timings, TokenEvent,

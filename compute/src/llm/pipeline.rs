@@ -19,6 +19,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use crate::gpu::{Gpu, GpuError};
+use crate::kernels::matvec::Activations;
 
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
@@ -167,6 +168,11 @@ impl LayerPipeline {
             layer < end
         });
         stage.unwrap_or_else(|| self.last()).gpu()
+    }
+
+    /// True if decoding multiplies floats.
+    pub fn decodes_floats(&self) -> bool {
+        self.stages().all(|stage| stage.choice().activations == Activations::F32)
     }
 
     /// Fails if a card was lost since it was opened.

@@ -33,7 +33,7 @@ pub(crate) mod vectors;
 pub use artifact::{Artifact, K_DIM};
 pub use codebook::{Codebook, CodebookError};
 pub use nonces::{NonceSequence, NonceShare};
-pub use prover::{ProofRequest, ProofSummary, Prover, Round, compute_artifacts};
+pub use prover::{ProofRequest, ProofSummary, Prover, Round, compute_artifacts, decode_support};
 pub use scheme::{DecodeRefusal, DecodeTerms, Scheme};
 pub use seed::Identity;
 pub use trajectory::{Comparison, MarginKind, judge_trajectories};

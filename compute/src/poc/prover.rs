@@ -4,16 +4,20 @@
 //! in a [`Prover`]; after that a nonce is inputs, one forward pass, and a read-out on the host. The
 //! engine is borrowed per pass, so between two passes it can do something else.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::PocError;
 use super::artifact::Artifact;
+use super::codebook::{Codebook, SPHERE_DIMS};
 use super::generator::InputGenerator;
 use super::inputs::{INPUT_VALUES_MAX, InputStreams};
 use super::reflection::layer_vectors;
-use super::scheme::{DecodeRefusal, Scheme};
+use super::scheme::{DecodeRefusal, DecodeTerms, Scheme};
 use super::seed::Identity;
-use crate::llm::{Engine, ProofEmbeddings, ProofInputs, Reflections};
+use super::steps::NonceSteps;
+use super::trajectory::Comparison;
+use crate::llm::{Engine, ProofEmbeddings, ProofInputs, ProofPlace, Reflections};
 
 /// Tokens of one forward pass on a GPU: several nonces at once where they are short.
 const PASS_TOKENS: usize = 4096;
@@ -59,23 +63,58 @@ pub struct Prover {
     reflections: Reflections,
     inputs: InputGenerator,
     pass_nonces: usize,
+    /// Of the scheme DECODE.
+    decoding: Option<Decoding>,
+}
+
+/// What the steps behind a prefill need.
+struct Decoding {
+    terms: DecodeTerms,
+    codebook: Arc<Codebook>,
+    /// Makes the single rows of a step.
+    rows: InputGenerator,
+}
+
+/// Why an engine does not prove in the scheme DECODE, if it does not.
+///
+/// # Errors
+/// The reason.
+pub fn decode_support(engine: &Engine, codebook: Option<&Codebook>) -> Result<(), DecodeRefusal> {
+    let hidden = engine.info().hidden;
+    if hidden < SPHERE_DIMS {
+        return Err(DecodeRefusal::Narrow { hidden });
+    }
+    if engine.has_experts() {
+        return Err(DecodeRefusal::Experts);
+    }
+    codebook.map(|_| ()).ok_or(DecodeRefusal::NoCodebook)
 }
 
 impl Prover {
-    /// Uploads the round's reflection vectors and prepares the input generator.
+    /// Uploads the round's reflection vectors and prepares the input generator. A round of the scheme DECODE needs the
+    /// network's codebook.
     ///
     /// # Errors
-    /// A round this model cannot run ([`PocError::Request`]), or a failure of the GPU.
-    pub fn new(engine: &Engine, round: Round) -> Result<Self, PocError> {
-        match round.scheme {
-            Scheme::Prefill => {}
-            Scheme::Decode(_) => return Err(DecodeRefusal::NoCodebook.into()),
-        }
+    /// A round this model cannot run ([`PocError::Request`]) or a scheme that is not served
+    /// ([`PocError::Unsupported`]), or a failure of the GPU.
+    pub fn new(
+        engine: &Engine,
+        round: Round,
+        codebook: Option<&Arc<Codebook>>,
+    ) -> Result<Self, PocError> {
         let info = engine.info();
         let refuse = |why: String| Err(PocError::Request(why));
-        if round.seq_len == 0 || round.seq_len > info.context_tokens {
+        let tokens = round.scheme.tokens(round.seq_len);
+        if round.seq_len == 0 || tokens > info.context_tokens {
             let context = info.context_tokens;
-            return refuse(format!("seq_len {}, the context holds {context}", round.seq_len));
+            let steps = match round.scheme {
+                Scheme::Prefill => String::new(),
+                Scheme::Decode(terms) => format!(" and {} steps", terms.max_tokens),
+            };
+            return refuse(format!(
+                "seq_len {}{steps}, the context holds {context}",
+                round.seq_len
+            ));
         }
         if round.k_dim == 0 || round.k_dim > info.hidden {
             return refuse(format!("k_dim {}, the model has {}", round.k_dim, info.hidden));
@@ -85,21 +124,23 @@ impl Prover {
             return refuse(format!("seq_len {} x hidden {}", round.seq_len, info.hidden));
         };
         let gpu = engine.gpu();
-        let pass_nonces = if gpu.is_software() {
-            // No gain on a CPU, and one nonce a pass keeps a stop prompt.
-            1
-        } else {
-            let fits = (gpu.limits().max_storage_buffer_binding_size / (4 * u64::from(count)))
-                .min(u64::from(INPUT_VALUES_MAX / count));
-            let fits = usize::try_from(fits).unwrap_or(PASS_NONCES_MAX);
-            (PASS_TOKENS / round.seq_len).min(fits).clamp(1, PASS_NONCES_MAX)
+        let pass_nonces = pass_nonces(engine, &round, count);
+        let generator = |count| InputGenerator::new(Arc::clone(gpu), count, pass_nonces);
+        let decoding = match round.scheme {
+            Scheme::Prefill => None,
+            Scheme::Decode(terms) => {
+                decode_support(engine, codebook.map(|codebook| &**codebook))?;
+                let codebook = codebook.map(Arc::clone).ok_or(DecodeRefusal::NoCodebook)?;
+                Some(Decoding { terms, codebook, rows: generator(hidden)? })
+            }
         };
         let vectors = layer_vectors(&round.identity, info.layers, hidden);
         Ok(Self {
             reflections: Reflections::upload(engine, &vectors)?,
-            inputs: InputGenerator::new(std::sync::Arc::clone(gpu), count, pass_nonces)?,
+            inputs: generator(count)?,
             hidden,
             pass_nonces,
+            decoding,
             round,
         })
     }
@@ -116,8 +157,7 @@ impl Prover {
         self.pass_nonces
     }
 
-    /// Final-norm hidden states `[hidden]` of the last tokens of up to [`Self::pass_nonces`]
-    /// nonces.
+    /// Final-norm hidden states `[hidden]` of the prefills' last tokens of up to [`Self::pass_nonces`] nonces.
     ///
     /// `engine` must be the one this prover was made with.
     ///
@@ -129,17 +169,25 @@ impl Prover {
         nonces: &[u32],
     ) -> Result<Vec<Vec<f32>>, PocError> {
         let count = self.hidden * self.round.seq_len as u32;
-        let Round { identity, stronger_rng, .. } = &self.round;
+        let Round { identity, stronger_rng, scheme, seq_len, .. } = &self.round;
+        let (stronger_rng, place) = match scheme {
+            Scheme::Prefill => (*stronger_rng, ProofPlace::Whole),
+            // This scheme's prefill knows the plain generator only.
+            Scheme::Decode(_) => {
+                (false, ProofPlace::Kept { position: 0, room: scheme.tokens(*seq_len) })
+            }
+        };
         let streams: Vec<InputStreams> = nonces
             .iter()
-            .map(|&nonce| InputStreams::new(identity, nonce, count, *stronger_rng))
+            .map(|&nonce| InputStreams::new(identity, nonce, count, stronger_rng))
             .collect();
         let embeddings = ProofEmbeddings::Device(self.inputs.generate(&streams)?);
         Ok(engine.prove_hidden(&ProofInputs {
             sequences: nonces.len(),
-            tokens: self.round.seq_len,
+            tokens: *seq_len,
             embeddings,
             reflections: Some(&self.reflections),
+            place,
         })?)
     }
 
@@ -152,6 +200,9 @@ impl Prover {
         engine: &mut Engine,
         nonces: &[u32],
     ) -> Result<Vec<Option<Artifact>>, PocError> {
+        if let Some(decoding) = &self.decoding {
+            return self.walk(engine, decoding, nonces, None);
+        }
         let hidden = self.hidden_states(engine, nonces)?;
         let Round { identity, k_dim, .. } = &self.round;
         let read_out = |(&nonce, hidden): (&u32, &Vec<f32>)| {
@@ -159,9 +210,143 @@ impl Prover {
         };
         Ok(nonces.iter().zip(&hidden).map(read_out).collect())
     }
+
+    /// As [`Self::prove`] in a round of the scheme DECODE, each nonce stepped along the trajectory that somebody claims
+    /// for it; the artifact says how it compares. A claim of the wrong length mismatches without being computed.
+    ///
+    /// # Errors
+    /// As [`Self::prove`]; an empty claim, or a round of the other scheme, is nothing to compare with.
+    pub fn compare(
+        &self,
+        engine: &mut Engine,
+        claimed: &[(u32, &[u8])],
+    ) -> Result<Vec<Option<Artifact>>, PocError> {
+        let Some(decoding) = &self.decoding else {
+            return Err(PocError::Request(
+                "trajectories are compared in DECODE rounds only".into(),
+            ));
+        };
+        if let Some((nonce, _)) = claimed.iter().find(|(_, points)| points.is_empty()) {
+            let why = format!("there is no trajectory to compare nonce {nonce} with");
+            return Err(PocError::Request(why));
+        }
+        let length = decoding.terms.max_tokens + 1;
+        let sound: Vec<(u32, &[u8])> =
+            claimed.iter().filter(|(_, points)| points.len() == length).copied().collect();
+        let (nonces, claims): (Vec<u32>, Vec<&[u8]>) = sound.into_iter().unzip();
+        let mut walked = match nonces.is_empty() {
+            true => vec![],
+            false => self.walk(engine, decoding, &nonces, Some(&claims))?,
+        }
+        .into_iter();
+        let artifact = |(nonce, points): &(u32, &[u8])| match points.len() == length {
+            true => walked.next().flatten(),
+            false => Some(Artifact::of_trajectory(*nonce, vec![], Some(Comparison::MALFORMED))),
+        };
+        Ok(claimed.iter().map(artifact).collect())
+    }
+
+    /// The prefill and all steps of some nonces side by side.
+    fn walk(
+        &self,
+        engine: &mut Engine,
+        decoding: &Decoding,
+        nonces: &[u32],
+        claims: Option<&[&[u8]]>,
+    ) -> Result<Vec<Option<Artifact>>, PocError> {
+        let Round { identity, seq_len, scheme, .. } = &self.round;
+        let hidden = self.hidden_states(engine, nonces)?;
+        let mut walks: Vec<Walk> =
+            nonces.iter().map(|&nonce| Walk::new(identity, nonce, claims.is_some())).collect();
+        let claim = |number: usize, step: usize| Some(*claims?.get(number)?.get(step)?);
+        for (number, (walk, hidden)) in walks.iter_mut().zip(&hidden).enumerate() {
+            let picked = walk.seeds.first_pick(self.hidden);
+            walk.take(&decoding.codebook, &picked, hidden, claim(number, 0));
+        }
+        for step in 1..=decoding.terms.max_tokens {
+            // `tokens()` of the scheme fits a context, so a step fits 32 bits.
+            let number_of_step = step as u32;
+            let rows: Vec<InputStreams> = walks
+                .iter()
+                .map(|walk| walk.seeds.input(number_of_step, walk.before, self.hidden))
+                .collect();
+            let hidden = engine.prove_hidden(&ProofInputs {
+                sequences: nonces.len(),
+                tokens: 1,
+                embeddings: ProofEmbeddings::Device(decoding.rows.generate(&rows)?),
+                reflections: Some(&self.reflections),
+                place: ProofPlace::Kept {
+                    position: seq_len + step - 1,
+                    room: scheme.tokens(*seq_len),
+                },
+            })?;
+            for (number, (walk, hidden)) in walks.iter_mut().zip(&hidden).enumerate() {
+                let picked = walk.seeds.pick(number_of_step, walk.before, self.hidden);
+                walk.take(&decoding.codebook, &picked, hidden, claim(number, step));
+            }
+        }
+        Ok(walks.into_iter().zip(nonces).map(|(walk, nonce)| walk.finish(*nonce)).collect())
+    }
 }
 
-/// Proves every nonce of a request, handing each artifact to `on_artifact` as soon as it exists.
+/// One nonce of a DECODE round under way.
+struct Walk {
+    seeds: NonceSteps,
+    points: Vec<u8>,
+    /// The point that the next step goes on from: its own, or the claimed one.
+    before: u8,
+    comparison: Option<Comparison>,
+    /// A hidden state was no number: a fault of ours, for which nobody is accused.
+    lost: bool,
+}
+
+impl Walk {
+    fn new(identity: &Identity, nonce: u32, compares: bool) -> Self {
+        Self {
+            seeds: NonceSteps::new(identity, nonce),
+            points: vec![],
+            before: 0,
+            comparison: compares.then(Comparison::default),
+            lost: false,
+        }
+    }
+
+    /// Snaps a step's hidden state. One that is lost is stepped on beside the others and dropped in the end.
+    fn take(&mut self, codebook: &Codebook, picked: &[usize], hidden: &[f32], claimed: Option<u8>) {
+        let query: Vec<f64> = picked.iter().map(|&index| f64::from(hidden[index])).collect();
+        let Some(snap) = codebook.snap(&query).filter(|_| hidden.iter().all(|v| !v.is_nan()))
+        else {
+            self.lost = true;
+            return;
+        };
+        self.points.push(snap.point);
+        if let (Some(comparison), Some(claimed)) = (&mut self.comparison, claimed) {
+            comparison.take(&snap, claimed);
+        }
+        self.before = claimed.unwrap_or(snap.point);
+    }
+
+    fn finish(self, nonce: u32) -> Option<Artifact> {
+        (!self.lost).then(|| Artifact::of_trajectory(nonce, self.points, self.comparison))
+    }
+}
+
+/// Nonces that are worth one step on this engine's adapter.
+fn pass_nonces(engine: &Engine, round: &Round, count: u32) -> usize {
+    let gpu = engine.gpu();
+    let most = match round.scheme {
+        // No gain on a CPU, and one nonce a pass keeps a stop prompt.
+        Scheme::Prefill if gpu.is_software() => return 1,
+        Scheme::Prefill => PASS_TOKENS / round.seq_len,
+        // A step of one nonce has a single row; the more there are, the better it pays to read the weights.
+        Scheme::Decode(_) => engine.proof_sequences(round.scheme.tokens(round.seq_len)),
+    };
+    let fits = (gpu.limits().max_storage_buffer_binding_size / (4 * u64::from(count.max(1))))
+        .min(u64::from(INPUT_VALUES_MAX / count.max(1)));
+    most.min(usize::try_from(fits).unwrap_or(PASS_NONCES_MAX)).clamp(1, PASS_NONCES_MAX)
+}
+
+/// Proves every nonce of a PREFILL request, handing each artifact to `on_artifact` as soon as it exists.
 ///
 /// `stop` is looked at before every forward pass.
 ///
@@ -179,7 +364,7 @@ pub fn compute_artifacts(
         let why = format!("{count} nonces in one request, at most {REQUEST_NONCES_MAX}");
         return Err(PocError::Request(why));
     }
-    let prover = Prover::new(engine, request.round.clone())?;
+    let prover = Prover::new(engine, request.round.clone(), None)?;
     let mut summary = ProofSummary::default();
     for nonces in request.nonces.chunks(prover.pass_nonces()) {
         if stop.load(Ordering::Relaxed) {

@@ -4,9 +4,6 @@
 //! the list of codebook points the steps came to. It hangs on a file that is published nowhere in text: without it a
 //! round is refused, because an artifact made with any other codebook is fraud to every validator.
 
-/// Points of one trajectory are bytes, and a trajectory longer than this fits no context we load.
-pub const STEPS_MAX: usize = 1 << 16;
-
 /// The scheme of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Scheme {
