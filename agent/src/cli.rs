@@ -82,6 +82,8 @@ enum Command {
 enum PocCommand {
     /// Compute the artifacts of given nonces.
     Compute(poc::PocComputeArgs),
+    /// Measure nonces a minute, beside plain prefill of the same length.
+    Bench(poc::bench::PocBenchArgs),
     /// Compute a golden file's nonces again and judge whether its artifacts are this model's.
     Verify(poc::verify::PocVerifyArgs),
 }
@@ -122,6 +124,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Bench(args) => bench::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Poc(PocCommand::Compute(args)) => poc::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Poc(PocCommand::Bench(args)) => poc::bench::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Poc(PocCommand::Verify(args)) => return poc::verify::run(args).await,
             #[cfg(feature = "gpu")]

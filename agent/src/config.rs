@@ -113,6 +113,8 @@ pub struct WgpuConfig {
     pub memory: Option<MemoryBytes>,
     /// How answers keep keys and values.
     pub kv: Kv,
+    /// The network's codebook file, for proofs of the scheme DECODE.
+    pub codebook: Option<PathBuf>,
 }
 
 /// What answers on a GPU rig.

@@ -5,7 +5,9 @@
 //! watts and hashrate show it.
 
 pub use farm_core::rig::TripCause;
-use roadbed_protocol::{HashesPerSecond, JobCounters, MilliCelsius, PowerReading, Workload};
+use roadbed_protocol::{
+    HashesPerSecond, JobCounters, MilliCelsius, PowerReading, ProofRate, Workload,
+};
 use tokio::sync::mpsc;
 
 /// Events a driver may have under way towards the runtime. A driver produces a handful a minute; a full channel means
@@ -28,6 +30,8 @@ pub struct Observation {
     pub jobs: JobCounters,
     /// Name of the engine, driver or firmware that does the work.
     pub engine: String,
+    /// How fast it proves its model, once that was measured; `measured_at` in farm time.
+    pub proof_rate: Option<ProofRate>,
 }
 
 /// What became of an order, or what the hardware did by itself.

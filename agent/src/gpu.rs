@@ -15,8 +15,12 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use roadbed_compute::list_adapters;
-use roadbed_protocol::{HashesPerSecond, JobCounters, Millis, RigProfile, Workload, WorkloadKind};
+use roadbed_compute::adapter::choose;
+use roadbed_compute::poc::{Codebook, CodebookError};
+use roadbed_compute::{AdapterChoice, AdapterSummary, list_adapters};
+use roadbed_protocol::{
+    HashesPerSecond, JobCounters, Millis, ProofRate, RigProfile, Workload, WorkloadKind,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +30,7 @@ use crate::config::{EngineConfig, GpuConfig, WgpuConfig};
 use crate::driver::{DriverEvents, Observation, RigDriver};
 use crate::embedding::{EmbeddingService, EncoderLoader};
 use crate::engine::catalogue::ModelStore;
+use crate::engine::pace::{MeasuredRate, RateOf, adapter_label};
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
@@ -67,6 +72,9 @@ pub enum GpuRigError {
     /// The external server cannot be asked as it is configured.
     #[error("engine: {0}")]
     Server(String),
+    /// The codebook of the scheme DECODE is not the network's.
+    #[error("gpu.codebook: {0}")]
+    Codebook(#[from] CodebookError),
     /// The operating system gives no thread.
     #[error("cannot start the engine thread: {0}")]
     Thread(std::io::Error),
@@ -95,6 +103,10 @@ pub struct GpuDriver {
     clock: FarmClock,
     address: SocketAddr,
     faces: CancellationToken,
+    /// The name of the rig's model.
+    served_as: String,
+    /// The GPUs it is configured for, as measured rates name them.
+    gpus: Vec<String>,
 }
 
 impl GpuDriver {
@@ -116,12 +128,15 @@ impl GpuDriver {
         let inference = inference(config, clock, journal, delivered, configured.gpus.len())?;
         let encoder = encoder(config)?;
         let gate = GateControl::new(Gate::Other(WorkloadKind::Idle));
+        let devices = list_adapters();
+        let gpus = labels(&devices, &configured.gpus);
+        let served_as = configured.served_as.clone();
         let node = Node::new(NodeParts {
             inference: inference.clone(),
             gate: gate.clone(),
             configured: configured.clone(),
             store: ModelStore::from_environment().ok(),
-            devices: list_adapters(),
+            devices,
         });
         let node = match &encoder {
             Some((service, _)) => node.with_embeddings(service.clone()),
@@ -143,7 +158,7 @@ impl GpuDriver {
         };
         let (orders, wanted) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(Task::new(parts, events, serving).run(wanted, deliveries));
-        Ok(Self { orders, shared, inference, sensors, clock, address, faces })
+        Ok(Self { orders, shared, inference, sensors, clock, address, faces, served_as, gpus })
     }
 
     /// Where the faces listen; the port the system chose when the config names none.
@@ -169,9 +184,10 @@ fn inference(
     gpus: usize,
 ) -> Result<Inference, GpuRigError> {
     match &config.engine {
-        EngineConfig::Wgpu(_) => {
-            let engine = EngineService::start_over(WgpuLoader::of_this_machine(), gpus)
-                .map_err(GpuRigError::Thread)?;
+        EngineConfig::Wgpu(wgpu) => {
+            let codebook = wgpu.codebook.as_deref().map(Codebook::read).transpose()?;
+            let loader = WgpuLoader::of_this_machine().with_codebook(codebook);
+            let engine = EngineService::start_over(loader, gpus).map_err(GpuRigError::Thread)?;
             let settings = ProofSettings {
                 send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),
                 ..ProofSettings::default()
@@ -194,10 +210,25 @@ fn inference(
     }
 }
 
+/// The configured GPUs as measured rates name them; none configured is the best there is.
+fn labels(devices: &[AdapterSummary], configured: &[AdapterChoice]) -> Vec<String> {
+    let best = [AdapterChoice::Best];
+    let configured = if configured.is_empty() { &best[..] } else { configured };
+    configured.iter().filter_map(|gpu| choose(devices, gpu).ok()).map(adapter_label).collect()
+}
+
 /// What is loaded when the rig shall do AI work; a server knows it by itself.
 fn configured(config: &GpuConfig) -> Result<LoadRequest, GpuRigError> {
     match &config.engine {
-        EngineConfig::Wgpu(WgpuConfig { model, gpus, split, context_tokens, memory, kv }) => {
+        EngineConfig::Wgpu(WgpuConfig {
+            model,
+            gpus,
+            split,
+            context_tokens,
+            memory,
+            kv,
+            codebook: _,
+        }) => {
             let failed = |error: anyhow::Error| GpuRigError::Model(format!("{error:#}"));
             let mut configured = load_request(model, None).map_err(failed)?;
             configured.gpus = named_gpus(gpus).map_err(failed)?;
@@ -300,11 +331,29 @@ impl RigDriver for GpuDriver {
                 ..mined
             },
             engine: self.engine_name(running.as_ref()),
+            proof_rate: self.proof_rate(),
         }
     }
 }
 
 impl GpuDriver {
+    /// The newest figure for this rig's model on its GPUs; it was measured by the wall and is told in farm time.
+    fn proof_rate(&self) -> Option<ProofRate> {
+        let rates = self.inference.proof_rates();
+        let is_ours = |rate: &&MeasuredRate| {
+            let RateOf { model, max_tokens, adapters, .. } = &rate.of;
+            let here = adapters.iter().all(|adapter| self.gpus.contains(adapter));
+            *model == self.served_as && *max_tokens == 0 && here
+        };
+        let rate = rates.iter().find(is_ours)?;
+        Some(ProofRate {
+            model: rate.of.model.clone(),
+            seq_len: u32::try_from(rate.of.seq_len).ok()?,
+            millinonces_per_minute: rate.millinonces_per_minute,
+            measured_at: self.clock.at_wall(rate.measured_at),
+        })
+    }
+
     fn engine_name(&self, running: Option<&Workload>) -> String {
         match running {
             Some(Workload::Mine { .. }) => "sha256d".into(),

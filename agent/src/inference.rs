@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::engine::upstream::{ProofPaths, UpstreamService};
 use crate::engine::{
-    EngineFault, EngineService, EngineState, EngineStats, LoadRequest, ModelInfo, Occupancy,
-    ReplicaView, Standing,
+    EngineFault, EngineService, EngineState, EngineStats, LoadRequest, MeasuredRate, ModelInfo,
+    Occupancy, ReplicaView, Standing,
 };
 use crate::proof::ProofService;
 
@@ -147,6 +147,15 @@ impl Inference {
         match self {
             Self::Own { proof, .. } => proof.counters().delivered,
             Self::Upstream(_) => 0,
+        }
+    }
+
+    /// How fast it proves, as measured, the newest figure first; a server's own figures are not known here.
+    #[must_use]
+    pub fn proof_rates(&self) -> Vec<MeasuredRate> {
+        match self {
+            Self::Own { engine, .. } => engine.proof_rates(),
+            Self::Upstream(_) => vec![],
         }
     }
 

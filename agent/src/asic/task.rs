@@ -331,6 +331,7 @@ impl<F: Firmware> Task<F> {
                     temperature: reading.temperature,
                     jobs: self.jobs,
                     engine,
+                    proof_rate: None,
                 });
             }
             Err(error) => {

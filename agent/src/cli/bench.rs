@@ -107,12 +107,12 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    fn wall_rate(&self) -> f64 {
+    pub(super) fn wall_rate(&self) -> f64 {
         self.tokens as f64 / self.wall_seconds.max(1e-9)
     }
 
     /// What `cores` idle cores would give.
-    fn normalised_rate(&self, cores: usize) -> Option<f64> {
+    pub(super) fn normalised_rate(&self, cores: usize) -> Option<f64> {
         let seconds = self.cpu_seconds.filter(|seconds| *seconds > 0.0)?;
         Some(self.tokens as f64 * cores as f64 / seconds)
     }
@@ -266,7 +266,12 @@ fn one_round(
     })
 }
 
-fn request(info: &EngineInfo, prompt: usize, tokens: usize, salt: usize) -> GenerateRequest {
+pub(super) fn request(
+    info: &EngineInfo,
+    prompt: usize,
+    tokens: usize,
+    salt: usize,
+) -> GenerateRequest {
     let vocabulary = info.vocabulary.max(1);
     GenerateRequest {
         prompt_ids: (0..prompt).map(|at| ((at * 31 + salt * 7919) % vocabulary) as u32).collect(),
@@ -314,17 +319,17 @@ fn timed<T>(tokens: usize, work: impl FnOnce() -> T) -> (T, Stretch) {
 }
 
 /// A moment, by the wall and by this process's CPU time.
-struct Mark {
+pub(super) struct Mark {
     wall: Instant,
     cpu_seconds: Option<f64>,
 }
 
 impl Mark {
-    fn now() -> Self {
+    pub(super) fn now() -> Self {
         Self { wall: Instant::now(), cpu_seconds: cpu_seconds() }
     }
 
-    fn since(&self, earlier: &Self, tokens: usize) -> Stretch {
+    pub(super) fn since(&self, earlier: &Self, tokens: usize) -> Stretch {
         let cpu_seconds = self.cpu_seconds.zip(earlier.cpu_seconds).map(|(now, then)| now - then);
         Stretch { tokens, wall_seconds: (self.wall - earlier.wall).as_secs_f64(), cpu_seconds }
     }
@@ -342,7 +347,7 @@ fn cpu_seconds() -> Option<f64> {
     Some((user + system) / TICKS_PER_SECOND)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! `roadbed-agent poc`: Proof of Compute artifacts of given nonces, here; held against others' in [`verify`].
 
+pub mod bench;
 mod golden;
 pub mod verify;
 

@@ -1,11 +1,13 @@
 //! `roadbed-agent serve`: the MLNode and OpenAI faces without a controller.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 use roadbed_compute::list_adapters;
+use roadbed_compute::poc::Codebook;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +59,9 @@ pub struct ServeArgs {
     /// replicas where it fits one GPU, else layers over as few as hold it.
     #[arg(long, default_value_t = Split::Auto, value_name = "auto|replicas|layers")]
     pub split: Split,
+    /// The network's codebook file: with it the model also proves in the scheme DECODE. Its digest is checked.
+    #[arg(long, value_name = "FILE", conflicts_with = "upstream")]
+    pub poc_codebook: Option<PathBuf>,
     /// Bearer token that requests must carry.
     #[arg(long, env = "ROADBED_AUTH_TOKEN", hide_env_values = true)]
     pub auth_token: Option<String>,
@@ -152,8 +157,10 @@ async fn inference(args: &ServeArgs, taken_bytes: u64) -> anyhow::Result<(Infere
     configured.memory_bytes = args.memory.map(|MemoryBytes(all)| all.saturating_sub(taken_bytes));
     configured.kv = args.kv.into();
     let replicas = configured.gpus.len();
-    let engine = EngineService::start_over(WgpuLoader::of_this_machine(), replicas)
-        .context("cannot start the engine threads")?;
+    let codebook = args.poc_codebook.as_deref().map(Codebook::read).transpose()?;
+    let loader = WgpuLoader::of_this_machine().with_codebook(codebook);
+    let engine =
+        EngineService::start_over(loader, replicas).context("cannot start the engine threads")?;
     let journal = Arc::new(MemoryJournal::default());
     let proof = ProofService::new(engine.clone(), journal, ProofSettings::default(), None);
     Ok((Inference::Own { engine, proof }, configured))

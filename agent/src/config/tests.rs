@@ -108,6 +108,7 @@ fn a_gpu_rig_with_a_pool_is_read() {
         context_tokens: None,
         memory: None,
         kv: Kv::F32,
+        codebook: None,
     };
     let own = |gpus: &[&str], split| EngineConfig::Wgpu(config_of(gpus, split));
     assert_eq!(gpu.engine, own(&["auto"], Split::Auto));
@@ -115,6 +116,7 @@ fn a_gpu_rig_with_a_pool_is_read() {
         context_tokens: Some(4096),
         memory: Some(MemoryBytes(6 << 30)),
         kv: Kv::Q8,
+        codebook: Some("/etc/book.pt".into()),
         ..config_of(&["auto"], Split::Auto)
     });
     assert_eq!(gpu.embeddings.as_deref(), Some("e"));
@@ -123,7 +125,7 @@ fn a_gpu_rig_with_a_pool_is_read() {
         ("gpus: [all]", own(&["all"], Split::Auto)),
         ("gpus: [01:00.0, radeon], split: layers", own(&["01:00.0", "radeon"], Split::Layers)),
         ("split: replicas", own(&["auto"], Split::Replicas)),
-        ("context: 4096, memory: 6GiB, kv: q8", bounded),
+        ("context: 4096, memory: 6GiB, kv: q8, codebook: /etc/book.pt", bounded),
     ] {
         let config = several(lines).unwrap();
         let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };

@@ -392,6 +392,8 @@ struct GpuFile {
     #[serde(default)]
     kv: Option<Parsed<Kv>>,
     #[serde(default)]
+    codebook: Option<PathBuf>,
+    #[serde(default)]
     engine: Option<EngineFile>,
     #[serde(default)]
     embeddings: Option<String>,

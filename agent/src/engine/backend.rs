@@ -3,7 +3,7 @@
 //! All calls block and all of them are made from one thread, so a backend needs no locks. The values are those of the
 //! compute crate, plain data without a GPU in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use roadbed_compute::llm::KvFormat;
 use roadbed_compute::poc::{Artifact, DecodeRefusal, PocError, Round};
@@ -134,6 +134,11 @@ pub trait BackendLoader: Send + 'static {
     /// [`EngineFault::Load`] if the model does not fit them.
     fn place(&mut self, request: &LoadRequest) -> Result<Vec<Vec<AdapterChoice>>, EngineFault> {
         Ok(vec![request.gpus.clone()])
+    }
+
+    /// The folder in which what was found out about this machine is kept, if any.
+    fn kept(&self) -> Option<&Path> {
+        None
     }
 
     /// Loads one replica on the GPUs of its request; blocks until it answers.

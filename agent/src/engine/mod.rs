@@ -18,6 +18,7 @@ mod fault;
 pub mod inventory;
 mod job;
 pub mod kept;
+pub mod pace;
 mod placement;
 mod proving;
 pub mod pull;
@@ -45,6 +46,7 @@ pub use job::{
     Answer, Claims, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
     StreamToken, TOKENS_BUFFERED_MAX, TextRequest, TokenText, Tokenized,
 };
+pub use pace::{MeasuredRate, RateOf};
 pub use pull::{PullError, pull, remove};
 pub use queue::JOBS_QUEUED_MAX;
 pub use replica::{ReplicaView, Standing};

@@ -139,6 +139,12 @@ impl Replicas {
         self.lock().iter().filter(|seat| matches!(seat.standing, Standing::Ready(_))).count()
     }
 
+    /// The GPUs of all replicas that answer.
+    pub(super) fn ready_adapters(&self) -> Vec<AdapterSummary> {
+        let ready = |seat: &&Seat| matches!(seat.standing, Standing::Ready(_));
+        self.lock().iter().filter(ready).flat_map(|seat| seat.adapters.clone()).collect()
+    }
+
     /// Whether a replica other than `number` answers.
     pub(super) fn another_ready(&self, number: usize) -> bool {
         let ready = |(at, seat): (usize, &Seat)| {

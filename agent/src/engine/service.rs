@@ -13,6 +13,7 @@ use super::job::{
     Control, Job, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
     TOKENS_BUFFERED_MAX, TextRequest, Tokenized,
 };
+use super::pace::{MeasuredRate, ProofPace};
 use super::proving::SharedProof;
 use super::queue::{EngineQueue, OpenJob, PROOFS_QUEUED_MAX, QueuedJob, RETRY_SECONDS_MAX};
 use super::replica::{Counters, ReplicaView, Replicas};
@@ -89,6 +90,7 @@ pub struct Occupancy {
 pub(super) struct Shared {
     pub(super) queue: EngineQueue,
     pub(super) replicas: Replicas,
+    pub(super) pace: ProofPace,
     /// One at a time: every load keeps all cores and the disk busy.
     loader: Mutex<Box<dyn BackendLoader>>,
     /// Rises with every order to stop; work handed in before it is cancelled.
@@ -155,6 +157,7 @@ impl EngineService {
         let shared = Arc::new(Shared {
             queue: EngineQueue::new(replicas),
             replicas: Replicas::new(replicas),
+            pace: ProofPace::open(loader.kept()),
             loader: Mutex::new(Box::new(loader)),
             epoch: AtomicU64::new(0),
             threads: watch::Sender::new(replicas),
@@ -297,6 +300,12 @@ impl EngineService {
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         self.shared.replicas.stats()
+    }
+
+    /// How fast this rig proves, as measured in rounds now and before; the newest figure first.
+    #[must_use]
+    pub fn proof_rates(&self) -> Vec<MeasuredRate> {
+        self.shared.pace.rates()
     }
 
     /// The replicas of what is loaded, one by one.

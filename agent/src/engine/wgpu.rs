@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use roadbed_compute::llm::{LoadProgress, Tuning};
-use roadbed_compute::poc::{DecodeRefusal, PocError, Prover, Round};
+use roadbed_compute::poc::{Artifact, Codebook, PocError, Prover, Round, decode_support};
 use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
@@ -34,6 +35,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub struct WgpuLoader {
     kept: Option<PathBuf>,
     tuning: Tuning,
+    codebook: Option<Arc<Codebook>>,
 }
 
 impl WgpuLoader {
@@ -41,7 +43,14 @@ impl WgpuLoader {
     /// that.
     #[must_use]
     pub fn of_this_machine() -> Self {
-        Self { kept: kept_folder(), tuning: kept::tuning() }
+        Self { kept: kept_folder(), tuning: kept::tuning(), codebook: None }
+    }
+
+    /// Proves in the scheme DECODE too, if there is the network's codebook for it.
+    #[must_use]
+    pub fn with_codebook(mut self, codebook: Option<Codebook>) -> Self {
+        self.codebook = codebook.map(Arc::new);
+        self
     }
 }
 
@@ -50,6 +59,10 @@ impl BackendLoader for WgpuLoader {
         place(request).map_err(|reason| EngineFault::Load {
             reason: format!("{}: {reason}", request.path.display()),
         })
+    }
+
+    fn kept(&self) -> Option<&Path> {
+        self.kept.as_deref()
     }
 
     fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
@@ -95,7 +108,8 @@ fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, Engin
     let ids = 0..u32::try_from(engine.info().vocabulary).unwrap_or(u32::MAX);
     let grammars = GrammarCompiler::new(ids.map(token).collect(), &end_ids);
     let served_as = request.served_as.clone();
-    Ok(WgpuBackend { prover: None, engine, tokenizer, served_as, end_ids, grammars })
+    let codebook = loader.codebook.clone();
+    Ok(WgpuBackend { prover: None, engine, tokenizer, served_as, end_ids, grammars, codebook })
 }
 
 /// Logs how far loading is.
@@ -129,6 +143,7 @@ struct WgpuBackend {
     served_as: String,
     end_ids: Vec<u32>,
     grammars: GrammarCompiler,
+    codebook: Option<Arc<Codebook>>,
 }
 
 impl EngineBackend for WgpuBackend {
@@ -144,7 +159,7 @@ impl EngineBackend for WgpuBackend {
             memory_bytes: info.weight_bytes.saturating_add(info.working_bytes),
             grammars: Some(self.grammars.clone()),
             answers_max: info.sequences,
-            decode: Err(DecodeRefusal::NoCodebook),
+            decode: decode_support(&self.engine, self.codebook.as_deref()),
         }
     }
 
@@ -210,7 +225,7 @@ impl EngineBackend for WgpuBackend {
         }
         // The old round's buffers first, or two would need memory at once.
         self.prover = None;
-        let prover = Prover::new(&self.engine, round.clone(), None)?;
+        let prover = Prover::new(&self.engine, round.clone(), self.codebook.as_ref())?;
         let pass_nonces = prover.pass_nonces();
         self.prover = Some(prover);
         Ok(pass_nonces)
@@ -220,11 +235,26 @@ impl EngineBackend for WgpuBackend {
         self.prepare_proof(round)?;
         let Some(prover) = &self.prover else { return Ok(vec![]) };
         let artifacts = prover.prove(&mut self.engine, nonces)?;
-        let step = |(&nonce, artifact): (&u32, Option<_>)| {
-            artifact.map_or(ProofStep::Dropped { nonce }, ProofStep::Artifact)
-        };
-        Ok(nonces.iter().zip(artifacts).map(step).collect())
+        Ok(steps(nonces.iter().copied(), artifacts))
     }
+
+    fn compare(
+        &mut self,
+        round: &Round,
+        claimed: &[(u32, &[u8])],
+    ) -> Result<Vec<ProofStep>, EngineFault> {
+        self.prepare_proof(round)?;
+        let Some(prover) = &self.prover else { return Ok(vec![]) };
+        let artifacts = prover.compare(&mut self.engine, claimed)?;
+        Ok(steps(claimed.iter().map(|(nonce, _)| *nonce), artifacts))
+    }
+}
+
+fn steps(nonces: impl Iterator<Item = u32>, artifacts: Vec<Option<Artifact>>) -> Vec<ProofStep> {
+    let step = |(nonce, artifact): (u32, Option<Artifact>)| {
+        artifact.map_or(ProofStep::Dropped { nonce }, ProofStep::Artifact)
+    };
+    nonces.zip(artifacts).map(step).collect()
 }
 
 impl From<PocError> for EngineFault {

@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use roadbed_compute::{BatchLoad, FinishReason, Generation, SequenceId, Usage};
 
@@ -154,6 +154,7 @@ impl Worker {
             Ok((backend, info)) => {
                 self.backend = Some(backend);
                 self.answers_max = info.answers_max;
+                self.shared.pace.forget(self.number);
                 self.stand(Standing::Ready(Arc::new(info)));
                 Ok(())
             }
@@ -466,6 +467,7 @@ impl Worker {
         if !self.shared.is_current(proof.epoch) {
             return proof.end(Err(EngineFault::Cancelled));
         }
+        let began = Instant::now();
         let mut taken = None;
         let proved = self.with_backend(|backend| {
             let most = backend.prepare_proof(&proof.round)?.min(proof.batch);
@@ -478,6 +480,7 @@ impl Worker {
         });
         match (proved, taken) {
             (Ok(steps), Some(portion)) => {
+                self.pace(proof, steps.len(), began.elapsed());
                 if !self.shared.is_current(proof.epoch) {
                     return proof.end(Err(EngineFault::Cancelled));
                 }
@@ -495,6 +498,9 @@ impl Worker {
                 if let Err(fault) = told {
                     proof.end(Err(fault));
                 }
+                if proof.is_ended() {
+                    self.shared.pace.keep();
+                }
             }
             (Ok(_), None) => {}
             // The device is open again, or another replica goes on, and none of the step's nonces counted.
@@ -503,6 +509,16 @@ impl Worker {
             }
             (Err(fault), _) => proof.end(Err(fault)),
         }
+    }
+}
+
+impl Worker {
+    /// Notes how long a step of a proof took. Where answers run beside it, they wait for the step and not it for them.
+    fn pace(&self, proof: &SharedProof, nonces: usize, took: Duration) {
+        let Some(request) = &self.loaded else { return };
+        let gpus = self.shared.replicas.ready_adapters();
+        let pace = &self.shared.pace;
+        pace.stepped(self.number, &request.served_as, &proof.round, &gpus, nonces, took);
     }
 }
 

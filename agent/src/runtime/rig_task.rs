@@ -337,7 +337,7 @@ impl RigTask {
             attempts: self.rig.attempts(),
             reason: self.rig.reason().to_owned(),
             engine: self.seen.engine.clone(),
-            proof_rate: None,
+            proof_rate: self.seen.proof_rate.clone().map(Box::new),
         });
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Method;
 use roadbed_agent::journal::Journal;
 use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofSettings};
 use roadbed_compute::poc::artifact::encode;
@@ -67,6 +68,13 @@ async fn artifacts_are_delivered_as_the_contract_says() {
     until("two deliveries", || (callback.taken().len() >= 2).then_some(())).await;
     stop(&rig).await;
     assert_eq!(rig.get("/api/v1/inference/pow/status").await.1["status"], "IDLE");
+    // A rate of real steps, and when it was measured.
+    let page = rig.send(Method::GET, "/metrics", None).await.text().await.unwrap();
+    let of = format!("{{model=\"{MODEL}\",seq_len=\"64\",max_tokens=\"0\",gpus=");
+    for name in ["roadbed_proof_millinonces_per_minute", "roadbed_proof_rate_measured_seconds"] {
+        let line = page.lines().find(|line| line.starts_with(&format!("{name}{of}"))).unwrap();
+        assert!(line.rsplit(' ').next().unwrap().parse::<u64>().unwrap() > 0, "{line}");
+    }
     let first = &callback.taken()[0];
     // Byte for byte as it was given, slashes and double encoding included.
     assert_eq!(first.path, format!("{PATH}/generated"));

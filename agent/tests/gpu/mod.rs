@@ -49,6 +49,7 @@ impl Bench {
             context_tokens: Some(256),
             memory: Some(MemoryBytes(4 << 30)),
             kv: Kv::F16,
+            codebook: None,
         });
         Self::start_in(folder, engine, pool)
     }

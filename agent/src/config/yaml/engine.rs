@@ -60,6 +60,8 @@ impl GpuFile {
                     context_tokens: context.and_then(Result::ok),
                     memory: self.memory.take().map(|memory| memory.0),
                     kv: self.kv.take().map(|kv| kv.0).unwrap_or_default(),
+                    // As the file of a model, from where the agent's config lies.
+                    codebook: self.codebook.take().map(|codebook| base.join(codebook)),
                 }))
             }
             EngineWord::OpenaiUpstream => {
@@ -71,6 +73,7 @@ impl GpuFile {
                     ("context", self.context.is_some()),
                     ("memory", self.memory.is_some()),
                     ("kv", self.kv.is_some()),
+                    ("codebook", self.codebook.is_some()),
                 ] {
                     if given {
                         return Err(rule(

@@ -16,7 +16,7 @@ use super::super::node::{Node, NodeState};
 use super::super::openai::count_embeddings;
 use super::gpu::device_list;
 use super::{Behind, CONTRACT_VERSION};
-use crate::engine::{ReplicaView, Standing};
+use crate::engine::{MeasuredRate, RateOf, ReplicaView, Standing};
 use crate::inference::Inference;
 use crate::proof::ProofCounters;
 
@@ -137,6 +137,7 @@ async fn metrics(State(node): Behind) -> Response {
     ] {
         page.counter(name, help, value);
     }
+    proof_rates(&node.inference.proof_rates(), &mut page);
     if let Inference::Own { engine, .. } = &node.inference {
         replicas(&engine.replicas(), &mut page);
     }
@@ -146,6 +147,32 @@ async fn metrics(State(node): Behind) -> Response {
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text)
         .into_response()
+}
+
+/// How fast this rig proves; a few lines, for figures of other models stay known.
+fn proof_rates(rates: &[MeasuredRate], page: &mut Page) {
+    if rates.is_empty() {
+        return;
+    }
+    let labels: Vec<String> = rates
+        .iter()
+        .map(|rate| {
+            let RateOf { model, seq_len, max_tokens, adapters } = &rate.of;
+            let gpus = escaped(&adapters.join(" + "));
+            let model = escaped(model);
+            format!(
+                "model=\"{model}\",seq_len=\"{seq_len}\",max_tokens=\"{max_tokens}\",gpus=\"{gpus}\""
+            )
+        })
+        .collect();
+    let help = "Nonces proved a minute of wall time, median of recent steps, in thousandths";
+    let values = labels.iter().zip(rates.iter().map(|rate| rate.millinonces_per_minute));
+    page.family("roadbed_proof_millinonces_per_minute", help, "gauge", values);
+    let help = "When that was measured, in seconds since 1970";
+    let seconds =
+        |rate: &MeasuredRate| u64::try_from(rate.measured_at.0 / 1000).unwrap_or_default();
+    let values = labels.iter().zip(rates.iter().map(seconds));
+    page.family("roadbed_proof_rate_measured_seconds", help, "gauge", values);
 }
 
 /// Each replica by itself; as many lines as there are GPUs at most.
