@@ -1,4 +1,4 @@
-//! A running controller: store, broker, feeds, control loop, control socket and gateway, started in order and stopped in reverse.
+//! A running controller: store, gateway, broker, feeds, control loop and control socket, started in order and stopped in reverse.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +80,11 @@ impl Controller {
     pub async fn start(site: &Site) -> Result<Self, ControllerError> {
         let secret = read_or_create_secret(&site.key_file)?;
         let (store, kept) = Store::open(&site.store_path())?;
+        // Dropped, it ends; a broker would not.
+        let gateway = match &site.gateway {
+            Some(settings) => Some(Gateway::start(site, settings, Pace::default()).await?),
+            None => None,
+        };
         let (events, agents) = mpsc::channel(EVENTS_WAITING_MAX);
         let settings = BrokerSettings {
             farm: site.farm.clone(),
@@ -89,11 +94,6 @@ impl Controller {
         };
         let broker = Arc::new(EmbeddedBroker::start(settings, events).await?);
         let address = broker.address();
-        // What can fail comes before what runs by itself.
-        let gateway = match &site.gateway {
-            Some(settings) => Some(Gateway::start(site, settings, Pace::default()).await?),
-            None => None,
-        };
         let cancel = CancellationToken::new();
         let (feed_events, feed_waiting) = mpsc::channel(INPUTS_WAITING_MAX);
         let (actions, actions_waiting) = mpsc::channel(INPUTS_WAITING_MAX);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use farm_controller::config::Site;
+use farm_controller::config::{GatewaySettings, Site};
 use farm_controller::control::socket;
 use farm_controller::controller::Controller;
 use farm_controller::store;
@@ -27,6 +27,34 @@ fn site(folder: &Path) -> Site {
 async fn planned(views: &mut tokio::sync::watch::Receiver<FarmView>) -> FarmView {
     let has_plan = |view: &FarmView| view.price.is_some() && !view.plan.rows.is_empty();
     tokio::time::timeout(DEADLINE, views.wait_for(has_plan)).await.unwrap().unwrap().clone()
+}
+
+#[tokio::test]
+async fn it_runs_the_gateway_of_its_site() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut site = site(folder.path());
+    site.gateway = Some(GatewaySettings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        auth_token: None,
+        rig_tokens: std::collections::BTreeMap::new(),
+        openai_keys: vec![],
+        single_mlnode: None,
+    });
+    let controller = Controller::start(&site).await.unwrap();
+    let address = controller.gateway_address().unwrap();
+    let page = reqwest::get(format!("http://{address}/health")).await.unwrap();
+    assert_eq!(page.status().as_u16(), 200);
+    // Its address is in use: a second one says so, and leaves nothing running.
+    let mut second = site.clone();
+    second.state_dir = folder.path().join("second");
+    second.gateway.as_mut().unwrap().listen = address;
+    let error = Controller::start(&second).await.err().unwrap().to_string();
+    assert!(
+        error.contains("gateway cannot listen") && error.contains("gateway: listen"),
+        "{error}"
+    );
+    controller.stop().await.unwrap();
+    assert!(reqwest::get(format!("http://{address}/health")).await.is_err());
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use axum::http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{GatewaySettings, Site};
@@ -92,12 +92,12 @@ impl Shared {
     }
 }
 
-/// A running gateway.
+/// A running gateway; ends when dropped, orderly by [`Self::stop`].
 pub struct Gateway {
     address: SocketAddr,
     server: JoinHandle<std::io::Result<()>>,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    stop: DropGuard,
 }
 
 impl Gateway {
@@ -169,7 +169,7 @@ impl Gateway {
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move { served.await });
         tracing::info!(%address, "the gateway listens");
-        Ok(Self { address, server, tasks, stop })
+        Ok(Self { address, server, tasks, stop: stop.drop_guard() })
     }
 
     /// Where it listens.
@@ -188,7 +188,7 @@ impl Gateway {
 
     /// Takes no more requests, gives those under way a moment, and ends.
     pub async fn stop(mut self) {
-        self.stop.cancel();
+        drop(self.stop);
         if tokio::time::timeout(STOP_PATIENCE, &mut self.server).await.is_err() {
             tracing::warn!("requests under way at the gateway were cut off");
             self.server.abort();

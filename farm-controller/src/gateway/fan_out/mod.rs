@@ -124,10 +124,6 @@ impl FanOut {
             Route::ModelSpace => self.model_space().await,
             Route::Clock => pages::clock(),
             Route::Embed => self.embed(body).await,
-            Route::Train => detail(
-                StatusCode::NOT_IMPLEMENTED,
-                "training is not served; mainnet does not use it",
-            ),
             Route::Metrics => self.metrics(),
         }
     }
@@ -165,7 +161,6 @@ enum Route<'p> {
     ModelSpace,
     Clock,
     Embed,
-    Train,
     Metrics,
 }
 
@@ -194,7 +189,6 @@ fn route(path: &str) -> Option<(&'static [Method], Route<'_>)> {
         (Some("/models/space"), _) => (GET, Route::ModelSpace),
         (Some("/clock"), _) => (GET, Route::Clock),
         (Some("/embed"), _) => (POST, Route::Embed),
-        (Some("/train/start"), _) => (POST, Route::Train),
         (None, "/health" | "/livez") => (GET, Route::Health),
         (None, "/readyz") => (GET, Route::Ready),
         (None, "/metrics") => (GET, Route::Metrics),

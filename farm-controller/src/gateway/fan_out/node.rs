@@ -187,7 +187,11 @@ fn up_view(said: &[Said]) -> Value {
         (None, false, Some(failed)) => ("failed", failed["error"].clone()),
         (None, false, None) => ("not_started", Value::Null),
     };
-    json!({"status": word, "is_running": word == "running", "error": error})
+    let elapsed = views.iter().filter_map(|view| view["elapsed_seconds"].as_f64());
+    json!({
+        "status": word, "is_running": word == "running", "is_starting": word == "starting",
+        "elapsed_seconds": elapsed.reduce(f64::max), "error": error,
+    })
 }
 
 #[cfg(test)]

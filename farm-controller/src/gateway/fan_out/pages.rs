@@ -12,6 +12,7 @@ use super::super::door::CALL_WAIT_MAX;
 use super::super::metrics;
 use super::super::reply::detail;
 use super::super::rig::Health;
+use super::super::wire::Reply;
 use super::FanOut;
 use super::ask::{Question, Said, refusal};
 use super::node::{CONTRACT_VERSION, LOOK_WAIT_MAX};
@@ -76,9 +77,14 @@ impl FanOut {
         Json(view).into_response()
     }
 
-    /// Begun when one rig has begun: the others have it or say why not at the next question.
+    /// Begun when one rig has begun: the others have it, or say why not at the next question.
     pub(super) async fn model_download(&self, body: Bytes) -> Response {
-        one_of(&self.of_models(Method::POST, "/download", Some(body)).await)
+        let said = self.of_models(Method::POST, "/download", Some(body)).await;
+        let begun = said
+            .iter()
+            .filter_map(Said::success)
+            .find(|reply| reply.json()["status"] == "DOWNLOADING");
+        begun.map_or_else(|| one_of(&said), Reply::relayed)
     }
 
     /// Gone when one rig had it.
