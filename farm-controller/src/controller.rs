@@ -15,9 +15,10 @@ use crate::broker::{
 };
 use crate::config::{ConfigError, Site, read_or_create_secret};
 use crate::control::snapshot::Nameplates;
-use crate::control::{self, ControlError, ControlParts, INPUTS_WAITING_MAX, socket};
+use crate::control::{self, ControlError, ControlParts, INPUTS_WAITING_MAX, Keeper, socket};
 use crate::feeds::Feeds;
 use crate::gateway::{Gateway, GatewayError, Pace};
+use crate::gonka::service::Service;
 use crate::store::{Store, StoreError};
 use crate::view::{Action, FarmView};
 
@@ -67,6 +68,7 @@ pub struct Controller {
     public_key: [u8; 32],
     control: JoinHandle<Result<(), ControlError>>,
     feeds: JoinHandle<()>,
+    gonka: JoinHandle<()>,
     socket: JoinHandle<Result<(), ControllerError>>,
     gateway: Option<Gateway>,
     cancel: CancellationToken,
@@ -100,22 +102,26 @@ impl Controller {
         let (views_in, views) = watch::channel(FarmView::default());
         let signer = Signer::new(KEY_ID, &secret, kept.signer_counter);
         let public_key = signer.public_key();
-        let mut feeds = Feeds::new(site.clone(), site.clock);
+        let keeper: Arc<dyn Keeper> = Arc::new(store);
+        let (gonka, told) = Service::new(site, &kept.gonka, Arc::clone(&keeper));
+        let mut feeds = Feeds::new(site.clone(), site.clock, told.commitments.clone());
         let parts = ControlParts {
             settings: site.settings(),
             names: nameplates(site),
             clock: site.clock,
             signer,
             kept,
-            keeper: Arc::new(store),
+            keeper,
             broker: broker.clone(),
             agents,
             feeds: feed_waiting,
             actions: actions_waiting,
+            told,
             views: views_in,
             first: feeds.first(),
         };
         let control = tokio::spawn(control::run(parts, cancel.clone()));
+        let gonka = gonka.start(views.clone(), feed_events.clone(), cancel.clone());
         let feeds = tokio::spawn(feeds.run(feed_events, cancel.clone()));
         let socket = tokio::spawn({
             let (path, views) = (site.socket_path(), views.clone());
@@ -134,6 +140,7 @@ impl Controller {
             public_key,
             control,
             feeds,
+            gonka,
             socket,
             gateway,
             cancel,
@@ -207,6 +214,7 @@ impl Controller {
         self.cancel.cancel();
         let panicked = |error: tokio::task::JoinError| ControllerError::Panicked(error.to_string());
         let _ = self.feeds.await;
+        let _ = self.gonka.await;
         let control = self.control.await.map_err(panicked)?;
         let socket = self.socket.await.map_err(panicked)?;
         if let Some(broker) = Arc::into_inner(self.broker) {

@@ -51,7 +51,7 @@ pub fn input(site: &Site, now: UnixMillis) -> Result<PlanInput, FeedError> {
         .zip(&site.rigs)
         .map(|(member, rig)| {
             let mut spec = member.spec.clone();
-            spec.options = feeds::options(site, rig, now);
+            spec.options = feeds::options(site, rig, &site.commitments, now);
             RigInput {
                 spec,
                 availability: Availability::Ready,
@@ -66,7 +66,7 @@ pub fn input(site: &Site, now: UnixMillis) -> Result<PlanInput, FeedError> {
         rigs,
         feeders: settings.feeders,
         rules: settings.rules,
-        commitments: feeds::commitments(site),
+        commitments: feeds::commitments(&site.commitments),
         holds: Vec::new(),
         orders: Vec::new(),
     })

@@ -10,6 +10,8 @@ use roadbed_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::gonka::view::{GonkaView, PromiseView};
+
 /// Log lines kept in a view: a screen or two.
 pub const LOG_LINES_MAX: usize = 200;
 /// Switches kept per rig in a view.
@@ -38,6 +40,9 @@ pub struct FarmView {
     pub totals: Totals,
     /// Newest last, at most [`LOG_LINES_MAX`].
     pub log: Vec<LogLine>,
+    /// The chain and our place in it, for a site that has one.
+    #[serde(default)]
+    pub gonka: Option<Box<GonkaView>>,
 }
 
 /// A circuit with its load.
@@ -107,6 +112,9 @@ pub struct RigView {
     pub totals: Totals,
     /// Oldest first, at most [`SWITCHES_MAX`].
     pub switches: Vec<SwitchView>,
+    /// What it promised and is not over, the earliest first.
+    #[serde(default)]
+    pub promises: Vec<PromiseView>,
 }
 
 /// One switch of a rig.
@@ -238,6 +246,9 @@ pub enum Action {
         workload: Workload,
         /// By whom.
         operator: String,
+        /// The operator was told what it breaks and wants it nevertheless.
+        #[serde(default)]
+        accept_loss: bool,
     },
     /// Let go of it.
     Release {

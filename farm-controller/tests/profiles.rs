@@ -30,7 +30,7 @@ fn what_is_shipped_is_valid() {
         let kind = check_file(&file).unwrap_or_else(|error| panic!("{error}"));
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let expected = match name.as_str() {
-            "demo-site.yaml" => FileKind::Site,
+            "demo-site.yaml" | "gonka-site.yaml" => FileKind::Site,
             "demo-policy.yaml" => FileKind::Policy,
             _ => FileKind::Profile,
         };

@@ -5,6 +5,9 @@
 
 mod console;
 mod demo;
+mod gonka;
+mod gonka_text;
+mod hold;
 mod plan;
 mod policy;
 mod rigs;
@@ -34,6 +37,13 @@ enum Command {
     Console(console::ConsoleArgs),
     /// Run the demo farm: a real day of prices, emulated miners, a real GPU rig
     Demo(demo::DemoArgs),
+    /// Gonka: the chain, our MLNodes, their eligibility and income
+    #[command(subcommand)]
+    Gonka(gonka::GonkaCommand),
+    /// Hold rigs at their power floor; asks back when that breaks a promise
+    Hold(hold::HoldArgs),
+    /// Let held rigs go back to the plan
+    Release(hold::ReleaseArgs),
     /// Show what the planner would do, slot by slot, with its reasons
     Plan(plan::PlanArgs),
     /// Check policy, site and profile files
@@ -50,7 +60,13 @@ impl Cli {
         match &self.command {
             Command::Console(_) => true,
             Command::Demo(args) => args.draws(),
-            Command::Up(_) | Command::Plan(_) | Command::Policy(_) | Command::Rigs(_) => false,
+            Command::Up(_)
+            | Command::Gonka(_)
+            | Command::Hold(_)
+            | Command::Release(_)
+            | Command::Plan(_)
+            | Command::Policy(_)
+            | Command::Rigs(_) => false,
         }
     }
 }
@@ -64,6 +80,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(args).await,
         Command::Console(args) => console::run(args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Gonka(command) => gonka::run(command).await,
+        Command::Hold(args) => hold::hold(args).await,
+        Command::Release(args) => hold::release(args).await,
         Command::Plan(args) => plan::run(&args),
         Command::Policy(policy::PolicyCommand::Check(args)) => policy::run(&args),
         Command::Rigs(args) => rigs::run(args).await,

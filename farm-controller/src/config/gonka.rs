@@ -65,6 +65,14 @@ pub struct GonkaRig {
     pub hardware: Vec<(String, u32)>,
     /// VRAM of all cards together, in GB; for the check against what a model needs.
     pub vram_gb: Option<u64>,
+    /// How its copy of the weights came about: [`Self::PUBLISHED`], or what was made of them. Nobody but the operator
+    /// knows; without a word the rig cannot earn.
+    pub weights: Option<String>,
+}
+
+impl GonkaRig {
+    /// The word for weights as the model's authors published them.
+    pub const PUBLISHED: &str = "published";
 }
 
 /// Where a Network Node reaches an MLNode: exactly one of the two modes.
@@ -195,6 +203,7 @@ impl Checker<'_> {
                 max_concurrent: file.max_concurrent,
                 hardware: file.hardware.iter().map(|it| (it.kind.clone(), it.count)).collect(),
                 vram_gb: file.vram_gb,
+                weights: file.weights.clone(),
             });
         }
         all

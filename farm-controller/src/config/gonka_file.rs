@@ -71,6 +71,8 @@ pub(super) struct GonkaRigFile {
     pub hardware: Vec<CardFile>,
     #[serde(default)]
     pub vram_gb: Option<u64>,
+    #[serde(default)]
+    pub weights: Option<String>,
 }
 
 /// What Gonka's own example configs write.

@@ -23,7 +23,7 @@ pub use decimal::{Decimal, DecimalError};
 pub use error::{ConfigError, Problem};
 pub use gateway::{AiFace, GatewaySettings, Secret, SingleMlNode};
 pub use gonka::{GonkaRig, GonkaSite, Reach};
-pub use key::{hex, parse_hex, read_or_create_secret, read_secret};
+pub use key::{hex, parse_hex, read_or_create_secret, read_secret, read_token};
 pub use moment::{
     DayTime, Moment, MomentError, local_hour_minute, local_midnight, local_minute, span_words,
 };

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use roadbed_protocol::{RigId, Workload};
 
+use crate::gonka::view::risk;
 use crate::view::{Action, FarmView};
 
 /// Lines a page key moves.
@@ -110,6 +111,8 @@ enum Verb {
 struct Question {
     verb: Verb,
     rigs: Vec<RigId>,
+    /// What it would break.
+    risks: Vec<String>,
 }
 
 /// Screen, selection, marks and an open question.
@@ -191,7 +194,8 @@ impl Desk {
             Verb::Release => "release to the plan",
             Verb::ResetTrip => "open the safety latch of",
         };
-        format!("{verb}: {}?  enter = yes, esc = no", names.join(", "))
+        let risks: String = question.risks.iter().map(|risk| format!("  {risk}!")).collect();
+        format!("{verb}: {}?{risks}  enter = yes, esc = no", names.join(", "))
     }
 
     /// Shows a message in the bottom line.
@@ -301,7 +305,8 @@ impl Desk {
         if rigs.is_empty() {
             self.say("no rig to act on");
         } else {
-            self.question = Some(Question { verb, rigs });
+            let risks = if verb == Verb::Hold { risks(&rigs, view) } else { Vec::new() };
+            self.question = Some(Question { verb, rigs, risks });
         }
     }
 
@@ -331,11 +336,19 @@ impl Desk {
         self.message = format!("asked for {} rig(s)", question.rigs.len());
         let action = |rig: RigId| match question.verb {
             Verb::Hold => {
-                Action::Hold { rig, workload: Workload::Curtailed, operator: self.operator.clone() }
+                // The question said what it breaks.
+                let operator = self.operator.clone();
+                Action::Hold { rig, workload: Workload::Curtailed, operator, accept_loss: true }
             }
             Verb::Release => Action::Release { rig },
             Verb::ResetTrip => Action::ResetTrip { rig, operator: self.operator.clone() },
         };
         Outcome::Act(question.rigs.into_iter().map(action).collect())
     }
+}
+
+/// What holding these rigs would break.
+fn risks(rigs: &[RigId], view: &FarmView) -> Vec<String> {
+    let meant = view.rigs.iter().filter(|rig| rigs.contains(&rig.id));
+    meant.filter_map(|rig| Some(format!("{} {}", rig.id, risk(&rig.promises, view.at)?))).collect()
 }

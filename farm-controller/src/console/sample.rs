@@ -36,6 +36,7 @@ fn asic(name: &str, online: bool) -> RigView {
         hashrate: Some(HashesPerSecond(121_300_000_000_000)),
         temperature: Some(MilliCelsius(68_000)),
         proof_rate: None,
+        promises: Vec::new(),
         jobs: JobCounters::default(),
         reported_at: Some(UnixMillis(3_590_000)),
         margin: Some(MicrosPerHour(61_000)),
@@ -110,6 +111,7 @@ pub(super) fn view() -> FarmView {
             assumed_revenue: Money(230_000),
             switches: 2,
         },
+        gonka: None,
         log: vec![
             LogLine {
                 at: UnixMillis(60_000),

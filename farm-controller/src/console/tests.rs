@@ -76,6 +76,7 @@ fn nothing_happens_before_the_operator_confirms() {
         rig: RigId::new("asic-1").unwrap(),
         workload: Workload::Curtailed,
         operator: "ann".into(),
+        accept_loss: true,
     };
     assert_eq!(desk.press(Key::Enter, &view), Outcome::Act(vec![hold]));
 }

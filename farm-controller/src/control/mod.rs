@@ -31,6 +31,7 @@ pub use orders::Orders;
 
 use crate::broker::{BrokerEngine, BrokerEvent};
 use crate::clock::FarmClock;
+use crate::gonka::service::Told;
 use crate::view::{Action, FarmView, LogLine, Severity};
 use snapshot::{Memory, Nameplates, snapshot};
 
@@ -67,6 +68,8 @@ pub struct ControlParts {
     pub feeds: mpsc::Receiver<FarmEvent>,
     /// What operators want.
     pub actions: mpsc::Receiver<Action>,
+    /// What Gonka's side tells.
+    pub told: Told,
     /// Where views go.
     pub views: watch::Sender<FarmView>,
 }
@@ -107,7 +110,7 @@ enum Departure {
 /// # Errors
 /// [`ControlError`].
 pub async fn run(parts: ControlParts, cancel: CancellationToken) -> Result<(), ControlError> {
-    let ControlParts { mut agents, mut feeds, mut actions, views, .. } = parts;
+    let ControlParts { mut agents, mut feeds, mut actions, mut told, views, .. } = parts;
     let now = parts.clock.now();
     let mut ledger = Ledger::default();
     for entry in &parts.kept.entries {
@@ -132,11 +135,14 @@ pub async fn run(parts: ControlParts, cancel: CancellationToken) -> Result<(), C
     let mut view_wanted = true;
     let mut feeds_open = true;
     let mut actions_open = true;
+    let mut told_open = true;
     loop {
         if view_wanted && Instant::now() >= view_due {
             views.send_replace(control.view());
             (view_due, view_wanted) = (Instant::now() + VIEW_PAUSE, false);
         }
+        control.memory.promises = Arc::clone(&told.commitments.borrow_and_update());
+        control.memory.gonka = told.view.borrow_and_update().clone();
         let tick = control.tick_at();
         let mut events = Vec::new();
         let mut wanted = Vec::new();
@@ -153,6 +159,13 @@ pub async fn run(parts: ControlParts, cancel: CancellationToken) -> Result<(), C
             action = actions.recv(), if actions_open => match action {
                 Some(action) => wanted.push(action),
                 None => actions_open = false,
+            },
+            changed = told.view.changed(), if told_open => match changed {
+                Ok(()) => {
+                    view_wanted = true;
+                    continue;
+                }
+                Err(_) => told_open = false,
             },
             () = tokio::time::sleep_until(tick) => events.push(FarmEvent::Tick),
             () = tokio::time::sleep_until(view_due), if view_wanted => continue,
@@ -223,7 +236,14 @@ impl Control {
         departures: &mut Vec<Departure>,
     ) {
         match action {
-            Action::Hold { rig, workload, operator } => {
+            Action::Hold { rig, workload, operator, accept_loss } => {
+                if let Some(text) = self.memory.risk(&rig, &workload, now)
+                    && !accept_loss
+                {
+                    let text = format!("not held for {operator}: {text}; it needs a yes to that");
+                    self.write(now, Severity::Warning, Some(rig), text);
+                    return;
+                }
                 records.push(Record::Hold {
                     rig: rig.clone(),
                     workload: workload.clone(),

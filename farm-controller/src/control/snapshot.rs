@@ -1,14 +1,17 @@
 //! The farm machine and the ledger as one [`FarmView`]: everything a person sees comes from here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use farm_core::Farm;
 use farm_core::farm::RigView as KnownRig;
 use farm_core::forecast::PriceQuality;
 use farm_core::ledger::{Account, Ledger};
-use farm_core::plan::{Choice, Plan};
-use roadbed_protocol::{MicrosPerMwh, RigId, UnixMillis};
+use farm_core::plan::{Choice, Commitment, Plan};
+use roadbed_protocol::{MicrosPerMwh, RigId, UnixMillis, Workload};
 
+use crate::gonka::sketch::promise;
+use crate::gonka::view::{GonkaView, PromiseView, risk};
 use crate::view::{
     ChoiceView, FarmView, FeederView, LOG_LINES_MAX, LogLine, PlanRowView, PlanView, RigView,
     SWITCHES_MAX, SlotView, SwitchView, Totals,
@@ -36,6 +39,10 @@ pub struct Memory {
     pub sheds: Vec<String>,
     /// When the price feed last answered.
     pub prices_at: Option<UnixMillis>,
+    /// All promises, with what they pay.
+    pub promises: Arc<Vec<Commitment>>,
+    /// The chain and our place in it.
+    pub gonka: Option<Arc<GonkaView>>,
 }
 
 impl Memory {
@@ -45,6 +52,16 @@ impl Memory {
             self.log.pop_front();
         }
         self.log.push_back(line);
+    }
+
+    /// What a hold of `rig` at `workload` would break, in one line with its cost; `None` when it breaks nothing soon.
+    #[must_use]
+    pub fn risk(&self, rig: &RigId, workload: &Workload, now: UnixMillis) -> Option<String> {
+        let promised = self.promises.iter().filter(|promise| {
+            promise.rig == *rig && promise.workload != *workload && promise.until > now
+        });
+        let views: Vec<PromiseView> = promised.map(promise).collect();
+        risk(&views, now)
     }
 }
 
@@ -76,7 +93,7 @@ pub fn snapshot(
         .collect();
     feeders.sort_by_key(|feeder| (!roots.contains(&feeder.id), feeder.id.clone()));
     let mut rigs: Vec<RigView> =
-        farm.rigs().map(|rig| rig_view(names, farm, ledger, rig, now)).collect();
+        farm.rigs().map(|rig| rig_view((names, memory), farm, ledger, rig, now)).collect();
     rigs.sort_by(|a, b| a.id.cmp(&b.id));
     FarmView {
         farm: names.farm.clone(),
@@ -89,6 +106,7 @@ pub fn snapshot(
         plan: farm.plan().map_or_else(PlanView::default, |plan| plan_view(plan, memory)),
         totals: totals(&ledger.total()),
         log: memory.log.iter().cloned().collect(),
+        gonka: memory.gonka.as_ref().map(|view| Box::new(GonkaView::clone(view))),
     }
 }
 
@@ -106,7 +124,7 @@ fn known(price: MicrosPerMwh, quality: PriceQuality) -> Option<MicrosPerMwh> {
 }
 
 fn rig_view(
-    names: &Nameplates,
+    (names, memory): (&Nameplates, &Memory),
     farm: &Farm,
     ledger: &Ledger,
     rig: &KnownRig,
@@ -156,6 +174,12 @@ fn rig_view(
         assumed: choice.is_some_and(|choice| choice.assumed),
         totals: ledger.account(&spec.id).map(totals).unwrap_or_default(),
         switches: switches.into_iter().skip(newest).collect(),
+        promises: memory
+            .promises
+            .iter()
+            .filter(|promise| promise.rig == spec.id && promise.until > now)
+            .map(promise)
+            .collect(),
     }
 }
 

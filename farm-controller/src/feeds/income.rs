@@ -16,10 +16,15 @@ const PETA: i128 = 1_000_000_000_000_000;
 
 /// Options of a rig from the slot that holds `now` on.
 #[must_use]
-pub fn options(site: &Site, rig: &SiteRig, now: UnixMillis) -> Vec<WorkOption> {
+pub fn options(
+    site: &Site,
+    rig: &SiteRig,
+    promised: &[Commitment],
+    now: UnixMillis,
+) -> Vec<WorkOption> {
     match rig.profile.kind {
         RigKind::Asic => asic(site, rig),
-        RigKind::Gpu => gpu(site, rig, now),
+        RigKind::Gpu => gpu(site, rig, promised, now),
     }
 }
 
@@ -43,7 +48,7 @@ fn asic(site: &Site, rig: &SiteRig) -> Vec<WorkOption> {
         .collect()
 }
 
-fn gpu(site: &Site, rig: &SiteRig, now: UnixMillis) -> Vec<WorkOption> {
+fn gpu(site: &Site, rig: &SiteRig, promised: &[Commitment], now: UnixMillis) -> Vec<WorkOption> {
     let mut options = Vec::new();
     if let (Some((rate, source)), Some(step)) = (site.income.gpu_mine, rig.profile.normal_mining())
     {
@@ -71,9 +76,8 @@ fn gpu(site: &Site, rig: &SiteRig, now: UnixMillis) -> Vec<WorkOption> {
     options.push(WorkOption {
         workload: Workload::Prove { model: model.clone() },
         power,
-        income: accrual(site, rig, now),
-        source: site
-            .commitments
+        income: accrual(site, rig, promised, now),
+        source: promised
             .iter()
             .find(|commitment| commitment.rig == rig.id)
             .map_or(IncomeSource::Assumption, |commitment| commitment.source),
@@ -82,20 +86,25 @@ fn gpu(site: &Site, rig: &SiteRig, now: UnixMillis) -> Vec<WorkOption> {
     options
 }
 
-/// The site's commitments as the farm machine gets them: their income is in the options of the rigs that promised.
+/// Commitments as the farm machine gets them: their income is in the options of the rigs that promised.
 #[must_use]
-pub fn commitments(site: &Site) -> Vec<Commitment> {
+pub fn commitments(promised: &[Commitment]) -> Vec<Commitment> {
     let paid_by_the_hour =
         |commitment: &Commitment| Commitment { income: Money::ZERO, ..commitment.clone() };
-    site.commitments.iter().map(paid_by_the_hour).collect()
+    promised.iter().map(paid_by_the_hour).collect()
 }
 
 /// What the commitments of a rig pay by the hour, slot by slot.
-fn accrual(site: &Site, rig: &SiteRig, now: UnixMillis) -> Vec<MicrosPerHour> {
+fn accrual(
+    site: &Site,
+    rig: &SiteRig,
+    promised: &[Commitment],
+    now: UnixMillis,
+) -> Vec<MicrosPerHour> {
     slots(site, now)
         .map(|at| {
             let inside = |commitment: &&Commitment| commitment.from <= at && at < commitment.until;
-            let mine = site.commitments.iter().filter(|commitment| commitment.rig == rig.id);
+            let mine = promised.iter().filter(|commitment| commitment.rig == rig.id);
             mine.filter(inside).map(rate).fold(MicrosPerHour::ZERO, |a, b| a + b)
         })
         .collect()

@@ -7,13 +7,14 @@ mod csv;
 mod income;
 mod series;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use farm_core::FarmEvent;
 use farm_core::forecast::PriceSeries;
-use farm_core::plan::WorkOption;
+use farm_core::plan::{Commitment, WorkOption};
 use roadbed_protocol::UnixMillis;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::FarmClock;
@@ -54,28 +55,39 @@ pub struct Feeds {
     clock: FarmClock,
     known: Option<(PriceSeries, Option<SystemTime>)>,
     told: Vec<Vec<WorkOption>>,
+    promised: watch::Receiver<Arc<Vec<Commitment>>>,
+    /// The promises as last told.
+    promises_told: Arc<Vec<Commitment>>,
 }
 
 impl Feeds {
     /// Feeds that have told nothing yet.
     #[must_use]
-    pub fn new(site: Site, clock: FarmClock) -> Self {
-        Self { site, clock, known: None, told: Vec::new() }
+    pub fn new(
+        site: Site,
+        clock: FarmClock,
+        promised: watch::Receiver<Arc<Vec<Commitment>>>,
+    ) -> Self {
+        let promises_told = Arc::default();
+        Self { site, clock, known: None, told: Vec::new(), promised, promises_told }
     }
 
     /// What a farm must know before its first rig connects: promises, incomes, prices.
     pub fn first(&mut self) -> Vec<FarmEvent> {
-        let mut events = vec![FarmEvent::Commitments(commitments(&self.site))];
-        events.extend(self.news());
-        events
+        self.news()
     }
 
-    /// What has changed since the last call. Incomes come before prices.
+    /// What has changed since the last call. Promises come before the incomes that pay for them, those before prices.
     pub fn news(&mut self) -> Vec<FarmEvent> {
         let now = self.clock.now();
+        let promised = Arc::clone(&self.promised.borrow_and_update());
         let current: Vec<_> =
-            self.site.rigs.iter().map(|rig| options(&self.site, rig, now)).collect();
+            self.site.rigs.iter().map(|rig| options(&self.site, rig, &promised, now)).collect();
         let mut news = Vec::new();
+        if promised != self.promises_told || self.told.is_empty() {
+            news.push(FarmEvent::Commitments(commitments(&promised)));
+            self.promises_told = promised;
+        }
         for (index, rig) in self.site.rigs.iter().enumerate() {
             if self.told.get(index) != current.get(index) {
                 let options = current.get(index).cloned().unwrap_or_default();
@@ -106,15 +118,19 @@ impl Feeds {
         }
     }
 
-    /// Speaks to the control loop until `cancel` fires: prices when they change, incomes at every slot.
+    /// Speaks to the control loop until `cancel` fires: prices and promises when they change, incomes at every slot.
     pub async fn run(mut self, events: mpsc::Sender<FarmEvent>, cancel: CancellationToken) {
         let slot = self.site.policy.timing.slot;
+        let mut promised_open = true;
         loop {
             let next_slot = self.clock.now().floor_to(slot) + slot;
             let pause = self.clock.wall_span(next_slot.since(self.clock.now())).min(FILE_PAUSE);
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(pause + Duration::from_millis(1)) => {}
+                changed = self.promised.changed(), if promised_open => {
+                    promised_open = changed.is_ok();
+                }
             }
             for event in self.news() {
                 if events.send(event).await.is_err() {

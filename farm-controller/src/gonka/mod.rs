@@ -7,8 +7,15 @@
 //! The reading knows nothing of the farm, and what follows from it is reckoned in `farm_core::gonka`.
 
 pub mod client;
+pub mod desk;
 pub mod feed;
 pub mod fields;
+pub mod figures;
 pub mod parse;
+pub mod promised;
 pub mod question;
 pub mod reader;
+pub mod registration;
+pub mod service;
+pub mod sketch;
+pub mod view;

@@ -1,8 +1,10 @@
 //! Gonka's feed: answers read, questions paced, Network Nodes that are away, slow, hostile or of another opinion.
 
+mod desk;
 mod feed;
 mod parse;
 mod reader;
+mod registration;
 
 use std::path::Path;
 

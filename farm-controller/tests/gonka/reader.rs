@@ -45,7 +45,7 @@ fn said(path: &str) -> Answered {
 }
 
 /// Asks what is due until nothing is; tells what was asked.
-fn ask_all(reader: &mut Reader, now: UnixMillis) -> Vec<Question> {
+pub(super) fn ask_all(reader: &mut Reader, now: UnixMillis) -> Vec<Question> {
     let mut asked = Vec::new();
     while let Some((question, path, due)) = reader.next().filter(|(_, _, due)| *due <= now) {
         assert!(due <= now && asked.len() < 60, "{question:?} at {path}");
@@ -55,7 +55,7 @@ fn ask_all(reader: &mut Reader, now: UnixMillis) -> Vec<Question> {
     asked
 }
 
-fn at(seconds: i64) -> UnixMillis {
+pub(super) fn at(seconds: i64) -> UnixMillis {
     UnixMillis(1_790_000_000_000 + seconds * 1_000)
 }
 

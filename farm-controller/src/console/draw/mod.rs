@@ -13,6 +13,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, Tabs};
 use roadbed_protocol::{Cause, RigState, UnixMillis};
 
 use super::desk::{Desk, Screen};
+use crate::gonka::view::GonkaView;
 use crate::view::{FarmView, Severity};
 
 const KEYS: &str = "\
@@ -30,7 +31,7 @@ q             leave; the farm goes on";
 /// Draws one frame.
 pub fn frame(frame: &mut Frame<'_>, view: &FarmView, desk: &Desk) {
     let [top, tabs, body, bottom] = Layout::vertical([
-        Constraint::Length(2),
+        Constraint::Length(2 + u16::from(view.gonka.is_some())),
         Constraint::Length(1),
         Constraint::Min(3),
         Constraint::Length(1),
@@ -76,7 +77,29 @@ fn header(view: &FarmView) -> Paragraph<'static> {
         view.currency,
         if mark.is_empty() { "" } else { "   * rests on assumptions" },
     ));
-    Paragraph::new(vec![first, second])
+    let third = view.gonka.as_deref().map(|gonka| Line::from(gonka_line(gonka)));
+    Paragraph::new([first, second].into_iter().chain(third).collect::<Vec<_>>())
+}
+
+/// Where the chain stands, how many of our MLNodes can earn, and what comes next.
+fn gonka_line(gonka: &GonkaView) -> String {
+    let (Some(epoch), Some(phase), Some((height, at))) = (gonka.epoch, &gonka.phase, gonka.height)
+    else {
+        return "  gonka: where the chain stands is not known".to_owned();
+    };
+    let eligible = gonka.rigs.iter().filter(|rig| rig.eligible).count();
+    let next = gonka.windows.iter().find(|window| window.from > gonka.at);
+    let next = next
+        .map_or(String::new(), |window| format!("   next: {} at {} UTC", window.name, window.from));
+    let alerts = match gonka.alerts.len() {
+        0 => String::new(),
+        count => format!("   {count} alert(s)"),
+    };
+    format!(
+        "  gonka epoch {epoch} {phase}, block {height} {} ago   {eligible} of {} MLNodes eligible{next}{alerts}",
+        ago(gonka.at, Some(at)),
+        gonka.rigs.len(),
+    )
 }
 
 fn help(frame: &mut Frame<'_>, body: Rect) {

@@ -1,0 +1,169 @@
+//! What follows for the farm: promises, incomes and reasons, with fresh facts, with stale ones and without any.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use farm_controller::config::Site;
+use farm_controller::feeds::options;
+use farm_controller::gonka::desk::{Desk, Outcome, RigSight};
+use farm_controller::gonka::promised::Promised;
+use farm_controller::gonka::question::Question;
+use farm_controller::gonka::reader::Reader;
+use farm_controller::gonka::view::risk;
+use farm_core::gonka::{EngineHealth, GonkaFacts};
+use farm_core::plan::{Commitment, IncomeSource};
+use roadbed_protocol::{MicrosPerHour, Millis, ProofRate, RigId, UnixMillis, Workload};
+use serde_json::json;
+
+use super::reader::{ask_all, at};
+use super::{ADDRESS, MODEL, answer};
+
+fn site() -> Site {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../profiles/gonka-site.yaml");
+    Site::load(&path).unwrap()
+}
+
+/// Facts of a healthy Network Node two hundred blocks before the next PoC, with a measured pace.
+fn facts() -> GonkaFacts {
+    let mut reader = Reader::new(ADDRESS, vec![MODEL.to_owned()], true, false);
+    let epoch = |height: i64| {
+        let mut value = answer("epochs_latest");
+        value["block_height"] = json!(height);
+        value["active_confirmation_poc_event"] = json!(null);
+        value
+    };
+    reader.take(Question::Epoch, &Ok(epoch(6_355_181)), at(-55));
+    ask_all(&mut reader, at(-55));
+    reader.take(Question::ActiveConfirmation, &Ok(json!({})), at(-55));
+    reader.take(Question::Epoch, &Ok(epoch(6_355_191)), at(0));
+    let mut facts = reader.facts().clone();
+    // The second node of the answers is disabled.
+    facts.confirmation.answered(None, at(0));
+    facts
+}
+
+fn rigs() -> BTreeMap<RigId, RigSight> {
+    let sight = RigSight {
+        rate: Some(ProofRate {
+            model: MODEL.to_owned(),
+            seq_len: 1_024,
+            millinonces_per_minute: 1_400_000,
+            measured_at: at(-3_600),
+        }),
+        engine: EngineHealth::Answering,
+    };
+    ["h100-1", "h100-2"].map(|id| (RigId::new(id).unwrap(), sight.clone())).into()
+}
+
+fn look(desk: &mut Desk, facts: &GonkaFacts, now: UnixMillis) -> Outcome {
+    desk.look(facts, &rigs(), now)
+}
+
+fn ids(commitments: &[Commitment]) -> Vec<(&str, &str)> {
+    commitments.iter().map(|it| (it.rig.as_str(), it.id.as_str())).collect()
+}
+
+#[test]
+fn an_eligible_rig_promises_whole_epochs_and_earns_in_them() {
+    let site = site();
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    let outcome = look(&mut desk, &facts(), at(0));
+    let eligible: Vec<bool> = outcome.view.rigs.iter().map(|rig| rig.eligible).collect();
+    assert_eq!(eligible, [true, false], "{:?}", outcome.view.rigs);
+    assert_eq!(outcome.view.rigs[1].reasons, ["the node is disabled at the Network Node"]);
+    assert_eq!(outcome.view.rigs[1].income.by_epoch, None, "what cannot earn shows no sum");
+    // Both work in the epoch under way; only one joins the next.
+    let ids = ids(&outcome.commitments);
+    let expected = [
+        ("h100-1", "gonka-epoch-410"),
+        ("h100-2", "gonka-epoch-410"),
+        ("h100-1", "gonka-epoch-411"),
+    ];
+    assert_eq!(ids, expected);
+    let next = &outcome.commitments[2];
+    assert_eq!(next.workload, Workload::Prove { model: MODEL.to_owned() });
+    // 200 blocks of 5.5 s, less five per cent and a block for the error.
+    let start = at(1_100);
+    assert!(start - Millis::from_secs(61) <= next.from && next.from < start, "{}", next.from);
+    // Every step as the chain makes it; the price is the operator's, so the whole is an assumption.
+    let income = &outcome.view.rigs[0].income;
+    let steps: BTreeMap<&str, &str> =
+        income.steps.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    // 48 blocks of 5.5 s at 1400 nonces a minute, by 0.3024.
+    assert_eq!(steps["nonces in a generate stage"], "6160");
+    assert_eq!(steps["weight"], "1862");
+    assert!(income.assumed && income.missing.is_empty());
+    assert_eq!(next.source, IncomeSource::Assumption);
+    assert!(next.income > roadbed_protocol::Money(0));
+
+    let rig = site.rig(&RigId::new("h100-1").unwrap()).unwrap();
+    let prove = |promised: &[Commitment]| {
+        let all = options(&site, rig, promised, at(0));
+        let prove = all.into_iter().find(|it| matches!(it.workload, Workload::Prove { .. }));
+        prove.unwrap()
+    };
+    assert!(prove(&outcome.commitments).income_at(8) > MicrosPerHour::ZERO);
+    assert_eq!(prove(&[]).income_at(8), MicrosPerHour::ZERO);
+}
+
+#[test]
+fn stale_facts_make_no_new_promise_and_break_none() {
+    let site = site();
+    let facts = facts();
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    let made = look(&mut desk, &facts, at(0)).commitments;
+    let later = look(&mut desk, &facts, at(1_800));
+    assert_eq!(later.commitments, made);
+    assert!(!later.view.rigs[0].eligible && later.view.rigs[0].income.by_epoch.is_none());
+    assert!(later.view.rigs[0].reasons[0].starts_with("where the chain stands: last read at"));
+    // A restart in the silence knows them; one that knows none makes none.
+    let restored = Promised::from_document(&desk.document());
+    let mut desk = Desk::new(&site, restored).unwrap();
+    assert_eq!(look(&mut desk, &facts, at(1_800)).commitments, made);
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    assert_eq!(look(&mut desk, &facts, at(1_800)).commitments, []);
+    assert_eq!(look(&mut desk, &GonkaFacts::default(), at(0)).commitments, []);
+}
+
+#[test]
+fn what_is_not_known_is_named_and_gives_no_income() {
+    let site = site();
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    let outcome = desk.look(&facts(), &BTreeMap::new(), at(0));
+    let rig = &outcome.view.rigs[0];
+    assert!(!rig.eligible);
+    assert!(
+        rig.reasons.iter().any(|reason| reason.contains("nonces per minute were never measured"))
+    );
+    assert_eq!(rig.income.missing, ["the rig's nonces per minute"]);
+    assert_eq!(ids(&outcome.commitments).len(), 2, "the epoch under way is kept all the same");
+}
+
+#[test]
+fn a_hold_is_told_what_it_breaks() {
+    let site = site();
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    let view = look(&mut desk, &facts(), at(0)).view;
+    let text = risk(&view.rigs[0].promises, at(0)).unwrap();
+    assert!(text.starts_with("breaks gonka-epoch-410, gonka-epoch-411 (under way until"), "{text}");
+    assert!(text.ends_with("(assumption) in income and penalty"), "{text}");
+    let over = view.rigs[0].promises.last().unwrap().until;
+    assert_eq!(risk(&view.rigs[0].promises, over), None);
+}
+
+#[test]
+fn a_node_that_the_network_node_forgot_is_told_once() {
+    let site = site();
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    let mut facts = facts();
+    facts.nodes.answered(Vec::new(), at(0));
+    let mut alerts = Vec::new();
+    for second in 0..8 {
+        alerts.extend(look(&mut desk, &facts, at(second * 6)).alerts);
+    }
+    let told: Vec<(&str, Option<&str>)> = alerts
+        .iter()
+        .map(|alert| (alert.key.as_str(), alert.rig.as_ref().map(RigId::as_str)))
+        .collect();
+    assert_eq!(told, [("gonka-unknown", Some("h100-1")), ("gonka-unknown", Some("h100-2"))]);
+}
