@@ -11,6 +11,8 @@ pub mod gpus;
 #[cfg(feature = "gpu")]
 pub mod hash;
 #[cfg(feature = "gpu")]
+pub mod infval;
+#[cfg(feature = "gpu")]
 pub mod models;
 #[cfg(feature = "gpu")]
 pub mod poc;
@@ -55,6 +57,9 @@ enum Command {
     #[cfg(feature = "gpu")]
     #[command(subcommand)]
     Poc(PocCommand),
+    /// Tell whether an answer was made by a model, as the network's validators do.
+    #[cfg(feature = "gpu")]
+    Infval(infval::InfvalArgs),
     /// SHA-256d hashing.
     #[cfg(feature = "gpu")]
     #[command(subcommand)]
@@ -95,7 +100,7 @@ enum HashCommand {
     Scan(hash::HashScanArgs),
 }
 
-/// Runs one command to its end. Only `poc verify` has an exit code of its own.
+/// Runs one command to its end. Only `poc verify` and `infval` have an exit code of their own.
 ///
 /// # Errors
 /// What went wrong, with the context of what was being done.
@@ -128,6 +133,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Poc(PocCommand::Bench(args)) => poc::bench::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Poc(PocCommand::Verify(args)) => return poc::verify::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Infval(args) => return infval::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Hash(HashCommand::Scan(args)) => hash::run(args).await,
             #[cfg(feature = "gpu")]

@@ -4,6 +4,7 @@
 //! rule checked, so nothing further in needs to doubt it.
 
 mod kv;
+mod logprobs;
 mod memory;
 mod scalar;
 mod split;
@@ -18,6 +19,7 @@ use roadbed_protocol::{AgentId, FarmId, Millis, RigId, RigProfile, TrustedKeys};
 use crate::clock::FarmClock;
 
 pub use kv::Kv;
+pub use logprobs::LogprobsWord;
 pub use memory::MemoryBytes;
 pub use split::Split;
 pub use upstream::{CONCURRENT_DEFAULT, ServerCommand, UpstreamConfig, UpstreamUrl};
@@ -115,6 +117,10 @@ pub struct WgpuConfig {
     pub kv: Kv,
     /// The network's codebook file, for proofs of the scheme DECODE.
     pub codebook: Option<PathBuf>,
+    /// What log probabilities tell of where a request does not say.
+    pub logprobs: LogprobsWord,
+    /// Requests that name an inference of the chain are drawn by the deterministic sampling contract.
+    pub deterministic_sampling: bool,
 }
 
 /// What answers on a GPU rig.

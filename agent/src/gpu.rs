@@ -34,7 +34,9 @@ use crate::engine::pace::{MeasuredRate, RateOf, adapter_label};
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
-use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use crate::faces::{
+    AnswerDefaults, Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve,
+};
 use crate::inference::Inference;
 use crate::journal::Journal;
 use crate::miner::MinerHandle;
@@ -138,6 +140,7 @@ impl GpuDriver {
             store: ModelStore::from_environment().ok(),
             devices,
         });
+        let node = node.with_answers(answers(config));
         let node = match &encoder {
             Some((service, _)) => node.with_embeddings(service.clone()),
             None => node,
@@ -217,6 +220,17 @@ fn labels(devices: &[AdapterSummary], configured: &[AdapterChoice]) -> Vec<Strin
     configured.iter().filter_map(|gpu| choose(devices, gpu).ok()).map(adapter_label).collect()
 }
 
+/// How requests are answered that do not say; a server knows it by itself.
+fn answers(config: &GpuConfig) -> AnswerDefaults {
+    match &config.engine {
+        EngineConfig::Wgpu(own) => AnswerDefaults {
+            logprobs_mode: own.logprobs.into(),
+            by_contract: own.deterministic_sampling,
+        },
+        EngineConfig::Upstream(_) => AnswerDefaults::default(),
+    }
+}
+
 /// What is loaded when the rig shall do AI work; a server knows it by itself.
 fn configured(config: &GpuConfig) -> Result<LoadRequest, GpuRigError> {
     match &config.engine {
@@ -228,6 +242,8 @@ fn configured(config: &GpuConfig) -> Result<LoadRequest, GpuRigError> {
             memory,
             kv,
             codebook: _,
+            logprobs: _,
+            deterministic_sampling: _,
         }) => {
             let failed = |error: anyhow::Error| GpuRigError::Model(format!("{error:#}"));
             let mut configured = load_request(model, None).map_err(failed)?;

@@ -29,7 +29,8 @@ pub use adapter::{AdapterChoice, AdapterKind, AdapterSummary, list_adapters};
 pub use embedding::{Encoder, EncoderInfo, EncoderNeed, EncoderOptions};
 pub use gpu::{Gpu, GpuError};
 pub use llm::{
-    AdapterLabel, BatchLoad, Card, Conversation, Engine, EngineError, EngineInfo, EngineOptions,
-    FinishReason, GenerateRequest, Generation, Message, NewToken, PositionLogprobs, Sampling,
-    SequenceEvent, SequenceId, StageInfo, Timings, TokenEvent, TokenLogprob, Usage,
+    AdapterLabel, AtLeast, BatchLoad, Card, ContractDraw, Conversation, Engine, EngineError,
+    EngineInfo, EngineOptions, FinishReason, GenerateRequest, Generation, LogprobsMode, Message,
+    NewToken, PositionLogprobs, Sampling, Scoring, SequenceEvent, SequenceId, StageInfo, Timings,
+    TokenEvent, TokenLogprob, Usage,
 };

@@ -178,6 +178,69 @@ def tools(client, model):
     claim("its result may be sent back", answer.message.content is not None, f"({answer.message.content!r})")
 
 
+def validation(client, model):
+    """As the network's validators ask: numeric ids, enforced tokens, both modes of log probabilities."""
+    def ask_for(kind, **more):
+        extra = {"return_token_ids": True, "skip_special_tokens": False, "min_tokens": 12, **more.pop("extra", {})}
+        if kind == "chat":
+            return client.chat.completions.create(
+                model=model, messages=ask("What is the capital of France?"), logprobs=True, top_logprobs=5, seed=7,
+                max_tokens=16, max_completion_tokens=16, extra_body=extra, **more)
+        return client.completions.create(
+            model=model, prompt="The capital of France", logprobs=5, seed=7, max_tokens=16, extra_body=extra, **more)
+
+    def lists(kind, answer):
+        """Per position the token and the likeliest in its place."""
+        logprobs = answer.choices[0].logprobs
+        if kind == "chat":
+            return [(t.token, {top.token: top.logprob for top in t.top_logprobs}) for t in logprobs.content]
+        return list(zip(logprobs.tokens, logprobs.top_logprobs))
+
+    def distance(ours, theirs):
+        return max(abs(p - b.get(i, 99)) for (_, a), (_, b) in zip(ours, theirs) for i, p in a.items())
+
+    for kind in ["chat", "text"]:
+        for mode in ["raw", "processed"]:
+            wishes = {"temperature": 0.8, "extra": {"logprobs_mode": mode, "top_k": 3}}
+            said = lists(kind, ask_for(kind, **wishes))
+            what = f"{kind}, {mode}"
+            claim(f"tokens are numbers ({what})", all(t.isdigit() and all(map(str.isdigit, top)) for t, top in said))
+            claim(f"no end before min_tokens ({what})", len(said) >= 12, f"({len(said)})")
+            out = [sum(p == -9999 for p in top.values()) for _, top in said]
+            claim(f"filtered tokens show where asked ({what})", set(out) == ({2} if mode == "processed" else {0}))
+            enforced = {"tokens": [{"token": t, "top_tokens": list(top)} for t, top in said]}
+            wishes["extra"]["enforced_tokens"] = enforced
+            replay = lists(kind, ask_for(kind, **wishes))
+            same = [t for t, _ in replay][:len(said)] == [t for t, _ in said]
+            claim(f"enforced tokens come back ({what})", same and len(said) <= len(replay) <= 16)
+            far = distance(said, replay)
+            claim(f"their lists are the same ({what})", far < 1e-3, f"({far:.1e})")
+    greedy = {"temperature": 0, "extra": {"min_tokens": 0}}
+    said = ask_for("chat", **greedy)
+    greedy["extra"]["enforced_str"] = said.choices[0].message.content
+    replay = ask_for("chat", **greedy)
+    same = [t for t, _ in lists("chat", said)] == [t for t, _ in lists("chat", replay)]
+    claim("enforced text is scored to its end", same and replay.choices[0].finish_reason == "stop")
+    short = ask_for("chat", temperature=0, extra={"min_tokens": 12, "enforced_tokens": {"tokens": [{"token": "504"}]}})
+    ids = [t for t, _ in lists("chat", short)]
+    claim("past its end the last id repeats", len(ids) == 12 and len(set(ids[1:])) == 1 and ids[0] == "504", f"({ids})")
+
+    terms = {"contract_version": "1.0.0", "inference_id": "chain-abc"}
+    drawn = [ask_for("chat", temperature=0.9, extra={"top_k": 20, "deterministic_sampling": terms}) for _ in range(2)]
+    ids = [lists("chat", answer) for answer in drawn]
+    claim("a draw by contract repeats", ids[0] == ids[1])
+    listed = drawn[0].choices[0].logprobs.content[0].drawn_from
+    claim("it tells what it drew from", len(listed) == 20 and all(isinstance(p, str) for p in listed.values()))
+    with client.chat.completions.create(
+        model=model, messages=ask("Hi"), logprobs=True, top_logprobs=5, seed=7, max_tokens=4, stream=True,
+        stream_options={"include_usage": True}, temperature=0.9,
+        extra_body={"top_k": 5, "return_token_ids": True, "deterministic_sampling": terms},
+    ) as stream:
+        chunks = list(stream)
+    told = [t for c in chunks if c.choices and c.choices[0].logprobs for t in c.choices[0].logprobs.content]
+    claim("a stream tells the same", len(told) == 4 and all(len(t.drawn_from) == 5 for t in told))
+
+
 def errors(client, model):
     cases = [
         ("another model", openai.NotFoundError, dict(model="gpt-4", messages=ask("a"))),
@@ -217,7 +280,7 @@ def main():
     claim("the server is up", until(is_up))
     client = openai.OpenAI(base_url=f"{BASE}/v1", api_key="none", max_retries=0, timeout=PATIENCE_SECONDS)
     model = models(client)
-    for check in [chats, completions, sampling, forms, tools, errors, disconnects]:
+    for check in [chats, completions, sampling, forms, tools, validation, errors, disconnects]:
         check(client, model)
     sys.exit(1 if failures else 0)
 

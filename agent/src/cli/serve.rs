@@ -14,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::embeddings::EmbeddingArgs;
 use super::upstream::UpstreamArgs;
-use crate::config::{Kv, MemoryBytes, Split};
+use crate::config::{Kv, LogprobsWord, MemoryBytes, Split};
 use crate::engine::catalogue::ModelStore;
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
-use crate::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use crate::faces::{
+    AnswerDefaults, Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve,
+};
 use crate::inference::Inference;
 use crate::proof::{MemoryJournal, ProofService, ProofSettings};
 
@@ -51,6 +53,13 @@ pub struct ServeArgs {
     /// always keep f32.
     #[arg(long, value_enum, default_value_t = Kv::F32)]
     pub kv: Kv,
+    /// What log probabilities tell of where a request does not say: the model itself, or what is drawn from, after
+    /// penalties, temperature and filters. The hosts of the network give processed ones.
+    #[arg(long, value_enum, default_value_t = LogprobsWord::Raw)]
+    pub logprobs_mode: LogprobsWord,
+    /// Draw by the network's deterministic sampling contract whenever a request names its inference (`X-Inference-Id`).
+    #[arg(long)]
+    pub deterministic_sampling: bool,
     /// A GPU to work on, by list position, name or PCI id; several times for several, or `all` for every card. The best
     /// one unless given.
     #[arg(long = "gpu", visible_alias = "adapter", value_name = "GPU")]
@@ -98,6 +107,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         configured: configured.clone(),
         store: ModelStore::from_environment().ok(),
         devices,
+    });
+    let node = node.with_answers(AnswerDefaults {
+        logprobs_mode: args.logprobs_mode.into(),
+        by_contract: args.deterministic_sampling,
     });
     let node = Arc::new(match &encoder {
         Some((service, _)) => node.with_embeddings(service.clone()),

@@ -109,6 +109,8 @@ fn a_gpu_rig_with_a_pool_is_read() {
         memory: None,
         kv: Kv::F32,
         codebook: None,
+        logprobs: LogprobsWord::Raw,
+        deterministic_sampling: false,
     };
     let own = |gpus: &[&str], split| EngineConfig::Wgpu(config_of(gpus, split));
     assert_eq!(gpu.engine, own(&["auto"], Split::Auto));
@@ -117,6 +119,8 @@ fn a_gpu_rig_with_a_pool_is_read() {
         memory: Some(MemoryBytes(6 << 30)),
         kv: Kv::Q8,
         codebook: Some("/etc/book.pt".into()),
+        logprobs: LogprobsWord::Processed,
+        deterministic_sampling: true,
         ..config_of(&["auto"], Split::Auto)
     });
     assert_eq!(gpu.embeddings.as_deref(), Some("e"));
@@ -125,7 +129,11 @@ fn a_gpu_rig_with_a_pool_is_read() {
         ("gpus: [all]", own(&["all"], Split::Auto)),
         ("gpus: [01:00.0, radeon], split: layers", own(&["01:00.0", "radeon"], Split::Layers)),
         ("split: replicas", own(&["auto"], Split::Replicas)),
-        ("context: 4096, memory: 6GiB, kv: q8, codebook: /etc/book.pt", bounded),
+        (
+            "context: 4096, memory: 6GiB, kv: q8, codebook: /etc/book.pt, logprobs_mode: processed, \
+             deterministic_sampling: true",
+            bounded,
+        ),
     ] {
         let config = several(lines).unwrap();
         let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
@@ -136,6 +144,7 @@ fn a_gpu_rig_with_a_pool_is_read() {
         ("gpus: []", "is empty"),
         ("split: tensor", "none of auto, replicas, layers"),
         ("kv: q4", "none of f32, f16, q8"),
+        ("logprobs_mode: logits", "none of raw, processed"),
         ("memory: 6gib", "expected for example 8GiB"),
         ("context: 0", "a whole number from 1"),
     ] {

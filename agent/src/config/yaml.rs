@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 
 use super::scalar::{Bounded, Parsed, Rate};
 use super::{
-    AgentConfig, AsicConfig, AsicDriverKind, BrokerAddress, GpuConfig, Kv, MemoryBytes, PoolConfig,
-    RIGS_MAX, RigConfig, RigHardware, SensorChoice, Split,
+    AgentConfig, AsicConfig, AsicDriverKind, BrokerAddress, GpuConfig, Kv, LogprobsWord,
+    MemoryBytes, PoolConfig, RIGS_MAX, RigConfig, RigHardware, SensorChoice, Split,
 };
 use crate::clock::FarmClock;
 use engine::EngineFile;
@@ -393,6 +393,10 @@ struct GpuFile {
     kv: Option<Parsed<Kv>>,
     #[serde(default)]
     codebook: Option<PathBuf>,
+    #[serde(default)]
+    logprobs_mode: Option<Parsed<LogprobsWord>>,
+    #[serde(default)]
+    deterministic_sampling: Option<bool>,
     #[serde(default)]
     engine: Option<EngineFile>,
     #[serde(default)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use roadbed_compute::{GenerateRequest, Generation, NewToken, SequenceId};
+use roadbed_compute::{AtLeast, GenerateRequest, Generation, NewToken, SequenceId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::backend::EngineBackend;
@@ -85,7 +85,8 @@ pub(super) fn admit(
     request: TextRequest,
 ) -> Result<(SequenceId, GenerateRequest), EngineFault> {
     let prompt_ids = prompt_ids(backend, request.prompt)?;
-    let context = backend.info().context_tokens;
+    let info = backend.info();
+    let context = info.context_tokens;
     if prompt_ids.is_empty() {
         return Err(EngineFault::bad_request("prompt", "it has no tokens"));
     }
@@ -96,9 +97,12 @@ pub(super) fn admit(
         ));
     }
     let room = context - prompt_ids.len();
+    let max_tokens = request.max_tokens.map_or(room, |most| most.min(room));
     let request = GenerateRequest {
         prompt_ids,
-        max_tokens: request.max_tokens.map_or(room, |most| most.min(room)),
+        max_tokens,
+        at_least: at_least(request.min_tokens.min(max_tokens), info.end_ids),
+        logprobs_mode: request.logprobs_mode,
         sampling: request.sampling,
         stop: request.stop,
         top_logprobs: request.top_logprobs,
@@ -107,6 +111,11 @@ pub(super) fn admit(
         ..GenerateRequest::default()
     };
     Ok((backend.admit(request.clone())?, request))
+}
+
+/// A least length.
+pub(super) fn at_least(tokens: usize, end_ids: Vec<u32>) -> AtLeast {
+    AtLeast { tokens, ends: if tokens > 0 { end_ids } else { vec![] } }
 }
 
 impl Answering {

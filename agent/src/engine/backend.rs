@@ -9,7 +9,7 @@ use roadbed_compute::llm::KvFormat;
 use roadbed_compute::poc::{Artifact, DecodeRefusal, PocError, Round};
 use roadbed_compute::{
     AdapterChoice, AdapterSummary, BatchLoad, Conversation, GenerateRequest, Generation, NewToken,
-    PositionLogprobs, SequenceId,
+    PositionLogprobs, Scoring, SequenceId,
 };
 
 use super::fault::EngineFault;
@@ -201,7 +201,7 @@ pub trait EngineBackend {
     /// How many answers there are and how much room is left.
     fn batch_load(&self) -> BatchLoad;
 
-    /// Log probabilities of `continuation_ids` after `prompt_ids`, with the `top` likeliest alternatives of each.
+    /// Log probabilities of `continuation_ids` after `prompt_ids`, as `scoring` wants them.
     ///
     /// # Errors
     /// A request that cannot be met, or a device that failed.
@@ -209,7 +209,7 @@ pub trait EngineBackend {
         &mut self,
         prompt_ids: &[u32],
         continuation_ids: &[u32],
-        top: usize,
+        scoring: &Scoring,
     ) -> Result<Vec<PositionLogprobs>, EngineFault>;
 
     /// Makes a round ready, unless it is the one that is ready already, and says how many of its nonces are worth

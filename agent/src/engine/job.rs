@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use roadbed_compute::grammar::Grammar;
 use roadbed_compute::poc::Round;
-use roadbed_compute::{Conversation, FinishReason, Generation, PositionLogprobs, Sampling, Usage};
+use roadbed_compute::{
+    Conversation, FinishReason, Generation, LogprobsMode, PositionLogprobs, Sampling, TokenLogprob,
+    Usage,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::backend::{LoadRequest, ProofStep};
@@ -46,6 +49,10 @@ pub struct TextRequest {
     pub grammar: Option<Grammar>,
     /// Control tokens are shown in the text, but for those that end it.
     pub keep_control: bool,
+    /// Least new tokens, but for an answer that has come to the end of its form.
+    pub min_tokens: usize,
+    /// What log probabilities tell of.
+    pub logprobs_mode: LogprobsMode,
 }
 
 impl TextRequest {
@@ -60,6 +67,8 @@ impl TextRequest {
             top_logprobs: None,
             grammar: None,
             keep_control: false,
+            min_tokens: 0,
+            logprobs_mode: LogprobsMode::Raw,
         }
     }
 }
@@ -73,8 +82,30 @@ pub struct ScoreRequest {
     pub continuation: Prompt,
     /// Alternatives per position.
     pub top: usize,
-    /// The answer goes on to an end-of-text token, which is added if it has none, as the network's replay does.
-    pub to_end: bool,
+    /// What log probabilities tell of.
+    pub logprobs_mode: LogprobsMode,
+    /// What the answer was drawn with; counts where log probabilities are processed.
+    pub sampling: Sampling,
+    /// How far it goes; `None` is as far as the answer.
+    pub extent: Option<ReplayExtent>,
+}
+
+/// How far the network's replay goes: its engine generates and puts the given tokens in place of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayExtent {
+    /// Least tokens; past the end of the list, its last one comes again.
+    pub min_tokens: usize,
+    /// Most tokens, if the request says.
+    pub max_tokens: Option<usize>,
+}
+
+impl ReplayExtent {
+    /// With no more least tokens than there is room for.
+    #[must_use]
+    pub fn within(self, room: usize) -> Self {
+        let most = self.max_tokens.unwrap_or(room).min(room);
+        Self { min_tokens: self.min_tokens.min(most), ..self }
+    }
 }
 
 /// A prompt as the model sees it.
@@ -112,6 +143,8 @@ pub struct TokenText {
     pub logprob: f32,
     /// The likeliest tokens, best first.
     pub top: Vec<TokenText>,
+    /// Ids and log probabilities that a draw by the sampling contract was made from; else empty.
+    pub drawn_from: Vec<TokenLogprob>,
 }
 
 impl TokenText {
@@ -122,9 +155,11 @@ impl TokenText {
             bytes: bytes.get(id as usize).cloned().unwrap_or_default(),
             logprob,
             top: vec![],
+            drawn_from: vec![],
         };
         let mut token = alone(position.id, position.logprob);
         token.top = position.top.iter().map(|top| alone(top.id, top.logprob)).collect();
+        token.drawn_from.clone_from(&position.drawn_from);
         token
     }
 

@@ -43,8 +43,8 @@ pub(crate) use self::wgpu::telling;
 pub use backend::{AnswerEvent, BackendLoader, EngineBackend, LoadRequest, ModelInfo, ProofStep};
 pub use fault::EngineFault;
 pub use job::{
-    Answer, Claims, Prompt, ProofEnd, ProofOrder, RunningGeneration, ScoreRequest, Scored,
-    StreamToken, TOKENS_BUFFERED_MAX, TextRequest, TokenText, Tokenized,
+    Answer, Claims, Prompt, ProofEnd, ProofOrder, ReplayExtent, RunningGeneration, ScoreRequest,
+    Scored, StreamToken, TOKENS_BUFFERED_MAX, TextRequest, TokenText, Tokenized,
 };
 pub use pace::{MeasuredRate, RateOf};
 pub use pull::{PullError, pull, remove};

@@ -11,7 +11,7 @@ use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
     AdapterChoice, BatchLoad, Card, Conversation, Engine, EngineError, EngineOptions,
-    GenerateRequest, Generation, Gpu, PositionLogprobs, SequenceEvent, SequenceId,
+    GenerateRequest, Generation, Gpu, PositionLogprobs, Scoring, SequenceEvent, SequenceId,
 };
 
 use super::adapter_memory::usable_memory;
@@ -212,9 +212,9 @@ impl EngineBackend for WgpuBackend {
         &mut self,
         prompt_ids: &[u32],
         continuation_ids: &[u32],
-        top: usize,
+        scoring: &Scoring,
     ) -> Result<Vec<PositionLogprobs>, EngineFault> {
-        Ok(self.engine.score(prompt_ids, continuation_ids, top)?)
+        Ok(self.engine.replay(prompt_ids, continuation_ids, scoring)?)
     }
 
     fn prepare_proof(&mut self, round: &Round) -> Result<usize, EngineFault> {

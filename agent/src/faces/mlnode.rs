@@ -19,11 +19,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use roadbed_compute::LogprobsMode;
 use serde_json::{Value, json};
 
 use super::body::{BodyFault, read_body};
 use super::door::WholeBody;
 use super::node::{Node, NodeState, OwnNode, UpFault, UpStatus};
+use super::openai::logprobs_mode;
 use super::reply::{detail, unprocessable};
 use crate::inference::Inference;
 
@@ -93,6 +95,17 @@ async fn stop(State(node): Behind) -> Json<Value> {
 struct UpRequest {
     model: String,
     context_tokens: Option<usize>,
+    logprobs_mode: Option<LogprobsMode>,
+}
+
+impl UpRequest {
+    /// Brings the model up.
+    async fn run(&self, node: &Node) -> Result<(), UpFault> {
+        if let Some(mode) = self.logprobs_mode {
+            node.set_logprobs_mode(mode);
+        }
+        node.up(&self.model, self.context_tokens).await
+    }
 }
 
 fn read_up(body: &[u8]) -> Result<UpRequest, BodyFault> {
@@ -101,27 +114,37 @@ fn read_up(body: &[u8]) -> Result<UpRequest, BodyFault> {
         // Precision is that of the model file; the field must be there all the same.
         let _dtype: Option<String> = fields.required("dtype");
         let args: Vec<String> = fields.list("additional_args").unwrap_or_default();
-        Some(UpRequest { model: model?, context_tokens: context_tokens(&args) })
+        let logprobs_mode =
+            argument(&args, "--logprobs-mode").and_then(|word| logprobs_mode(&word));
+        Some(UpRequest { model: model?, context_tokens: context_tokens(&args), logprobs_mode })
     })
 }
 
-/// `--max-model-len N` of the engine arguments; the others are of another engine and passed over.
+/// Engine arguments that mean something here; the others are of another engine and passed over.
+const ARGUMENTS: [&str; 2] = ["--max-model-len", "--logprobs-mode"];
+
+/// `--max-model-len N` of the engine arguments.
 fn context_tokens(args: &[String]) -> Option<usize> {
+    for arg in args {
+        let name = arg.split_once('=').map_or(arg.as_str(), |(name, _)| name);
+        if name.starts_with("--") && !ARGUMENTS.contains(&name) {
+            tracing::warn!(arg, "an engine argument is not used here");
+        }
+    }
+    let value = argument(args, "--max-model-len")?;
+    value.parse().ok().filter(|&tokens: &usize| tokens > 0)
+}
+
+/// The value of an engine argument, the last if it is given more than once.
+fn argument(args: &[String], wanted: &str) -> Option<String> {
     let mut found = None;
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let (name, value) = match arg.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (arg.as_str(), None),
-        };
-        if name != "--max-model-len" {
-            if name.starts_with("--") {
-                tracing::warn!(arg, "an engine argument is not used here");
-            }
-            continue;
+        match arg.split_once('=') {
+            Some((name, value)) if name == wanted => found = Some(value.to_owned()),
+            None if arg == wanted => found = args.next().cloned().or(found),
+            Some(_) | None => {}
         }
-        let value = value.map(str::to_owned).or_else(|| args.next().cloned());
-        found = value.and_then(|value| value.parse().ok()).filter(|&tokens: &usize| tokens > 0);
     }
     found
 }
@@ -132,7 +155,7 @@ async fn up(State(node): Behind, body: WholeBody) -> Response {
         Err(fault) => return unprocessable(&fault),
     };
     // In a task of its own: a client that goes away must not leave a model half loaded and nobody knowing.
-    let task = tokio::spawn(async move { node.up(&request.model, request.context_tokens).await });
+    let task = tokio::spawn(async move { request.run(&node).await });
     match task.await {
         Ok(Ok(())) => Json(json!({"status": "OK"})).into_response(),
         Ok(Err(fault)) => up_fault(&fault),
@@ -150,7 +173,7 @@ async fn up_async(State(node): Behind, body: WholeBody) -> Response {
     }
     let behind = Arc::clone(&node);
     tokio::spawn(async move {
-        if let Err(fault) = behind.up(&request.model, request.context_tokens).await {
+        if let Err(fault) = request.run(&behind).await {
             tracing::error!(%fault, model = request.model, "the model did not come up");
         }
     });
@@ -186,6 +209,19 @@ fn up_fault(fault: &UpFault) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mode_of_logprobs_is_read_from_the_engine_arguments() {
+        let read = |args: Value| {
+            let body = json!({"model": "m", "dtype": "auto", "additional_args": args});
+            read_up(body.to_string().as_bytes()).unwrap().logprobs_mode
+        };
+        let processed = json!(["--logprobs-mode", "processed_logprobs", "--max-model-len", "9"]);
+        assert_eq!(read(processed), Some(LogprobsMode::Processed));
+        assert_eq!(read(json!(["--logprobs-mode=raw_logprobs"])), Some(LogprobsMode::Raw));
+        assert_eq!(read(json!(["--logprobs-mode", "raw_logits"])), None);
+        assert_eq!(read(json!([])), None);
+    }
 
     #[test]
     fn the_context_is_read_from_the_engine_arguments() {

@@ -16,4 +16,4 @@ mod reply;
 
 pub use door::{Faces, FacesSettings, serve};
 pub use gate::{Gate, GateControl};
-pub use node::{Node, NodeParts, NodeState, UpFault, UpStatus};
+pub use node::{AnswerDefaults, Node, NodeParts, NodeState, UpFault, UpStatus};

@@ -7,12 +7,13 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use roadbed_compute::AdapterSummary;
+use roadbed_compute::{AdapterSummary, LogprobsMode};
 use roadbed_protocol::WorkloadKind;
 
 use super::gate::{Gate, GateControl};
 use super::metrics::Metrics;
 use super::mlnode::Downloads;
+use crate::config::LogprobsWord;
 use crate::embedding::{EmbedderInfo, EmbeddingService};
 use crate::engine::catalogue::{ModelStore, entry};
 use crate::engine::upstream::UpstreamService;
@@ -76,6 +77,24 @@ pub enum UpFault {
     Timeout,
 }
 
+/// How a node answers where a request does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AnswerDefaults {
+    /// What log probabilities tell of.
+    pub logprobs_mode: LogprobsMode,
+    /// Requests that name an inference of the chain are drawn by the deterministic sampling contract.
+    pub by_contract: bool,
+}
+
+impl From<LogprobsWord> for LogprobsMode {
+    fn from(word: LogprobsWord) -> Self {
+        match word {
+            LogprobsWord::Raw => Self::Raw,
+            LogprobsWord::Processed => Self::Processed,
+        }
+    }
+}
+
 /// What a node is made of.
 pub struct NodeParts {
     /// What answers.
@@ -137,6 +156,7 @@ pub struct Node {
     pub(super) downloads: Downloads,
     pub(super) metrics: Metrics,
     embeddings: Option<EmbeddingService>,
+    answering: Mutex<AnswerDefaults>,
     gate: GateControl,
     configured: LoadRequest,
     /// The turn of the gate in which a Network Node asked to pause.
@@ -158,6 +178,7 @@ impl Node {
             downloads: Downloads::default(),
             metrics: Metrics::default(),
             embeddings: None,
+            answering: Mutex::default(),
             gate,
             configured,
             paused: Mutex::default(),
@@ -170,6 +191,22 @@ impl Node {
     #[must_use]
     pub fn with_embeddings(self, service: EmbeddingService) -> Self {
         Self { embeddings: Some(service), ..self }
+    }
+
+    /// The same node with other ways to answer where a request does not say.
+    #[must_use]
+    pub fn with_answers(self, answering: AnswerDefaults) -> Self {
+        Self { answering: Mutex::new(answering), ..self }
+    }
+
+    /// How it answers where a request does not say.
+    pub(super) fn answering(&self) -> AnswerDefaults {
+        *self.answering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a mode from the engine arguments of an `up`.
+    pub(super) fn set_logprobs_mode(&self, mode: LogprobsMode) {
+        self.answering.lock().unwrap_or_else(PoisonError::into_inner).logprobs_mode = mode;
     }
 
     /// What embeds texts, if this rig may do so now.

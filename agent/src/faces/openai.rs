@@ -5,6 +5,7 @@
 
 mod answer;
 mod choice;
+mod contract;
 mod embeddings;
 mod form;
 mod message;
@@ -20,13 +21,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::StreamExt;
 use roadbed_compute::grammar::Grammar;
-use roadbed_compute::{FinishReason, Generation, Timings, Usage};
+use roadbed_compute::{FinishReason, Generation, LogprobsMode, Sampling, Timings, Usage};
 use serde_json::{Value, json};
 
 use super::body::read_body;
@@ -42,8 +43,12 @@ use request::{Completion, read_chat, read_text};
 
 pub(super) use embeddings::count as count_embeddings;
 pub(super) use passage::routes as passing_routes;
+pub(super) use sampling::logprobs_mode;
 
 type Behind = State<Arc<OwnNode>>;
+
+/// Which inference of the chain a request is; the network's own header.
+const INFERENCE_ID: &str = "x-inference-id";
 
 /// All OpenAI paths, answered by our own engine.
 pub(super) fn routes() -> Router<Arc<OwnNode>> {
@@ -119,18 +124,18 @@ async fn embed(State(node): Behind, body: WholeBody) -> Response {
     embeddings::generates_text(&info.served_as)
 }
 
-async fn chat(State(node): Behind, body: WholeBody) -> Response {
+async fn chat(State(node): Behind, headers: HeaderMap, body: WholeBody) -> Response {
     let Some(info) = node.model() else { return no_chat(&node) };
     match read_body(&body, read_chat) {
-        Ok(completion) => answer(&node, &info, completion, Shape::Chat).await,
+        Ok(completion) => answer(&node, &info, &headers, completion, Shape::Chat).await,
         Err(fault) => openai_bad_body(&fault),
     }
 }
 
-async fn completion(State(node): Behind, body: WholeBody) -> Response {
+async fn completion(State(node): Behind, headers: HeaderMap, body: WholeBody) -> Response {
     let Some(info) = node.model() else { return no_chat(&node) };
     match read_body(&body, read_text) {
-        Ok(completion) => answer(&node, &info, completion, Shape::Text).await,
+        Ok(completion) => answer(&node, &info, &headers, completion, Shape::Text).await,
         Err(fault) => openai_bad_body(&fault),
     }
 }
@@ -138,13 +143,14 @@ async fn completion(State(node): Behind, body: WholeBody) -> Response {
 async fn answer(
     node: &OwnNode,
     info: &ModelInfo,
+    headers: &HeaderMap,
     completion: Completion,
     shape: Shape,
 ) -> Response {
     if let Some(refusal) = refuse_other(info, completion.model.as_ref()) {
         return refusal;
     }
-    match try_answer(node, info, completion, shape).await {
+    match try_answer(node, info, headers, completion, shape).await {
         Ok(response) => response,
         Err(fault) => openai_fault(&fault),
     }
@@ -153,15 +159,24 @@ async fn answer(
 async fn try_answer(
     node: &OwnNode,
     info: &ModelInfo,
+    headers: &HeaderMap,
     mut completion: Completion,
     shape: Shape,
 ) -> Result<Response, EngineFault> {
     let asked = Instant::now();
     let form = ReplyForm::new(shape, info, &completion)?;
+    let usual = node.answering();
+    let logprobs_mode = completion.logprobs_mode.unwrap_or(usual.logprobs_mode);
     if let Some(score) = completion.score {
-        let scored = node.engine.score(score).await?;
+        let scored = node.engine.score(ScoreRequest { logprobs_mode, ..score }).await?;
         return Ok(Json(form.scored(&scored)).into_response());
     }
+    completion.text.logprobs_mode = logprobs_mode;
+    let header_id = headers.get(INFERENCE_ID).and_then(|id| id.to_str().ok());
+    let terms = contract::terms(&completion, header_id, usual.by_contract)?;
+    let (draw, view) = terms.map(|terms| (terms.draw, terms.view)).unzip();
+    completion.text.sampling.contract = draw;
+    let form = form.drawn_by(view);
     if let Some(spec) = completion.form.take() {
         completion.text.grammar = Some(compile(info, spec).await?);
     }
@@ -225,15 +240,22 @@ async fn echo(node: &OwnNode, prompt: Prompt, top: Option<usize>) -> Result<Echo
     let Some(top) = top else { return Ok(Echo { text, tokens: vec![], ids }) };
     let Some((first, rest)) = ids.split_first() else { return Ok(Echo::default()) };
     let first_text = node.engine.tokenize(Prompt::Ids(vec![*first])).await?.text;
-    let alone =
-        TokenText { id: *first, bytes: first_text.into_bytes(), logprob: f32::NAN, top: vec![] };
+    let alone = TokenText {
+        id: *first,
+        bytes: first_text.into_bytes(),
+        logprob: f32::NAN,
+        top: vec![],
+        drawn_from: vec![],
+    };
     let mut tokens = vec![alone];
     if !rest.is_empty() {
         let request = ScoreRequest {
             prompt: Prompt::Ids(vec![*first]),
             continuation: Prompt::Ids(rest.to_vec()),
             top,
-            to_end: false,
+            logprobs_mode: LogprobsMode::Raw,
+            sampling: Sampling::GREEDY,
+            extent: None,
         };
         tokens.extend(node.engine.score(request).await?.tokens);
     }

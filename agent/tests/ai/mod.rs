@@ -6,6 +6,7 @@ mod answers;
 mod callback;
 mod embeddings;
 mod engine;
+mod infval;
 mod mlnode;
 mod openai;
 mod rendering;

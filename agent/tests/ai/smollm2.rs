@@ -9,6 +9,8 @@ use roadbed_agent::engine::{EngineService, WgpuLoader};
 use roadbed_agent::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
 use roadbed_agent::inference::Inference;
 use roadbed_agent::proof::{MemoryJournal, ProofService};
+use roadbed_compute::infval::Listed;
+use roadbed_compute::infval::similarity::likeness;
 use roadbed_compute::poc::{artifact::decode, verdict::l2};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -102,6 +104,17 @@ async fn a_chat_is_answered_and_artifacts_are_true() {
     let content = |answer: &Value| answer["choices"][0]["logprobs"]["content"].clone();
     let (said, replayed) = (content(&answer), content(&replay));
     assert_eq!(said.as_array().unwrap().len(), replayed.as_array().unwrap().len());
+    let lists = |content: &Value| -> Vec<Vec<Listed>> {
+        let listed = |top: &Value| Listed {
+            id: top["token"].as_str().unwrap().parse().unwrap(),
+            logprob: top["logprob"].as_f64().unwrap(),
+        };
+        let list =
+            |token: &Value| token["top_logprobs"].as_array().unwrap().iter().map(listed).collect();
+        content.as_array().unwrap().iter().map(list).collect()
+    };
+    let likeness = likeness(&lists(&said), &lists(&replayed)).unwrap();
+    assert!(likeness.similarity >= 0.9999 && likeness.per_token < 1e-4, "{likeness:?}");
     for (said, replayed) in said.as_array().unwrap().iter().zip(replayed.as_array().unwrap()) {
         assert_eq!(said["token"], replayed["token"]);
         let difference = said["logprob"].as_f64().unwrap() - replayed["logprob"].as_f64().unwrap();

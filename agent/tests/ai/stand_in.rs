@@ -11,7 +11,7 @@ use roadbed_compute::grammar::{Grammar, GrammarState};
 use roadbed_compute::poc::{Artifact, DecodeRefusal, Round, artifact::encode};
 use roadbed_compute::{
     AdapterKind, AdapterSummary, BatchLoad, Conversation, FinishReason, GenerateRequest,
-    Generation, NewToken, PositionLogprobs, SequenceId, Timings, TokenLogprob, Usage,
+    Generation, NewToken, PositionLogprobs, Scoring, SequenceId, Timings, TokenLogprob, Usage,
 };
 
 /// Ends an answer. The ids below are bytes.
@@ -219,6 +219,7 @@ fn position(id: u32, top: usize) -> PositionLogprobs {
         id,
         logprob: one(id).logprob,
         top: (0..top as u32).map(|k| one((id + k) % 257)).collect(),
+        drawn_from: vec![],
     }
 }
 
@@ -328,10 +329,10 @@ impl EngineBackend for StandIn {
         &mut self,
         _prompt_ids: &[u32],
         continuation_ids: &[u32],
-        top: usize,
+        scoring: &Scoring,
     ) -> Result<Vec<PositionLogprobs>, EngineFault> {
         self.check()?;
-        Ok(continuation_ids.iter().map(|&id| position(id, top)).collect())
+        Ok(continuation_ids.iter().map(|&id| position(id, scoring.top)).collect())
     }
 
     fn prepare_proof(&mut self, _round: &Round) -> Result<usize, EngineFault> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use roadbed_agent::clock::FarmClock;
 use roadbed_agent::config::{
-    EngineConfig, GpuConfig, Kv, MemoryBytes, PoolConfig, SensorChoice, Split, WgpuConfig,
+    EngineConfig, GpuConfig, Kv, LogprobsWord, MemoryBytes, PoolConfig, SensorChoice, Split,
+    WgpuConfig,
 };
 use roadbed_agent::driver::{DRIVER_EVENTS_MAX, DriverEvent, RigDriver};
 use roadbed_agent::gpu::GpuDriver;
@@ -50,6 +51,8 @@ impl Bench {
             memory: Some(MemoryBytes(4 << 30)),
             kv: Kv::F16,
             codebook: None,
+            logprobs: LogprobsWord::Processed,
+            deterministic_sampling: true,
         });
         Self::start_in(folder, engine, pool)
     }

@@ -95,6 +95,20 @@ impl Judgement {
         [400, 422].contains(&status).then(|| Self::without_lists(true, Reason::Refused { status }))
     }
 
+    /// An answer that fails whatever its replay says: without lists, which a validator would have, or with
+    /// tokens that are no ids. To be asked first, because a replay of the latter is refused, which passes.
+    #[must_use]
+    pub fn of_executor(executor: &[Position]) -> Option<Self> {
+        let reason = match not_numeric(executor) {
+            Some(position) => Reason::NotNumeric { position },
+            None if executor.iter().all(|position| position.top.is_empty()) => {
+                Reason::ListedByOneSide
+            }
+            None => return None,
+        };
+        Some(Self::without_lists(false, reason))
+    }
+
     /// What the second check would say. It is a placeholder that decides nothing: the contract's authors
     /// have not settled where it cuts.
     #[must_use]
@@ -147,10 +161,14 @@ pub fn judge(sides: &Sides<'_>, threshold: f64) -> Judgement {
     }
 }
 
+/// The first token that is no number.
+fn not_numeric(positions: &[Position]) -> Option<usize> {
+    positions.iter().position(|position| position.token.parse::<u32>().is_err())
+}
+
 /// Where the tokens are not the same.
 fn other_tokens(executor: &[Position], validator: &[Position]) -> Option<Reason> {
-    let is_number = |token: &str| token.parse::<u32>().is_ok();
-    if let Some(position) = executor.iter().position(|own| !is_number(&own.token)) {
+    if let Some(position) = not_numeric(executor) {
         return Some(Reason::NotNumeric { position });
     }
     let pairs = executor.iter().zip(validator).enumerate();
@@ -226,6 +244,16 @@ mod tests {
         let mut words = answer(&[10, 20]);
         words[1].token = " Paris".into();
         assert_eq!(judged(&words, &words).reason, Reason::NotNumeric { position: 1 });
+    }
+
+    #[test]
+    fn an_answer_without_lists_or_ids_fails_whatever_its_replay() {
+        assert_eq!(Judgement::of_executor(&answer(&[10])), None);
+        let mut words = answer(&[10, 20]);
+        words[1].token = "-1".into();
+        let reason = |executor: &[Position]| Judgement::of_executor(executor).unwrap().reason;
+        assert_eq!(reason(&words), Reason::NotNumeric { position: 1 });
+        assert_eq!(reason(&[]), Reason::ListedByOneSide);
     }
 
     #[test]

@@ -35,15 +35,19 @@ pub(super) fn draw(logits: &[f32], sampling: &Sampling, index: usize) -> u32 {
     if sampling.temperature <= 0.0 {
         return greedy(logits);
     }
+    let (candidates, total) = candidates(logits, sampling);
+    draw_sorted(&candidates, total, sampling, index)
+}
+
+/// The tokens of a whole vocabulary that the filters may keep, the best first and, if top-p cuts, all in
+/// their order, and the sum of the weights that top-k left.
+pub(super) fn candidates(logits: &[f32], sampling: &Sampling) -> (Vec<TokenLogit>, f64) {
     let mut candidates: Vec<TokenLogit> = logits
         .iter()
         .zip(0..)
         .filter(|(logit, _)| !logit.is_nan())
         .map(|(&logit, id)| TokenLogit { logit, id })
         .collect();
-    if candidates.is_empty() {
-        return 0;
-    }
     let top = |candidates: &mut Vec<TokenLogit>, count: usize| {
         if count < candidates.len() {
             candidates.select_nth_unstable_by(count, TokenLogit::before);
@@ -53,14 +57,17 @@ pub(super) fn draw(logits: &[f32], sampling: &Sampling, index: usize) -> u32 {
     };
     if sampling.top_k > 0 {
         top(&mut candidates, sampling.top_k as usize);
-        return draw_sorted(&candidates, total(&candidates, sampling), sampling, index);
+        let total = total(&candidates, sampling);
+        return (candidates, total);
     }
     let whole = total(&candidates, sampling);
     if sampling.top_p >= 1.0 {
         // No filter asks for an order but that the best be first.
         let best = (0..candidates.len()).min_by(|a, b| candidates[*a].before(&candidates[*b]));
-        candidates.swap(0, best.unwrap_or(0));
-        return draw_sorted(&candidates, whole, sampling, index);
+        if let Some(best) = best {
+            candidates.swap(0, best);
+        }
+        return (candidates, whole);
     }
     // The few that top-p leaves: sorting a whole vocabulary takes longer than a small model's pass.
     let mut count = TOP_P_FIRST;
@@ -68,12 +75,12 @@ pub(super) fn draw(logits: &[f32], sampling: &Sampling, index: usize) -> u32 {
         let mut few = candidates.clone();
         top(&mut few, count);
         if total(&few, sampling) >= f64::from(sampling.top_p) * whole {
-            return draw_sorted(&few, whole, sampling, index);
+            return (few, whole);
         }
         count *= TOP_P_GROWTH;
     }
     candidates.sort_unstable_by(TokenLogit::before);
-    draw_sorted(&candidates, whole, sampling, index)
+    (candidates, whole)
 }
 
 /// Weight of a token, relative to the likeliest, whose logit is `best`.
@@ -95,8 +102,21 @@ pub(super) fn draw_sorted(
     sampling: &Sampling,
     index: usize,
 ) -> u32 {
+    let weights = kept_weights(candidates, total, sampling);
+    let mut point = uniform(sampling.seed, index as u64) * weights.iter().sum::<f64>();
+    for (weight, candidate) in weights.iter().zip(candidates) {
+        point -= weight;
+        if point < 0.0 {
+            return candidate.id;
+        }
+    }
+    candidates.first().map_or(0, |best| best.id)
+}
+
+/// Weights of the first of these candidates after the filters; of those after them it is 0.
+pub(super) fn kept_weights(candidates: &[TokenLogit], total: f64, sampling: &Sampling) -> Vec<f64> {
     let Some(best) = candidates.first() else {
-        return 0;
+        return vec![];
     };
     let mut weights: Vec<f64> =
         candidates.iter().map(|c| weight(c.logit, best.logit, sampling)).collect();
@@ -116,15 +136,7 @@ pub(super) fn draw_sorted(
             *weight = 0.0;
         }
     }
-
-    let mut point = uniform(sampling.seed, index as u64) * weights.iter().sum::<f64>();
-    for (weight, candidate) in weights.iter().zip(candidates) {
-        point -= weight;
-        if point < 0.0 {
-            return candidate.id;
-        }
-    }
-    best.id
+    weights
 }
 
 /// A uniform number in [0, 1) from a counter (SplitMix64's output function).
@@ -251,6 +263,7 @@ pub(super) mod tests {
                 presence_penalty: penalties.1,
                 frequency_penalty: penalties.2,
                 logit_bias,
+                contract: None,
             })
     }
 

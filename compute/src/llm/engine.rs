@@ -10,9 +10,7 @@ use super::config::ModelConfig;
 use super::error::EngineError;
 use super::forward::{Forward, Input, Output, Pass};
 use super::host_work::HostWork;
-use super::likeliest::{Likeliest, Scores};
 use super::loader::{LoadProgress, Loader};
-use super::logprobs::LogSoftmax;
 use super::memory::WeightBytes;
 use super::op::Phase;
 use super::params::{PAGE, Row};
@@ -21,7 +19,7 @@ use super::plan::{
     CacheSize, LOGIT_ROWS_MAX, fitting_chunk, logit_bytes, page_bytes, page_count, work_bytes,
 };
 use super::proof::{ProofEmbeddings, ProofInputs, ProofPlace};
-use super::request::{PositionLogprobs, TOP_LOGPROBS_MAX};
+use super::request::TOP_LOGPROBS_MAX;
 use super::sequence::SequenceEvent;
 use super::split::{Costs, Span};
 use super::tuner::tune;
@@ -32,7 +30,6 @@ use crate::gpu::Gpu;
 use crate::kernels::attention::KvFormat;
 use crate::kernels::llm::Method;
 use crate::kernels::matvec::Activations;
-use crate::kernels::top::{RECORD_FLOATS, Wish};
 use crate::source::{self, WeightSource};
 use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -332,67 +329,6 @@ impl Engine {
     /// The model's chat template.
     pub fn chat_template(&self) -> Result<&ChatTemplate, EngineError> {
         Ok(self.template.as_ref().ok_or(TemplateError::Missing)?)
-    }
-
-    /// Logprobs of `continuation_ids` after `prompt_ids`, teacher-forced, with `top` alternatives.
-    pub fn score(
-        &mut self,
-        prompt_ids: &[u32],
-        continuation_ids: &[u32],
-        top: usize,
-    ) -> Result<Vec<PositionLogprobs>, EngineError> {
-        self.check_ids("prompt", prompt_ids)?;
-        self.check_ids("continuation", continuation_ids)?;
-        check_top(top)?;
-        let Some(first) = prompt_ids.len().checked_sub(1) else {
-            return Err(bad("prompt", "is empty"));
-        };
-        let whole: Vec<u32> = prompt_ids.iter().chain(continuation_ids).copied().collect();
-        // The last id predicts nothing that was asked for.
-        let fed = &whole[..whole.len() - usize::from(!continuation_ids.is_empty())];
-        self.check_fits(fed.len())?;
-        let mut scored = Vec::with_capacity(continuation_ids.len());
-        for (start, chunk) in chunks(fed, self.forward.rows_in_one()) {
-            let rows = self.forward.scratch_rows(start, chunk.len(), 0);
-            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &[] };
-            self.forward.pass_in_one(pass, &Input::Ids(chunk), &[], Output::Nothing)?;
-            let wanted = first.max(start)..(start + chunk.len()).min(whole.len() - 1);
-            for from in wanted.clone().step_by(LOGIT_ROWS_MAX) {
-                let count = LOGIT_ROWS_MAX.min(wanted.end - from);
-                let selected: Vec<u32> = (0..count).map(|i| (from - start + i) as u32).collect();
-                let selection = Pass { selected: &selected, ..pass };
-                let next = &whole[from + 1..from + 1 + count];
-                self.score_rows(selection, next, top, &mut scored)?;
-            }
-        }
-        Ok(scored)
-    }
-
-    /// Logprobs of `ids`, each after its selected row of the last pass.
-    fn score_rows(
-        &self,
-        selection: Pass<'_>,
-        ids: &[u32],
-        top: usize,
-        scored: &mut Vec<PositionLogprobs>,
-    ) -> Result<(), EngineError> {
-        if !self.forward.tells_likeliest() {
-            let logits = self.forward.select(selection, Output::Logits)?;
-            let rows = logits.chunks_exact(self.config.vocabulary).zip(ids);
-            scored.extend(rows.map(|(row, id)| LogSoftmax::new(row).position(*id, top)));
-            return Ok(());
-        }
-        let wishes: Vec<Wish> = ids.iter().map(|id| Wish { token: *id, ..Wish::NONE }).collect();
-        let records = self.forward.select(selection, Output::Likeliest(&wishes))?;
-        for (row, (record, wish)) in records.chunks_exact(RECORD_FLOATS).zip(&wishes).enumerate() {
-            let found = Likeliest::read(record, *wish);
-            let position = found.and_then(|f| Scores::Likeliest(&f).position(wish.token, top));
-            scored.push(match position {
-                Some(position) => position,
-                None => LogSoftmax::new(&self.forward.logits_of(row)?).position(wish.token, top),
-            });
-        }
-        Ok(())
     }
 
     /// Runs the decoder on embeddings instead of token ids and returns, per sequence, the final-norm

@@ -68,13 +68,22 @@ impl Likeliest {
     }
 
     fn position(&self, id: u32, top: usize) -> Option<PositionLogprobs> {
-        let of = |token: &TokenLogit| TokenLogprob {
-            id: token.id,
-            logprob: (f64::from(token.logit) - self.normaliser) as f32,
-        };
+        let of = |token: &TokenLogit| TokenLogprob { id: token.id, logprob: self.logprob(token) };
         let mut known = std::iter::once(&self.wanted).chain(&self.tokens);
         let logprob = of(known.find(|token| token.id == id)?).logprob;
-        Some(PositionLogprobs { id, logprob, top: self.tokens.iter().take(top).map(of).collect() })
+        let top = self.tokens.iter().take(top).map(of).collect();
+        Some(PositionLogprobs { id, logprob, top, drawn_from: vec![] })
+    }
+
+    /// Its logprob before anything a request asks for.
+    pub fn logprob(&self, token: &TokenLogit) -> f32 {
+        (f64::from(token.logit) - self.normaliser) as f32
+    }
+
+    /// The logit of a token that is listed or was asked for.
+    pub fn logit(&self, id: u32) -> Option<f32> {
+        let mut known = std::iter::once(&self.wanted).chain(&self.tokens);
+        known.find(|token| token.id == id).map(|token| token.logit)
     }
 
     /// What the GPU finds, by the CPU twin.

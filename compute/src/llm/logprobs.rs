@@ -30,6 +30,7 @@ impl<'a> LogSoftmax<'a> {
                 .into_iter()
                 .map(|id| TokenLogprob { id, logprob: self.of(id) })
                 .collect(),
+            drawn_from: vec![],
         }
     }
 }

@@ -29,7 +29,9 @@ pub mod packing;
 pub mod params;
 mod pipeline;
 pub(crate) mod plan;
+mod processed;
 mod proof;
+mod replay;
 mod request;
 mod rope;
 mod sampler;
@@ -54,9 +56,9 @@ pub use loader::LoadProgress;
 pub use memory::MemoryNeed;
 pub use proof::{ProofEmbeddings, ProofInputs, ProofPlace, Reflections};
 pub use request::{
-    Conversation, FinishReason, GenerateRequest, Generation, LOGIT_BIAS_MAX, Message,
-    PositionLogprobs, STOP_STRINGS_MAX, Sampling, TOP_LOGPROBS_MAX, Timings, TokenEvent,
-    TokenLogprob, Usage,
+    AtLeast, ContractDraw, Conversation, FinishReason, GenerateRequest, Generation, LOGIT_BIAS_MAX,
+    LogprobsMode, Message, PositionLogprobs, STOP_STRINGS_MAX, Sampling, Scoring, TOP_LOGPROBS_MAX,
+    Timings, TokenEvent, TokenLogprob, Usage,
 };
 pub use rope::{Rope, Yarn};
 pub use sequence::{NewToken, SequenceEvent, SequenceId};

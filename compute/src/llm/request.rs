@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::grammar::Grammar;
+use crate::infval::Filters;
 
 /// Most logprobs a request may ask for per position (OpenAI's limit is 20; replay checks use 5).
 pub const TOP_LOGPROBS_MAX: usize = 64;
@@ -70,6 +71,55 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// Added to the logits of tokens.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Draws by the network's deterministic sampling contract instead of the filters above.
+    pub contract: Option<ContractDraw>,
+}
+
+/// A draw that others repeat: from a list of the likeliest tokens, which is reported with each token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContractDraw {
+    pub base_seed: String,
+    pub filters: Filters,
+    /// Tokens of a list, at most [`TOP_LOGPROBS_MAX`]. Nothing outside it is drawn.
+    pub listed: usize,
+}
+
+/// A least length: until there are so many tokens, none of `ends` is drawn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AtLeast {
+    pub tokens: usize,
+    pub ends: Vec<u32>,
+}
+
+/// What logprobs tell of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogprobsMode {
+    /// The model itself, before anything a request asks for.
+    #[default]
+    Raw,
+    /// What is drawn from: after penalties, temperature and filters. Tokens that these leave out have
+    /// [`FILTERED_OUT`](crate::infval::judgement::FILTERED_OUT).
+    Processed,
+}
+
+/// How a given answer is scored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scoring {
+    /// Alternatives per position.
+    pub top: usize,
+    pub mode: LogprobsMode,
+    /// What the answer was drawn with; counts where logprobs are processed.
+    pub sampling: Sampling,
+    pub at_least: AtLeast,
+}
+
+impl Scoring {
+    /// What the model itself says.
+    #[must_use]
+    pub fn raw(top: usize) -> Self {
+        Self { top, ..Self::default() }
+    }
 }
 
 impl Sampling {
@@ -83,6 +133,7 @@ impl Sampling {
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         logit_bias: Vec::new(),
+        contract: None,
     };
 }
 
@@ -112,6 +163,9 @@ pub struct GenerateRequest {
     /// Control tokens are part of the text, but for those that end it: some models mark tool calls
     /// with them.
     pub keep_control: bool,
+    /// Not kept where a grammar has come to its end.
+    pub at_least: AtLeast,
+    pub logprobs_mode: LogprobsMode,
 }
 
 /// A token and its natural-log probability.
@@ -123,12 +177,15 @@ pub struct TokenLogprob {
 
 /// The chosen token of one position and the likeliest ones, best first.
 ///
-/// Logprobs are those of the model itself, before temperature and filters.
+/// Logprobs are those of the request's [`LogprobsMode`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PositionLogprobs {
     pub id: u32,
     pub logprob: f32,
     pub top: Vec<TokenLogprob>,
+    /// What a [`ContractDraw`] drew the token from, best first; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drawn_from: Vec<TokenLogprob>,
 }
 
 /// One step of a running generation, handed to the callback.

@@ -14,7 +14,7 @@ use super::params::PAGE;
 use super::request::{
     FinishReason, GenerateRequest, Generation, PositionLogprobs, Timings, TokenEvent, Usage,
 };
-use super::sampler::Sampler;
+use super::sampler::{Drawn, Sampler};
 use super::stream::TextStream;
 use crate::grammar::{Grammar, GrammarFault, GrammarState};
 use crate::kernels::top::Wish;
@@ -118,7 +118,8 @@ impl Sequence {
             id,
             most: request.max_tokens.min(room).min(enforced),
             stream: TextStream::new(request.stop.clone()),
-            sampler: Sampler::new(&request.sampling, &request.prompt_ids),
+            sampler: Sampler::new(&request.sampling, &request.prompt_ids)
+                .telling(&request.at_least, request.logprobs_mode),
             grammar: request.grammar.as_ref().map(Grammar::start),
             ids: Vec::new(),
             text: String::new(),
@@ -209,7 +210,7 @@ impl Sequence {
     pub fn wish(&self) -> Option<Wish> {
         let enforced = self.request.enforced_ids.as_ref();
         if let Some(id) = enforced.and_then(|ids| ids.get(self.ids.len())) {
-            return Some(Wish { token: *id, inverse_temperature: 1.0 });
+            return self.sampler.wish_of(*id);
         }
         let inverse_temperature = self.sampler.inverse_temperature()?;
         self.grammar.is_none().then_some(Wish { token: 0, inverse_temperature })
@@ -227,21 +228,21 @@ impl Sequence {
         let index = self.ids.len();
         self.first_token.get_or_insert(now);
         let enforced = self.request.enforced_ids.as_ref();
-        let drawn = match enforced.and_then(|ids| ids.get(index)) {
-            Some(id) => Some(*id),
-            None => match scores {
-                Scores::All(logits) => {
-                    let allowed = self.grammar.as_mut().map(|g| g.allowed()).transpose();
-                    let allowed = allowed.map_err(off_grammar)?;
-                    Some(self.sampler.draw(logits, allowed.as_ref(), index))
-                }
-                Scores::Likeliest(likeliest) => self.sampler.draw_among(likeliest, index),
-            },
+        let allowed = match (&mut self.grammar, scores) {
+            (Some(grammar), Scores::All(_)) if enforced.is_none() => {
+                Some(grammar.allowed().map_err(off_grammar)?)
+            }
+            (Some(_) | None, _) => None,
         };
-        let Some(id) = drawn else { return Ok(None) };
-        let logprobs = match self.request.top_logprobs.map(|top| scores.position(id, top)) {
+        let drawn = match enforced.and_then(|ids| ids.get(index)) {
+            Some(id) => Some(Drawn { id: *id, ..Drawn::default() }),
+            None => self.sampler.draw(scores, allowed.as_ref(), index),
+        };
+        let Some(Drawn { id, from }) = drawn else { return Ok(None) };
+        let tell = |top| self.sampler.tell(scores, allowed.as_ref(), (id, index), top);
+        let logprobs = match self.request.top_logprobs.map(tell) {
             Some(None) => return Ok(None),
-            Some(Some(position)) => Some(position),
+            Some(Some(position)) => Some(PositionLogprobs { drawn_from: from, ..position }),
             None => None,
         };
         self.sampler.took(id);
@@ -255,7 +256,10 @@ impl Sequence {
         let shown =
             |t: &&Tokenizer| !t.is_control(id) || (self.request.keep_control && !t.is_end(id));
         let bytes = tokenizer.filter(shown).map_or(&[][..], |t| t.bytes(id));
-        let (text, stopped) = self.stream.push(bytes);
+        let (text, stopped) = match self.ids.len() < self.request.at_least.tokens {
+            true => (self.stream.push_unstopped(bytes), false),
+            false => self.stream.push(bytes),
+        };
         self.text.push_str(&text);
         let ended = enforced.is_none()
             && !self.request.ignore_end

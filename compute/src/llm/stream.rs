@@ -20,6 +20,11 @@ impl TextStream {
         self.add(&text)
     }
 
+    /// As [`Self::push`] of text that no stop string may be a part of.
+    pub fn push_unstopped(&mut self, bytes: &[u8]) -> String {
+        std::mem::take(&mut self.held) + &self.utf8.push(bytes)
+    }
+
     /// Forgets what was held back.
     pub fn clear(&mut self) {
         *self = Self::new(std::mem::take(&mut self.stops));

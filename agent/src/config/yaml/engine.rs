@@ -62,6 +62,8 @@ impl GpuFile {
                     kv: self.kv.take().map(|kv| kv.0).unwrap_or_default(),
                     // As the file of a model, from where the agent's config lies.
                     codebook: self.codebook.take().map(|codebook| base.join(codebook)),
+                    logprobs: self.logprobs_mode.take().map(|word| word.0).unwrap_or_default(),
+                    deterministic_sampling: self.deterministic_sampling.unwrap_or_default(),
                 }))
             }
             EngineWord::OpenaiUpstream => {
@@ -74,6 +76,8 @@ impl GpuFile {
                     ("memory", self.memory.is_some()),
                     ("kv", self.kv.is_some()),
                     ("codebook", self.codebook.is_some()),
+                    ("logprobs_mode", self.logprobs_mode.is_some()),
+                    ("deterministic_sampling", self.deterministic_sampling.is_some()),
                 ] {
                     if given {
                         return Err(rule(

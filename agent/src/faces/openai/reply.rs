@@ -2,7 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use roadbed_compute::Usage;
+use roadbed_compute::infval::decimal::python_text;
+use roadbed_compute::{TokenLogprob, Usage};
 use serde_json::{Map, Value, json};
 
 use super::answer::{CallPart, Said};
@@ -26,6 +27,8 @@ pub(super) struct ReplyForm {
     return_ids: bool,
     wants_logprobs: bool,
     include_usage: bool,
+    /// How the answer is drawn, if others shall repeat it.
+    contract: Option<Value>,
 }
 
 pub(super) fn unix_seconds() -> u64 {
@@ -53,7 +56,13 @@ impl ReplyForm {
             return_ids: completion.return_ids,
             include_usage: completion.include_usage,
             wants_logprobs: completion.text.top_logprobs.is_some() || completion.score.is_some(),
+            contract: None,
         })
+    }
+
+    /// The form of an answer that says how it was drawn.
+    pub(super) fn drawn_by(self, contract: Option<Value>) -> Self {
+        Self { contract, ..self }
     }
 
     fn head(&self, object: &str, choices: Vec<Value>) -> Map<String, Value> {
@@ -63,6 +72,9 @@ impl ReplyForm {
         head.insert("created".into(), json!(self.created));
         head.insert("model".into(), json!(self.model));
         head.insert("choices".into(), Value::Array(choices));
+        if let Some(contract) = &self.contract {
+            head.insert("deterministic_sampling".into(), contract.clone());
+        }
         head
     }
 
@@ -206,6 +218,9 @@ impl ReplyForm {
         };
         let mut entry = one(token);
         entry["top_logprobs"] = token.top.iter().map(one).collect();
+        if !token.drawn_from.is_empty() {
+            entry["drawn_from"] = drawn_from(token);
+        }
         entry
     }
 
@@ -231,11 +246,24 @@ impl ReplyForm {
                 Some(here)
             })
             .collect();
-        json!({
+        let mut view = json!({
             "tokens": names, "token_logprobs": logprobs, "top_logprobs": tops,
             "text_offset": offsets,
-        })
+        });
+        if tokens.iter().any(|token| !token.drawn_from.is_empty()) {
+            view["drawn_from"] = tokens.iter().map(drawn_from).collect();
+        }
+        view
     }
+}
+
+/// What a token was drawn from: ids and log probabilities as texts, the one form that every reader takes for the same
+/// number.
+fn drawn_from(token: &TokenText) -> Value {
+    let text = |listed: &TokenLogprob| {
+        (listed.id.to_string(), json!(python_text(f64::from(listed.logprob))))
+    };
+    Value::Object(token.drawn_from.iter().map(text).collect())
 }
 
 fn ids_of(tokens: &[TokenText]) -> Vec<u32> {

@@ -1,20 +1,23 @@
 //! Reading completion requests: what we can do is read, what we cannot do is said, nothing is silently ignored that
 //! would change the answer. What only OpenAI's own service knows (`user`, `metadata`, `store`, `service_tier`, ..) is.
 
-use roadbed_compute::Conversation;
 use roadbed_compute::llm::TOP_LOGPROBS_MAX;
+use roadbed_compute::{Conversation, LogprobsMode, Sampling};
 use serde_json::{Map, Value};
 
 use super::super::body::Fields;
 use super::form::read_form;
 use super::message::read_messages;
-use super::sampling::{read_sampling, read_stop};
+use super::sampling::{ContractTerms, read_contract, read_logprobs_mode, read_sampling, read_stop};
 use super::tool::{ToolUse, read_tools};
-use crate::engine::{Prompt, ScoreRequest, TextRequest};
+use crate::engine::{Prompt, ReplayExtent, ScoreRequest, TextRequest};
 use crate::grammar::GrammarSpec;
 
 /// Alternatives per position of a replay when the request does not say.
 const TOP_DEFAULT: usize = 5;
+/// Most tokens of a given answer, and of the alternatives named with each: the limits of the network's own engine.
+const ENFORCED_TOKENS_MAX: usize = 32768;
+const ENFORCED_TOP_MAX: usize = 64;
 /// Most answers of a request, over all its prompts; half of what the engine's queue takes, so that one customer never
 /// fills it.
 const CHOICES_MAX: usize = 32;
@@ -43,6 +46,9 @@ pub(super) struct Completion {
     pub(super) numeric_tokens: bool,
     /// Ids of prompt and answer are given too.
     pub(super) return_ids: bool,
+    /// What log probabilities tell of; `None` leaves it to the node.
+    pub(super) logprobs_mode: Option<LogprobsMode>,
+    pub(super) contract: ContractTerms,
 }
 
 /// The body of `/v1/chat/completions`.
@@ -139,7 +145,14 @@ fn read_common(
     }
     let return_ids = fields.optional("return_token_ids").unwrap_or(false);
     let first = prompts.first()?.clone();
-    let score = read_score(fields, &first, top_logprobs);
+    let sampling = read_sampling(fields);
+    let min_tokens = fields.optional("min_tokens").unwrap_or(0);
+    let extent = ReplayExtent { min_tokens, max_tokens: lengths.first().copied() };
+    let score = read_score(fields, &first, top_logprobs).map(|continuation| ScoreRequest {
+        sampling: sampling.clone(),
+        extent: Some(extent),
+        ..continuation
+    });
     if score.is_some() && (stream || answers > 1 || prompts.len() > 1) {
         let name = if stream { "stream" } else { "n" };
         fields.complain(name, "value_error", "a replay is one answer, not streamed");
@@ -149,9 +162,12 @@ fn read_common(
         || fields.optional("return_tokens_as_token_ids").unwrap_or(false);
     let text = TextRequest {
         max_tokens,
-        sampling: read_sampling(fields),
+        sampling,
         stop: read_stop(fields),
         top_logprobs,
+        min_tokens,
+        // The network's requests say that control tokens are not to be left out.
+        keep_control: !fields.optional("skip_special_tokens").unwrap_or(true),
         ..TextRequest::greedy(first)
     };
     Some(Completion {
@@ -167,6 +183,8 @@ fn read_common(
         include_usage,
         numeric_tokens,
         return_ids,
+        logprobs_mode: read_logprobs_mode(fields),
+        contract: read_contract(fields),
     })
 }
 
@@ -231,9 +249,20 @@ fn read_score(fields: &Fields<'_>, prompt: &Prompt, top: Option<usize>) -> Optio
                 }
                 return None;
             };
+            if tokens.len() > ENFORCED_TOKENS_MAX {
+                enforced.complain("tokens", "too_long", format!("at most {ENFORCED_TOKENS_MAX}"));
+                return None;
+            }
             let read = |token: &Fields<'_>| {
                 let text: String = token.required("token")?;
-                let id = text.parse().ok();
+                if token
+                    .list::<String>("top_tokens")
+                    .is_some_and(|top| top.len() > ENFORCED_TOP_MAX)
+                {
+                    token.complain("top_tokens", "too_long", format!("at most {ENFORCED_TOP_MAX}"));
+                }
+                // vLLM's own name of an id has a prefix.
+                let id = text.strip_prefix("token_id:").unwrap_or(&text).parse().ok();
                 if id.is_none() {
                     token.complain("token", "int_parsing", "expected a token id as text: \"1234\"");
                 }
@@ -244,7 +273,14 @@ fn read_score(fields: &Fields<'_>, prompt: &Prompt, top: Option<usize>) -> Optio
         None => Prompt::Text(fields.optional("enforced_str")?),
     };
     let top = top.unwrap_or(TOP_DEFAULT);
-    Some(ScoreRequest { prompt: prompt.clone(), continuation, top, to_end: true })
+    Some(ScoreRequest {
+        prompt: prompt.clone(),
+        continuation,
+        top,
+        logprobs_mode: LogprobsMode::Raw,
+        sampling: Sampling::GREEDY,
+        extent: None,
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! How the tokens of an answer are drawn: the ranges are OpenAI's, the further fields are vLLM's.
+//! How the tokens of an answer are drawn: the ranges are OpenAI's, the further fields are vLLM's and the network's.
 
-use roadbed_compute::Sampling;
+use roadbed_compute::infval::{ContractError, Filters};
 use roadbed_compute::llm::{LOGIT_BIAS_MAX, STOP_STRINGS_MAX};
+use roadbed_compute::{LogprobsMode, Sampling};
 use serde_json::{Map, Value};
 
 use super::super::body::Fields;
@@ -30,6 +31,61 @@ pub(super) fn read_sampling(fields: &Fields<'_>) -> Sampling {
         presence_penalty: within("presence_penalty", -2.0, 2.0, 0.0),
         frequency_penalty: within("frequency_penalty", -2.0, 2.0, 0.0),
         logit_bias: read_logit_bias(fields),
+        contract: None,
+    }
+}
+
+/// What a draw by the sampling contract is made from, if one is wanted: the request's numbers as they were written.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ContractTerms {
+    /// `deterministic_sampling`; `None` leaves it to the node.
+    pub(super) wanted: Option<ContractWish>,
+    pub(super) user_seed: Option<i64>,
+    pub(super) filters: Result<Filters, ContractError>,
+}
+
+/// `deterministic_sampling`: `true`, `false`, or `{"contract_version": "1.0.0", "inference_id": ".."}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ContractWish {
+    No,
+    Yes { version: Option<String>, inference_id: Option<String> },
+}
+
+pub(super) fn read_contract(fields: &Fields<'_>) -> ContractTerms {
+    let wanted = match fields.value("deterministic_sampling") {
+        None => None,
+        Some(Value::Bool(false)) => Some(ContractWish::No),
+        Some(Value::Bool(true)) => Some(ContractWish::Yes { version: None, inference_id: None }),
+        Some(_) => fields.object("deterministic_sampling").map(|terms| ContractWish::Yes {
+            version: terms.optional("contract_version"),
+            inference_id: terms.optional("inference_id"),
+        }),
+    };
+    let number = |name: &str| fields.value(name).and_then(Value::as_f64);
+    let top_k = fields.value("top_k").and_then(Value::as_i64);
+    let temperature = number("temperature").unwrap_or(1.0);
+    let filters = Filters::new(temperature, number("top_p"), top_k, number("min_p"));
+    let user_seed = fields.value("seed").and_then(Value::as_i64);
+    ContractTerms { wanted, user_seed, filters }
+}
+
+/// `logprobs_mode`, in the network's words or vLLM's.
+pub(super) fn read_logprobs_mode(fields: &Fields<'_>) -> Option<LogprobsMode> {
+    let word: String = fields.optional("logprobs_mode")?;
+    let mode = logprobs_mode(&word);
+    if mode.is_none() {
+        let message = "expected \"raw\" or \"processed\"; logits are not told";
+        fields.complain("logprobs_mode", "literal_error", message);
+    }
+    mode
+}
+
+/// A mode by its name.
+pub(in super::super) fn logprobs_mode(word: &str) -> Option<LogprobsMode> {
+    match word {
+        "raw" | "raw_logprobs" => Some(LogprobsMode::Raw),
+        "processed" | "processed_logprobs" => Some(LogprobsMode::Processed),
+        _ => None,
     }
 }
 
