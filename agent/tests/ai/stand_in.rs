@@ -225,7 +225,9 @@ fn position(id: u32, top: usize) -> PositionLogprobs {
 
 /// The vector of a nonce, for an identity.
 pub fn vector(round: &Round, nonce: u32) -> Vec<f32> {
-    let salt = round.identity.block_hash.len() as f32 + round.seq_len as f32;
+    let identity = round.identity.block_hash.bytes().chain(round.identity.public_key.bytes());
+    let mixed = identity.fold(0_u32, |sum, byte| (31 * sum + u32::from(byte)) % 9_973);
+    let salt = (mixed % 997) as f32 + round.seq_len as f32;
     let raw: Vec<f32> =
         (0..round.k_dim).map(|k| ((nonce as f32 + 1.0) * (k as f32 + salt)).sin()).collect();
     let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();

@@ -126,6 +126,9 @@ impl World {
                 number(epoch).map_or_else(missing, |epoch| self.performance(epoch, address))
             }
             ["settle_amount", address] => self.settle(address),
+            ["poc_delegation", _] => {
+                ok(json!({ "delegations": [], "refusals": [], "intents": [] }))
+            }
             ["preserved_nodes_snapshot"] => ok(self.preserved()),
             _ => missing(),
         }
@@ -161,6 +164,7 @@ impl World {
             "poc_validation_delay": params.poc_validation_delay,
             "poc_validation_duration": params.poc_validation_duration,
             "set_new_validators_delay": params.set_new_validators_delay,
+            "confirmation_poc_safety_window": params.confirmation_quiet,
             "poc_slot_allocation": decimal(Decimal { value: 1, exponent: -1 }),
         })
     }
@@ -311,6 +315,12 @@ impl World {
                 "base_weight_ratio": decimal(Decimal { value: 2, exponent: -1 }),
                 "collateral_per_weight_unit": decimal(Decimal { value: 1, exponent: 0 }),
             },
+            "delegation_params": {
+                "deploy_window": "500", "delegation_share": decimal(Decimal { value: 5, exponent: -2 }),
+                "refusal_penalty": decimal(Decimal { value: 1, exponent: -1 }),
+                "no_participation_penalty": decimal(Decimal { value: 15, exponent: -2 }),
+            },
+            "tokenomics_params": { "reward_vesting_period": "180" },
             "dynamic_pricing_params": {
                 "stability_zone_lower_bound": decimal(Decimal { value: 4, exponent: -1 }),
                 "stability_zone_upper_bound": decimal(Decimal { value: 6, exponent: -1 }),
@@ -394,7 +404,7 @@ impl World {
                 json!({
                     "model_id": model.id, "effective_coefficient": decimal(model.coefficient),
                     "base_coefficient": decimal(model.coefficient),
-                    "min_coefficient": near(90), "max_coefficient": near(110),
+                    "config": { "coeff_min": near(90), "coeff_max": near(110) },
                 })
             })
             .collect();
@@ -429,6 +439,7 @@ impl World {
             "missed_requests": "0", "earned_coins": "0", "rewarded_coins": reward.to_string(),
             "burned_coins": "0", "validated_inferences": "0", "invalidated_inferences": "0",
             "claimed": book.claimed_at.is_some(),
+            "participant_reward_weight": book.rewarded_weight().to_string(),
         } }))
     }
 
