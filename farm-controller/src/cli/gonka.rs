@@ -20,7 +20,7 @@ use crate::gonka::promised::Promised;
 use crate::gonka::registration::{self, Difference};
 use crate::gonka::view::GonkaView;
 
-use super::gonka_text;
+use super::{gonka_advice, gonka_text};
 
 /// Commands about Gonka.
 #[derive(Debug, Subcommand)]
@@ -33,6 +33,10 @@ pub enum GonkaCommand {
     Enable(ChangeArgs),
     /// Take them out; they stay active to the end of the epoch
     Disable(ChangeArgs),
+    /// Go through the check list before a PoC now; exit code 2 when a rig is not ready
+    Preflight(gonka_advice::PreflightArgs),
+    /// Show where the weight of an epoch went that was expected and not earned
+    PostMortem(gonka_advice::PostMortemArgs),
 }
 
 /// Arguments of `roadbed gonka status`.
@@ -69,6 +73,8 @@ pub(super) async fn run(command: GonkaCommand) -> anyhow::Result<ExitCode> {
         GonkaCommand::Register(args) => register(&args).await,
         GonkaCommand::Enable(args) => switch(&args, true).await,
         GonkaCommand::Disable(args) => switch(&args, false).await,
+        GonkaCommand::Preflight(args) => gonka_advice::run_preflight(&args).await,
+        GonkaCommand::PostMortem(args) => gonka_advice::run_post_mortem(&args),
     }
 }
 

@@ -6,6 +6,7 @@
 mod console;
 mod demo;
 mod gonka;
+mod gonka_advice;
 mod gonka_text;
 mod hold;
 mod plan;

@@ -23,6 +23,8 @@ pub struct GonkaSite {
     pub nodes: Vec<String>,
     /// Base address of the admin API of our own Network Node.
     pub admin_url: Option<String>,
+    /// Where artifacts are delivered (the Network Node's `DAPI_API__POC_CALLBACK_URL`), to be tried before a PoC.
+    pub callback_url: Option<String>,
     /// Our host on chain, `gonka1..`.
     pub address: String,
     /// Millionths of the site's currency for one GNK.
@@ -108,6 +110,9 @@ impl Checker<'_> {
         if let Some(admin) = &file.admin_url {
             self.url(&top.key("admin_url"), admin);
         }
+        if let Some(callback) = &file.callback_url {
+            self.url(&top.key("callback_url"), callback);
+        }
         let address = &file.address;
         let is_word = address.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if !address.starts_with("gonka1") || !is_word || address.len() > WORD_CHARS_MAX {
@@ -142,6 +147,7 @@ impl Checker<'_> {
         GonkaSite {
             nodes: file.nodes.iter().map(trimmed).collect(),
             admin_url: file.admin_url.as_ref().map(trimmed),
+            callback_url: file.callback_url.as_ref().map(trimmed),
             address: file.address,
             price,
             expected_loss,

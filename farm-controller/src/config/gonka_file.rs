@@ -14,6 +14,8 @@ pub(super) struct GonkaFile {
     pub nodes: Vec<String>,
     #[serde(default)]
     pub admin_url: Option<String>,
+    #[serde(default)]
+    pub callback_url: Option<String>,
     pub address: String,
     #[serde(default)]
     pub price: Option<PriceFile>,

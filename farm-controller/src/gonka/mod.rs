@@ -6,12 +6,15 @@
 //!
 //! The reading knows nothing of the farm, and what follows from it is reckoned in `farm_core::gonka`.
 
+pub mod adviser;
 pub mod client;
 pub mod desk;
+pub mod epoch_record;
 pub mod feed;
 pub mod fields;
 pub mod figures;
 pub mod parse;
+pub mod preflight;
 pub mod promised;
 pub mod question;
 pub mod reader;

@@ -1,4 +1,5 @@
-//! The two tasks of Gonka inside a controller: one asks, one draws the conclusions and tells the farm.
+//! The three tasks of Gonka inside a controller: one asks, one draws the conclusions and tells the farm, one looks after
+//! the proofs.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::adviser::Adviser;
 use super::desk::{Desk, sights};
 use super::feed::Feed;
 use super::promised::Promised;
@@ -48,6 +50,8 @@ pub struct Service {
     telling: Telling,
     facts: watch::Sender<Arc<GonkaFacts>>,
     keeper: Arc<dyn Keeper>,
+    /// What the adviser wrote down before, among the rest.
+    kept: Vec<Answer>,
 }
 
 impl Service {
@@ -67,7 +71,8 @@ impl Service {
         let (facts, facts_out) = watch::channel(Arc::default());
         let told = Told { commitments: commitments_out, view: view_out, facts: facts_out };
         let telling = Telling { commitments, view };
-        (Self { site: site.clone(), parts, telling, facts, keeper }, told)
+        let (site, kept) = (site.clone(), kept.to_vec());
+        (Self { site, parts, telling, facts, keeper, kept }, told)
     }
 
     /// Runs until `cancel` fires; a site without a place on Gonka only waits for that.
@@ -84,6 +89,15 @@ impl Service {
             };
             let facts = self.facts.subscribe();
             let asking = tokio::spawn(feed.run(self.facts, cancel.clone()));
+            let adviser = Adviser::new(
+                Arc::new(self.site.clone()),
+                views.clone(),
+                facts.clone(),
+                events.clone(),
+                Arc::clone(&self.keeper),
+                &self.kept,
+            );
+            let advising = tokio::spawn(adviser.run(cancel.clone()));
             let concluding = Concluding {
                 site: self.site,
                 desk,
@@ -94,6 +108,9 @@ impl Service {
             concluding.run(facts, views, events, cancel).await;
             if let Err(error) = asking.await {
                 tracing::error!(%error, "the task that asks the Network Node ended by a panic");
+            }
+            if let Err(error) = advising.await {
+                tracing::error!(%error, "the task that looks after the proofs ended by a panic");
             }
         })
     }

@@ -47,6 +47,7 @@ fn site(nodes: Vec<String>) -> GonkaSite {
     GonkaSite {
         nodes,
         admin_url: None,
+        callback_url: None,
         address: ADDRESS.to_owned(),
         price: None,
         expected_loss: None,

@@ -1,5 +1,6 @@
 //! Gonka's feed: answers read, questions paced, Network Nodes that are away, slow, hostile or of another opinion.
 
+mod adviser;
 mod desk;
 mod feed;
 mod parse;
