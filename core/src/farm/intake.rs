@@ -8,7 +8,7 @@ use roadbed_protocol::{
 use super::view::power_of;
 use super::{Alert, Farm, FarmEffect, FarmEvent, FarmMemory, RigView};
 use crate::journal::{Cursor, Verdict};
-use crate::plan::{CurtailOrder, Hold};
+use crate::plan::{Commitment, CurtailOrder, Hold};
 
 /// How far one journal has been read.
 #[derive(Debug, Clone, Default)]
@@ -96,10 +96,42 @@ impl Farm {
         let CurtailOrder { id, feeder, limit, from, until, .. } = &order;
         let text = format!("order {id}: {limit} under {feeder} from {from} to {until} UTC");
         self.log(None, text, effects);
+        if order.breaks_commitments {
+            self.tell_risk(&order, effects);
+        }
         let now = self.now;
         self.orders.retain(|other| other.id != order.id && other.until > now);
         self.orders.push(order);
         self.replan = true;
+    }
+
+    /// Promises that an order may break, with their cost, before it does: what they forfeit and what they would earn.
+    fn tell_risk(&self, order: &CurtailOrder, effects: &mut Vec<FarmEffect>) {
+        let feeder = self.settings.feeders.iter().position(|feeder| feeder.id == order.feeder);
+        for (view, chain) in self.views.iter().zip(&self.chains) {
+            if !feeder.is_some_and(|feeder| chain.contains(&feeder)) {
+                continue;
+            }
+            let spec = &view.member.spec;
+            let overlaps = |promise: &&Commitment| {
+                promise.rig == spec.id
+                    && promise.from - promise.load_lead < order.until
+                    && order.from < promise.until
+            };
+            for promise in self.commitments.iter().filter(overlaps) {
+                let option = spec.options.iter().find(|it| it.workload == promise.workload);
+                let rate = option.and_then(|it| it.income.iter().max()).copied();
+                let span = promise.until.since(promise.from);
+                let earns = promise.income + rate.unwrap_or_default().over(span);
+                let text = format!(
+                    "order {} may break {}, which would cost {} in income and penalty",
+                    order.id,
+                    promise.id,
+                    earns + promise.penalty
+                );
+                self.log(Some(&spec.id), text, effects);
+            }
+        }
     }
 
     /// A report replaces what was known, unless something newer is known.

@@ -325,13 +325,15 @@ pub fn coefficients(answer: &Value) -> Result<Vec<ModelCoefficient>, ShapeError>
 fn coefficients_of(list: &Place<'_>) -> Vec<ModelCoefficient> {
     let one = |place: Place<'_>| {
         let config = place.field("config");
-        let bound = |name: &str| config.field(name).decimal();
+        let config = if config.is_there() { config } else { place.clone() };
+        let bound = |names: &[&str]| config.either(names).decimal();
         Some(ModelCoefficient {
             model: place.field("model_id").text()?.to_owned(),
             // Before v0.2.16 the same list held the old factor.
             effective: place.either(&["effective_coefficient", "weight_scale_factor"]).decimal()?,
             base: place.field("base_coefficient").decimal(),
-            bounds: bound("coeff_min").zip(bound("coeff_max")),
+            bounds: bound(&["coeff_min", "min_coefficient"])
+                .zip(bound(&["coeff_max", "max_coefficient"])),
         })
     };
     list.list().filter_map(one).collect()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use farm_core::gonka::{BlockMoment, Fact, GonkaFacts, Height};
+use farm_core::gonka::{BlockMoment, ConfirmationPhase, Fact, GonkaFacts, Height};
 use roadbed_protocol::{Millis, UnixMillis};
 use serde_json::Value;
 
@@ -154,6 +154,8 @@ impl Reader {
                     let event = facts.confirmation.last().and_then(|(event, _)| event.clone());
                     epoch.confirmation = event.filter(|event| event.validation.end > epoch.height);
                 }
+                // One that is recorded asks nothing more of anybody.
+                epoch.confirmation.take_if(|event| event.phase == ConfirmationPhase::Completed);
                 let height = epoch.height;
                 facts.epoch.answered(epoch, at);
                 self.block_seen(height, at);
