@@ -94,6 +94,12 @@ pub struct GpuConfig {
     pub listen: SocketAddr,
     /// Bearer token every request to the faces must carry, if any.
     pub auth_token: Option<String>,
+    /// Where a Network Node fetches callbacks over gRPC; they are posted to it where nothing is given.
+    pub pocstream_listen: Option<SocketAddr>,
+    /// Whether the Network Node's `p_value_threshold` decides about fraud.
+    pub apply_p_value_threshold: bool,
+    /// Whether `/metrics` is there.
+    pub metrics: bool,
     /// Which power and heat sensor is read.
     pub sensor: SensorChoice,
     /// The pool it mines for, when it may mine.

@@ -70,6 +70,17 @@ pub enum DriverEvent {
     },
     /// The hardware must be made safe.
     Trip(TripCause),
+    /// The Network Node does not want a payload of a proof.
+    CallbackRefused {
+        /// Block hash of the round.
+        block_hash: String,
+        /// What it answered, 400 to 499.
+        status: u16,
+        /// Artifacts or verdicts in the payload.
+        items: u64,
+        /// Its words.
+        reason: String,
+    },
     /// Artifacts of a proof were taken by the Network Node.
     ArtifactsDelivered {
         /// Block hash of the round.

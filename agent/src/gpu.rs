@@ -34,13 +34,14 @@ use crate::engine::pace::{MeasuredRate, RateOf, adapter_label};
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
+use crate::faces::pocstream::serve_callbacks;
 use crate::faces::{
     AnswerDefaults, Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve,
 };
 use crate::inference::Inference;
 use crate::journal::Journal;
 use crate::miner::MinerHandle;
-use crate::proof::{ProofEvent, ProofService, ProofSettings};
+use crate::proof::{CallbackStream, ProofEvent, ProofService, ProofSettings};
 use crate::sensors::Sensors;
 
 use task::{Order, Parts, Task};
@@ -125,9 +126,12 @@ impl GpuDriver {
     ) -> Result<Self, GpuRigError> {
         let configured = configured(config)?;
         let sensors = Sensors::open(config.sensor, profile)?;
-        let (listener, address) = listen(config)?;
+        let (listener, address) = listen(config.listen)?;
         let (delivered, deliveries) = mpsc::channel(DELIVERIES_MAX);
-        let inference = inference(config, clock, journal, delivered, configured.gpus.len())?;
+        let faces = CancellationToken::new();
+        let stream = callbacks(config, &faces)?;
+        let proofs = Proofs { journal, delivered, stream };
+        let inference = inference(config, clock, proofs, configured.gpus.len())?;
         let encoder = encoder(config)?;
         let gate = GateControl::new(Gate::Other(WorkloadKind::Idle));
         let devices = list_adapters();
@@ -145,8 +149,8 @@ impl GpuDriver {
             Some((service, _)) => node.with_embeddings(service.clone()),
             None => node,
         };
-        let faces = CancellationToken::new();
-        let settings = FacesSettings { auth_token: config.auth_token.clone() };
+        let mut settings = FacesSettings::new(config.auth_token.clone());
+        settings.metrics_off |= !config.metrics;
         let serving =
             tokio::spawn(serve(listener, Faces::new(Arc::new(node), settings), faces.clone()));
         tracing::info!(%address, sensor = sensors.name(), "MLNode and OpenAI faces listen");
@@ -178,12 +182,38 @@ impl GpuDriver {
     }
 }
 
+/// What the proof side is given.
+struct Proofs<'j> {
+    journal: &'j Journal,
+    delivered: mpsc::Sender<ProofEvent>,
+    /// Callbacks that are fetched.
+    stream: Option<CallbackStream>,
+}
+
+/// The line that a Network Node fetches callbacks from, served until `stop`.
+fn callbacks(
+    config: &GpuConfig,
+    stop: &CancellationToken,
+) -> Result<Option<CallbackStream>, GpuRigError> {
+    let Some(address) = config.pocstream_listen else { return Ok(None) };
+    let (listener, address) = listen(address)?;
+    let stream = CallbackStream::start()
+        .map_err(|error| GpuRigError::Listen { address, reason: error.to_string() })?;
+    let serving = serve_callbacks(listener, stream.clone(), stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "callbacks cannot be fetched any more");
+        }
+    });
+    tracing::info!(%address, "the callback stream listens");
+    Ok(Some(stream))
+}
+
 /// The engine of a rig, with nothing loaded.
 fn inference(
     config: &GpuConfig,
     clock: FarmClock,
-    journal: &Journal,
-    delivered: mpsc::Sender<ProofEvent>,
+    proofs: Proofs<'_>,
     gpus: usize,
 ) -> Result<Inference, GpuRigError> {
     match &config.engine {
@@ -193,10 +223,12 @@ fn inference(
             let engine = EngineService::start_over(loader, gpus).map_err(GpuRigError::Thread)?;
             let settings = ProofSettings {
                 send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),
+                apply_p_value_threshold: config.apply_p_value_threshold,
                 ..ProofSettings::default()
             };
-            let artifacts = Arc::new(journal.clone());
-            let proof = ProofService::new(engine.clone(), artifacts, settings, Some(delivered));
+            let Proofs { journal, delivered, stream } = proofs;
+            let (artifacts, told) = (Arc::new(journal.clone()), Some(delivered));
+            let proof = ProofService::delivering(engine.clone(), artifacts, settings, told, stream);
             Ok(Inference::Own { engine, proof })
         }
         EngineConfig::Upstream(upstream) => {
@@ -276,14 +308,13 @@ fn encoder(config: &GpuConfig) -> Result<Option<(EmbeddingService, LoadRequest)>
     Ok(Some((service, request)))
 }
 
-fn listen(config: &GpuConfig) -> Result<(TcpListener, SocketAddr), GpuRigError> {
-    let listener = StdListener::bind(config.listen).and_then(|listener| {
+fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), GpuRigError> {
+    let listener = StdListener::bind(wanted).and_then(|listener| {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         Ok((TcpListener::from_std(listener)?, address))
     });
-    listener
-        .map_err(|error| GpuRigError::Listen { address: config.listen, reason: error.to_string() })
+    listener.map_err(|error| GpuRigError::Listen { address: wanted, reason: error.to_string() })
 }
 
 impl RigDriver for GpuDriver {

@@ -257,6 +257,15 @@ pub enum EventKind {
     LeaseLapsed,
     /// A firmware answered "done" but watts and hashrate do not show it.
     Unconfirmed,
+    /// The Network Node does not want a payload of a proof: a wrong address, or a node it does not know.
+    CallbackRefused {
+        /// Block hash of the round.
+        block_hash: String,
+        /// What it answered, 400 to 499.
+        status: u16,
+        /// Artifacts or verdicts in the payload.
+        items: u64,
+    },
     /// An artifact of a proof was delivered; counted once by its identity.
     ArtifactsDelivered {
         /// Block hash of the round.

@@ -19,11 +19,12 @@ use crate::engine::catalogue::ModelStore;
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
+use crate::faces::pocstream::serve_callbacks;
 use crate::faces::{
     AnswerDefaults, Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve,
 };
 use crate::inference::Inference;
-use crate::proof::{MemoryJournal, ProofService, ProofSettings};
+use crate::proof::{CallbackStream, MemoryJournal, ProofService, ProofSettings};
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
@@ -74,6 +75,14 @@ pub struct ServeArgs {
     /// Bearer token that requests must carry.
     #[arg(long, env = "ROADBED_AUTH_TOKEN", hide_env_values = true)]
     pub auth_token: Option<String>,
+    /// Where a newer Network Node fetches PoC callbacks over gRPC; unencrypted, so bind it to the private side. They are
+    /// posted to the callback address unless given.
+    #[arg(long, value_name = "ADDR")]
+    pub pocstream_listen: Option<SocketAddr>,
+    /// Let the Network Node's `p_value_threshold` decide about fraud; the network's own engine passes it over and decides
+    /// by 0.01.
+    #[arg(long)]
+    pub apply_p_value_threshold: bool,
     /// Start with nothing loaded and wait for `inference/up`.
     #[arg(long)]
     pub stopped: bool,
@@ -95,7 +104,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let first = args.gpus.first().filter(|word| *word != "all");
     let encoder = args.encoder.load(first.map(String::as_str), memory_bytes).await?;
     let taken_bytes = encoder.as_ref().map_or(0, |(_, info)| info.memory_bytes);
-    let (inference, configured) = inference(&args, taken_bytes).await?;
+    let stop = CancellationToken::new();
+    let stream = callbacks(&args, &stop).await?;
+    let (inference, configured) = inference(&args, taken_bytes, stream).await?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -116,8 +127,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         Some((service, _)) => node.with_embeddings(service.clone()),
         None => node,
     });
-    let faces = Faces::new(Arc::clone(&node), FacesSettings { auth_token: args.auth_token });
-    let stop = CancellationToken::new();
+    let faces = Faces::new(Arc::clone(&node), FacesSettings::new(args.auth_token));
     tracing::info!(address = %listener.local_addr()?, "listening");
     let serving = tokio::spawn(serve(listener, faces, stop.clone()));
     let mut terminated = signal(SignalKind::terminate())?;
@@ -149,8 +159,32 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     ended
 }
 
+/// The line that a Network Node fetches callbacks from.
+async fn callbacks(
+    args: &ServeArgs,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<CallbackStream>> {
+    let Some(address) = args.pocstream_listen else { return Ok(None) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} for the callback stream"))?;
+    let stream = CallbackStream::start()?;
+    tracing::info!(address = %listener.local_addr()?, "the callback stream listens");
+    let serving = serve_callbacks(listener, stream.clone(), stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "callbacks cannot be fetched any more");
+        }
+    });
+    Ok(Some(stream))
+}
+
 /// What answers, and what it is to load; an encoder has taken some of the memory.
-async fn inference(args: &ServeArgs, taken_bytes: u64) -> anyhow::Result<(Inference, LoadRequest)> {
+async fn inference(
+    args: &ServeArgs,
+    taken_bytes: u64,
+    stream: Option<CallbackStream>,
+) -> anyhow::Result<(Inference, LoadRequest)> {
     if let Some((config, served_as)) = args.server.config(args.served_as.as_deref()).await? {
         let server = UpstreamService::start(config, &served_as, Bounds::default());
         let server = server.map_err(|why| anyhow::anyhow!(why))?;
@@ -175,6 +209,10 @@ async fn inference(args: &ServeArgs, taken_bytes: u64) -> anyhow::Result<(Infere
     let engine =
         EngineService::start_over(loader, replicas).context("cannot start the engine threads")?;
     let journal = Arc::new(MemoryJournal::default());
-    let proof = ProofService::new(engine.clone(), journal, ProofSettings::default(), None);
+    let settings = ProofSettings {
+        apply_p_value_threshold: args.apply_p_value_threshold,
+        ..ProofSettings::default()
+    };
+    let proof = ProofService::delivering(engine.clone(), journal, settings, None, stream);
     Ok((Inference::Own { engine, proof }, configured))
 }

@@ -337,6 +337,9 @@ impl RigFile {
                 served_as: gpu.served_as,
                 listen: gpu.listen,
                 auth_token: gpu.auth_token,
+                pocstream_listen: gpu.pocstream_listen,
+                apply_p_value_threshold: gpu.apply_p_value_threshold,
+                metrics: gpu.metrics,
                 sensor: gpu.sensor.into(),
                 pool: pool.map(|pool| PoolConfig {
                     host: pool.url.0.host,
@@ -405,7 +408,17 @@ struct GpuFile {
     #[serde(default)]
     auth_token: Option<String>,
     #[serde(default)]
+    pocstream_listen: Option<std::net::SocketAddr>,
+    #[serde(default)]
+    apply_p_value_threshold: bool,
+    #[serde(default = "yes")]
+    metrics: bool,
+    #[serde(default)]
     sensor: SensorWord,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize, Default)]

@@ -37,6 +37,17 @@ const REQUESTS_MAX: usize = 600;
 pub struct FacesSettings {
     /// Bearer token that every request but the health probes must carry.
     pub auth_token: Option<String>,
+    /// `/metrics` is not there, as `GONKA_METRICS=off` makes it in the network's own nodes.
+    pub metrics_off: bool,
+}
+
+impl FacesSettings {
+    /// With a token or without; the metrics page as the environment says.
+    #[must_use]
+    pub fn new(auth_token: Option<String>) -> Self {
+        let metrics = std::env::var("GONKA_METRICS").unwrap_or_default();
+        Self { auth_token, metrics_off: metrics.trim().eq_ignore_ascii_case("off") }
+    }
 }
 
 struct Door {
@@ -56,6 +67,7 @@ impl Faces {
     #[must_use]
     pub fn new(node: Arc<Node>, settings: FacesSettings) -> Self {
         let requests = Semaphore::new(REQUESTS_MAX);
+        let metrics = !settings.metrics_off;
         let door = Arc::new(Door { node: Arc::clone(&node), settings, requests });
         let answering = match node.inference.clone() {
             Inference::Own { engine, proof } => Router::new()
@@ -68,7 +80,7 @@ impl Faces {
                 .with_state(Arc::new(UpstreamNode::new(Arc::clone(&node), server))),
         };
         let routes = Router::new()
-            .merge(mlnode::routes())
+            .merge(mlnode::routes(metrics))
             .with_state(node)
             .merge(answering)
             .fallback(not_found)
@@ -224,7 +236,7 @@ mod tests {
 
     #[test]
     fn tokens_must_be_equal() {
-        let settings = FacesSettings { auth_token: Some("secret".into()) };
+        let settings = FacesSettings { auth_token: Some("secret".into()), metrics_off: false };
         let known = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());

@@ -3,6 +3,8 @@
 //! Facts of paths, bodies and statuses are those of the network's own node as of 2026 (PoC v2); its Go client sends
 //! neither a Content-Type nor, often, a body.
 
+mod downloads;
+mod embed;
 mod engine;
 mod gpu;
 mod health;
@@ -29,7 +31,9 @@ use super::openai::logprobs_mode;
 use super::reply::{detail, unprocessable};
 use crate::inference::Inference;
 
-pub(super) use models::Downloads;
+pub use downloads::ModelHub;
+
+pub(super) use downloads::Downloads;
 pub(super) use passage::routes as passing_proof_routes;
 
 /// The version this face claims to be: the contract it was written from.
@@ -38,8 +42,9 @@ const CONTRACT_VERSION: &str = "3.0.16";
 /// The node behind every handler.
 type Behind = State<Arc<Node>>;
 
-/// All management paths but those of proofs.
-pub(super) fn routes() -> Router<Arc<Node>> {
+/// All management paths but those of proofs; without the metrics page if it is switched off.
+pub(super) fn routes(metrics: bool) -> Router<Arc<Node>> {
+    let pages = if metrics { health::metrics_routes() } else { Router::new() };
     Router::new()
         .route("/api/v1/state", get(state))
         .route("/api/v1/stop", post(stop))
@@ -49,7 +54,9 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/api/v1/inference/down", post(stop))
         .merge(gpu::routes())
         .merge(models::routes())
+        .merge(embed::routes())
         .merge(health::routes())
+        .merge(pages)
 }
 
 /// The paths of proofs, of the node and of its engine.
@@ -187,13 +194,17 @@ async fn up_status(State(node): Behind) -> Json<Value> {
 }
 
 fn up_view(node: &Node) -> Value {
-    let (word, error) = match node.up_status() {
+    let (status, elapsed) = node.up_status();
+    let (word, error) = match status {
         UpStatus::NotStarted => ("not_started", None),
         UpStatus::Starting => ("starting", None),
         UpStatus::Running => ("running", None),
         UpStatus::Failed(reason) => ("failed", Some(reason)),
     };
-    json!({"status": word, "is_running": word == "running", "error": error})
+    json!({
+        "status": word, "is_running": word == "running", "is_starting": word == "starting",
+        "elapsed_seconds": elapsed.map(|elapsed| elapsed.as_secs_f64()), "error": error,
+    })
 }
 
 fn up_fault(fault: &UpFault) -> Response {

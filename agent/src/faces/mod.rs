@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! socket -> door (path, auth, body) -> mlnode | openai -> Node (state machine, gate) -> engine, proof
+//! socket -> pocstream (gRPC) -> callbacks of the proof side that wait to be fetched
 //! ```
 //! Both faces are thin: they read a request into types, call, and write the answer in the form their clients expect.
 
@@ -12,8 +13,10 @@ mod metrics;
 mod mlnode;
 mod node;
 mod openai;
+pub mod pocstream;
 mod reply;
 
 pub use door::{Faces, FacesSettings, serve};
 pub use gate::{Gate, GateControl};
+pub use mlnode::ModelHub;
 pub use node::{AnswerDefaults, Node, NodeParts, NodeState, UpFault, UpStatus};

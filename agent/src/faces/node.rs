@@ -5,21 +5,23 @@
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roadbed_compute::{AdapterSummary, LogprobsMode};
 use roadbed_protocol::WorkloadKind;
 
 use super::gate::{Gate, GateControl};
 use super::metrics::Metrics;
-use super::mlnode::Downloads;
+use super::mlnode::{Downloads, ModelHub};
 use crate::config::LogprobsWord;
 use crate::embedding::{EmbedderInfo, EmbeddingService};
 use crate::engine::catalogue::{ModelStore, entry};
+use crate::engine::pull::{HubSource, PullError};
 use crate::engine::upstream::UpstreamService;
 use crate::engine::{EngineFault, EngineService, EngineState, LoadRequest, ModelInfo};
 use crate::inference::Inference;
 use crate::proof::ProofService;
+use crate::sensors::Boards;
 
 /// How long `inference/up` waits for the rig's driver to load, as the network's own nodes do.
 const UP_WAIT_MAX: Duration = Duration::from_secs(1200);
@@ -52,6 +54,15 @@ pub enum UpStatus {
     Failed(String),
 }
 
+/// The last `up`.
+#[derive(Debug, Clone, Default)]
+struct UpProgress {
+    status: UpStatus,
+    began: Option<Instant>,
+    /// Set when it ended.
+    took: Option<Duration>,
+}
+
 /// Why `up` did not bring a model up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpFault {
@@ -67,7 +78,7 @@ pub enum UpFault {
         assigned: String,
     },
     /// There is no such model here.
-    #[error("model {0} is not on this node: neither configured nor in its catalogue")]
+    #[error("model {0} is not on this node: neither configured nor downloaded")]
     Unknown(String),
     /// It could not be loaded.
     #[error("{0}")]
@@ -154,14 +165,17 @@ pub struct Node {
     pub(super) store: Option<ModelStore>,
     pub(super) devices: Vec<AdapterSummary>,
     pub(super) downloads: Downloads,
+    pub(super) boards: Boards,
     pub(super) metrics: Metrics,
     embeddings: Option<EmbeddingService>,
     answering: Mutex<AnswerDefaults>,
+    /// That of the environment unless given.
+    hub: Option<ModelHub>,
     gate: GateControl,
     configured: LoadRequest,
     /// The turn of the gate in which a Network Node asked to pause.
     paused: Mutex<Option<u64>>,
-    up: Mutex<UpStatus>,
+    up: Mutex<UpProgress>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -176,9 +190,11 @@ impl Node {
             store,
             devices,
             downloads: Downloads::default(),
+            boards: Boards::default(),
             metrics: Metrics::default(),
             embeddings: None,
             answering: Mutex::default(),
+            hub: None,
             gate,
             configured,
             paused: Mutex::default(),
@@ -207,6 +223,17 @@ impl Node {
     /// Takes a mode from the engine arguments of an `up`.
     pub(super) fn set_logprobs_mode(&self, mode: LogprobsMode) {
         self.answering.lock().unwrap_or_else(PoisonError::into_inner).logprobs_mode = mode;
+    }
+
+    /// The same node with its models from somewhere else than the environment says.
+    #[must_use]
+    pub fn with_hub(self, hub: ModelHub) -> Self {
+        Self { hub: Some(hub), ..self }
+    }
+
+    /// Where models are fetched from.
+    pub(super) fn hub(&self) -> Result<ModelHub, PullError> {
+        self.hub.clone().map_or_else(ModelHub::from_environment, Ok)
     }
 
     /// What embeds texts, if this rig may do so now.
@@ -260,22 +287,32 @@ impl Node {
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = turn;
     }
 
-    /// How the last `up` went.
+    /// How the last `up` went, and how long it has taken or took.
     #[must_use]
-    pub fn up_status(&self) -> UpStatus {
-        let status = self.up.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match (self.state(), status) {
+    pub fn up_status(&self) -> (UpStatus, Option<Duration>) {
+        let UpProgress { status, began, took } =
+            self.up.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let status = match (self.state(), status) {
             (_, UpStatus::Starting) => UpStatus::Starting,
             (NodeState::Inference(_), _) => UpStatus::Running,
             (NodeState::Stopped | NodeState::Broken { .. }, UpStatus::Running) => {
                 UpStatus::NotStarted
             }
             (NodeState::Stopped | NodeState::Broken { .. }, status) => status,
-        }
+        };
+        (status, took.or_else(|| began.map(|began| began.elapsed())))
     }
 
     fn set_up(&self, status: UpStatus) {
-        *self.up.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
+        (up.began, up.took) = match status {
+            UpStatus::NotStarted => (None, None),
+            UpStatus::Starting => (Some(Instant::now()), None),
+            UpStatus::Running | UpStatus::Failed(_) => {
+                (up.began, up.began.map(|began| began.elapsed()))
+            }
+        };
+        up.status = status;
     }
 
     /// Whether `up` may begin, without beginning it.
@@ -361,10 +398,15 @@ impl Node {
         if matches!(self.inference, Inference::Upstream(_)) {
             return Err(UpFault::Unknown(model.to_owned()));
         }
-        // Only names of the catalogue: a path in a request would let the network read this machine's files.
-        let found = entry(model)
+        // Only names: a path in a request would let the network read this machine's files.
+        let hub_name = || {
+            let source = model.parse::<HubSource>().ok()?;
+            (source.file.is_none() && source.repo() == model).then(|| format!("hf:{model}"))
+        };
+        let name = entry(model).map(|entry| entry.name.to_owned()).or_else(hub_name);
+        let found = name
             .zip(self.store.as_ref())
-            .and_then(|(entry, store)| store.find(entry.name).ok())
+            .and_then(|(name, store)| store.find(&name).ok())
             .ok_or_else(|| UpFault::Unknown(model.to_owned()))?;
         request.path = found.path;
         request.served_as = model.to_owned();

@@ -110,6 +110,10 @@ impl Task {
                     ProofEvent::Delivered { block_hash, nonces } => {
                         Some(DriverEvent::ArtifactsDelivered { block_hash, nonces })
                     }
+                    ProofEvent::CallbackRefused { block_hash, status, items, reason } => {
+                        let items = items as u64;
+                        Some(DriverEvent::CallbackRefused { block_hash, status, items, reason })
+                    }
                 },
                 Ok(()) = self.engine_state.changed() => self.engine_changed(),
             };

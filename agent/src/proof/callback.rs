@@ -15,6 +15,9 @@ const URL_LENGTH_MAX: usize = 4096;
 /// How long one delivery may take, as the network's own nodes do.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes of a refusal that are shown.
+const WORDS_MAX: usize = 200;
+
 /// Why an address is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallbackUrlError {
@@ -70,6 +73,14 @@ impl CallbackUrl {
         format!("{}/{end}", self.0)
     }
 
+    /// The path of [`CallbackUrl::at`], as it is sent.
+    #[must_use]
+    pub fn path_at(&self, end: &str) -> String {
+        let after_scheme = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
+        let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
+        format!("{path}/{end}")
+    }
+
     /// As it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -84,11 +95,29 @@ pub(super) fn client() -> reqwest::Client {
     client.build().unwrap_or_default()
 }
 
+/// A delivery that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PostFault {
+    /// What the Network Node answered, if it did.
+    status: Option<u16>,
+    /// What went wrong, in one line.
+    pub(super) reason: String,
+}
+
+impl PostFault {
+    /// The status that says the payload itself is not wanted: repeating it would not help. A server that is too slow
+    /// or too busy says nothing about the payload.
+    pub(super) fn refusal(&self) -> Option<u16> {
+        self.status
+            .filter(|status| (400..500).contains(status) && ![408, 425, 429].contains(status))
+    }
+}
+
 /// Posts one JSON document; a status below 400 is success, as the network's own nodes count it.
 ///
 /// # Errors
-/// One line that says what went wrong.
-pub(super) async fn post(http: &reqwest::Client, url: &str, body: Bytes) -> Result<(), String> {
+/// [`PostFault`].
+pub(super) async fn post(http: &reqwest::Client, url: &str, body: Bytes) -> Result<(), PostFault> {
     let answer = http
         .post(url)
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -96,9 +125,26 @@ pub(super) async fn post(http: &reqwest::Client, url: &str, body: Bytes) -> Resu
         .body(body)
         .send()
         .await
-        .map_err(|error| error.without_url().to_string())?;
+        .map_err(|error| PostFault { status: None, reason: error.without_url().to_string() })?;
     let status = answer.status().as_u16();
-    if status < 400 { Ok(()) } else { Err(format!("status {status}")) }
+    if status < 400 {
+        return Ok(());
+    }
+    // What it says is for people; an answer without end says nothing.
+    let words = tokio::time::timeout(POST_TIMEOUT, first_words(answer)).await.unwrap_or_default();
+    Err(PostFault { status: Some(status), reason: format!("status {status} {words}") })
+}
+
+/// The beginning of an answer, as one line.
+async fn first_words(mut answer: reqwest::Response) -> String {
+    let mut words = Vec::new();
+    while words.len() < WORDS_MAX
+        && let Ok(Some(piece)) = answer.chunk().await
+    {
+        words.extend_from_slice(&piece);
+    }
+    words.truncate(WORDS_MAX);
+    String::from_utf8_lossy(&words).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -118,6 +164,8 @@ mod tests {
         ] {
             let url = CallbackUrl::new(text).unwrap();
             assert_eq!(url.at("generated"), format!("{text}/generated"));
+            assert!(url.at("generated").ends_with(&url.path_at("generated")));
+            assert!(url.path_at("generated").starts_with('/'));
         }
     }
 

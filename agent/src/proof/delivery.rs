@@ -1,7 +1,8 @@
 //! Artifacts on their way: a bounded buffer, and a task that posts it until the Network Node has taken it.
 //!
 //! Every few seconds everything buffered becomes one payload, and that very payload is repeated until it is taken or
-//! the round is stopped: a Network Node outside its generate phase answers 503 and may be back in the next second.
+//! the round is stopped: a Network Node outside its generate phase answers 503 and may be back in the next second. A
+//! payload it refuses with a 4xx is told of and, after a few tries, set aside: the journal still has it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +10,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use roadbed_compute::poc::{Artifact, Scheme};
 use serde::Serialize;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::callback::post;
+use super::callback::{CallbackUrl, post};
 use super::journal::{ArtifactJournal, StoredArtifact};
 use super::request::RoundRequest;
 use super::service::ProofEvent;
+use super::stream::CallbackStream;
 
 /// Artifacts that may wait to be sent, as in the network's own nodes: hours of work of the fastest GPU. Beyond it the
 /// oldest are dropped.
 pub const BUFFERED_MAX: usize = 1_000_000;
+/// Most bytes of one payload, about: a gRPC client takes 4 MiB unless told otherwise. What is over goes right after it.
+const PAYLOAD_BYTES_MAX: usize = 3 << 20;
 /// Waits between two tries of one payload: doubled from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(30);
+/// Times a payload may be refused as such (bad address, unknown node number) before it is set aside. More than one: a
+/// Network Node that has just started does not know its nodes yet. Few: what waits behind it may be wanted.
+const REFUSALS_MAX: u32 = 3;
 
 /// Artifacts that wait to be sent.
 #[derive(Default)]
@@ -49,8 +60,21 @@ impl Buffer {
         }
     }
 
-    fn take(&self) -> Vec<StoredArtifact> {
-        self.lock().drain(..).collect()
+    /// The oldest, as many as one payload may have, and whether it could not hold all.
+    fn take(&self) -> (Vec<StoredArtifact>, bool) {
+        self.take_within(PAYLOAD_BYTES_MAX)
+    }
+
+    fn take_within(&self, most: usize) -> (Vec<StoredArtifact>, bool) {
+        let mut waiting = self.lock();
+        let mut bytes = 0;
+        let fits = |artifact: &&StoredArtifact| {
+            bytes += bytes_in_json(artifact);
+            bytes <= most
+        };
+        // One goes in any case, or nothing ever would.
+        let count = waiting.iter().take_while(fits).count().max(1).min(waiting.len());
+        (waiting.drain(..count).collect(), !waiting.is_empty())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -60,6 +84,11 @@ impl Buffer {
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+}
+
+/// At most: the numbers of a trajectory are written out beside its packed form.
+fn bytes_in_json(artifact: &StoredArtifact) -> usize {
+    64 + 4 * artifact.vector_b64.len()
 }
 
 /// How numbers are packed; the Network Node ignores it, other tools read it.
@@ -77,9 +106,22 @@ impl Encoding {
 }
 
 #[derive(Serialize)]
-pub(super) struct SentArtifact<'a> {
-    pub(super) nonce: u32,
-    pub(super) vector_b64: &'a str,
+struct SentArtifact<'a> {
+    nonce: u32,
+    vector_b64: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k_points_steps: Option<Vec<u8>>,
+}
+
+/// How an artifact is journalled and sent. A trajectory is packed, one byte for each step: what a newer Network Node makes
+/// of the list by itself, and what an older one, which wants a vector that is not empty, stores as it is.
+#[must_use]
+pub fn sent_form(artifact: &Artifact) -> String {
+    if artifact.points.is_empty() {
+        artifact.vector_b64.clone()
+    } else {
+        STANDARD.encode(&artifact.points)
+    }
 }
 
 #[derive(Serialize)]
@@ -107,7 +149,14 @@ pub(super) fn generated_body(
         node_id: request.share.node_id,
         artifacts: artifacts
             .iter()
-            .map(|a| SentArtifact { nonce: a.nonce, vector_b64: &a.vector_b64 })
+            .map(|a| SentArtifact {
+                nonce: a.nonce,
+                vector_b64: &a.vector_b64,
+                k_points_steps: match request.round.scheme {
+                    Scheme::Prefill => None,
+                    Scheme::Decode(_) => STANDARD.decode(&a.vector_b64).ok(),
+                },
+            })
             .collect(),
         encoding: Encoding::f16(request.round.k_dim),
         request_id,
@@ -119,32 +168,116 @@ pub(super) fn generated_body(
 pub(super) struct DeliveryCounters {
     pub(super) delivered: AtomicU64,
     pub(super) failed_posts: AtomicU64,
+    pub(super) refused_payloads: AtomicU64,
 }
 
-/// Posts one payload until it is taken; false if it was cancelled first.
-pub(super) async fn deliver(
-    http: &reqwest::Client,
-    url: &str,
-    body: Vec<u8>,
-    counters: &DeliveryCounters,
-    cancel: &CancellationToken,
-) -> bool {
-    // Shared, not copied, by the tries.
-    let body = Bytes::from(body);
-    let mut wait = RETRY_FIRST;
-    loop {
-        let posted = tokio::select! {
-            () = cancel.cancelled() => return false,
-            posted = post(http, url, body.clone()) => posted,
-        };
-        let Err(reason) = posted else { return true };
-        counters.failed_posts.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(url, reason, wait_seconds = wait.as_secs(), "callback not taken");
-        tokio::select! {
-            () = cancel.cancelled() => return false,
-            () = tokio::time::sleep(wait) => {}
+/// What became of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The Network Node has it.
+    Taken,
+    /// It does not want it, however often it is asked.
+    Refused,
+    /// The round or the job was stopped first.
+    Cancelled,
+}
+
+/// One payload and where it goes.
+pub(super) struct Parcel<'p> {
+    pub(super) url: &'p CallbackUrl,
+    /// `generated` or `validated`.
+    pub(super) end: &'static str,
+    pub(super) body: Vec<u8>,
+    pub(super) block_hash: &'p str,
+    /// Artifacts or verdicts in it.
+    pub(super) items: usize,
+}
+
+/// Brings payloads to the Network Node. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Courier {
+    pub(super) http: reqwest::Client,
+    pub(super) counters: Arc<DeliveryCounters>,
+    pub(super) events: Option<mpsc::Sender<ProofEvent>>,
+    /// Payloads wait here to be fetched instead of being posted.
+    pub(super) stream: Option<CallbackStream>,
+}
+
+impl Courier {
+    /// Brings one payload until it is taken, is plainly not wanted, or nobody wants it to be sent any more.
+    pub(super) async fn bring(&self, parcel: Parcel<'_>, cancel: &CancellationToken) -> Fate {
+        match &self.stream {
+            Some(stream) => lay_out(stream, parcel, cancel).await,
+            None => self.post(parcel, cancel).await,
         }
-        wait = (wait * 2).min(RETRY_LAST);
+    }
+
+    async fn post(&self, parcel: Parcel<'_>, cancel: &CancellationToken) -> Fate {
+        let Parcel { url, end, body, block_hash, items } = parcel;
+        let url = url.at(end);
+        // Shared, not copied, by the tries.
+        let body = Bytes::from(body);
+        let mut wait = RETRY_FIRST;
+        let mut refusals = 0;
+        loop {
+            let posted = tokio::select! {
+                () = cancel.cancelled() => return Fate::Cancelled,
+                posted = post(&self.http, &url, body.clone()) => posted,
+            };
+            let Err(fault) = posted else { return Fate::Taken };
+            let (reason, wait_seconds) = (&fault.reason, wait.as_secs());
+            self.counters.failed_posts.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(url, reason, wait_seconds, "callback not taken");
+            if let Some(status) = fault.refusal() {
+                refusals += 1;
+                if refusals == 1 {
+                    self.tell_refusal(block_hash, status, items, reason).await;
+                }
+                if refusals == REFUSALS_MAX {
+                    tracing::error!(url, items, "set aside: the Network Node does not want it");
+                    return Fate::Refused;
+                }
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return Fate::Cancelled,
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(RETRY_LAST);
+        }
+    }
+
+    async fn tell_refusal(&self, block_hash: &str, status: u16, items: usize, reason: &str) {
+        self.counters.refused_payloads.fetch_add(1, Ordering::Relaxed);
+        let event = ProofEvent::CallbackRefused {
+            block_hash: block_hash.to_owned(),
+            status,
+            items,
+            reason: reason.to_owned(),
+        };
+        self.tell(event).await;
+    }
+
+    async fn tell(&self, event: ProofEvent) {
+        if let Some(events) = &self.events {
+            // Nobody listening is how a shutdown looks from here.
+            drop(events.send(event).await);
+        }
+    }
+}
+
+/// Puts one payload where it is fetched, and waits until it was.
+async fn lay_out(stream: &CallbackStream, parcel: Parcel<'_>, cancel: &CancellationToken) -> Fate {
+    let Parcel { url, end, body, block_hash: _, items: _ } = parcel;
+    let mut ticket = stream.add(url.path_at(end), Bytes::from(body));
+    tokio::select! {
+        () = cancel.cancelled() => {
+            stream.withdraw(&ticket);
+            Fate::Cancelled
+        }
+        taken = &mut ticket.taken => match taken {
+            Ok(()) => Fate::Taken,
+            Err(_dropped) => Fate::Refused,
+        },
     }
 }
 
@@ -153,23 +286,26 @@ pub(super) struct RoundDelivery {
     pub(super) request: RoundRequest,
     pub(super) buffer: Arc<Buffer>,
     pub(super) journal: Arc<dyn ArtifactJournal>,
-    pub(super) http: reqwest::Client,
-    pub(super) counters: Arc<DeliveryCounters>,
+    pub(super) courier: Courier,
     pub(super) interval: Duration,
-    pub(super) events: Option<tokio::sync::mpsc::Sender<ProofEvent>>,
     pub(super) cancel: CancellationToken,
 }
 
 impl RoundDelivery {
     /// Runs until the round is stopped.
     pub(super) async fn run(self) {
-        let Some(url) = self.request.url.as_ref().map(|url| url.at("generated")) else { return };
+        let Some(url) = &self.request.url else { return };
+        // What one payload did not hold goes right after it.
+        let mut more = false;
         loop {
-            tokio::select! {
-                () = self.cancel.cancelled() => return,
-                () = tokio::time::sleep(self.interval) => {}
+            if !more {
+                tokio::select! {
+                    () = self.cancel.cancelled() => return,
+                    () = tokio::time::sleep(self.interval) => {}
+                }
             }
-            let batch = self.buffer.take();
+            let (batch, left) = self.buffer.take();
+            more = left;
             if batch.is_empty() {
                 continue;
             }
@@ -180,10 +316,16 @@ impl RoundDelivery {
                     continue;
                 }
             };
-            if !deliver(&self.http, &url, body, &self.counters, &self.cancel).await {
-                return;
+            let block_hash = &self.request.round.identity.block_hash;
+            let parcel = Parcel { url, end: "generated", body, block_hash, items: batch.len() };
+            match self.courier.bring(parcel, &self.cancel).await {
+                Fate::Taken => {
+                    self.delivered(batch.iter().map(|artifact| artifact.nonce).collect()).await;
+                }
+                // They stay in the journal as not delivered, and go out again if the round is asked for again.
+                Fate::Refused => {}
+                Fate::Cancelled => return,
             }
-            self.delivered(batch.iter().map(|artifact| artifact.nonce).collect()).await;
         }
     }
 
@@ -207,12 +349,9 @@ impl RoundDelivery {
         if nonces.is_empty() {
             return;
         }
-        self.counters.delivered.fetch_add(nonces.len() as u64, Ordering::Relaxed);
-        if let Some(events) = &self.events {
-            let block_hash = self.request.round.identity.block_hash.clone();
-            // Nobody listening is how a shutdown looks from here.
-            drop(events.send(ProofEvent::Delivered { block_hash, nonces }).await);
-        }
+        self.courier.counters.delivered.fetch_add(nonces.len() as u64, Ordering::Relaxed);
+        let block_hash = self.request.round.identity.block_hash.clone();
+        self.courier.tell(ProofEvent::Delivered { block_hash, nonces }).await;
     }
 }
 
@@ -227,7 +366,25 @@ mod tests {
             buffer.push_within(StoredArtifact { nonce, vector_b64: String::new() }, 3);
         }
         assert_eq!(buffer.dropped(), 2);
-        assert_eq!(buffer.take().iter().map(|a| a.nonce).collect::<Vec<_>>(), [2, 3, 4]);
-        assert_eq!(buffer.len(), 0);
+        let (taken, left) = buffer.take();
+        assert_eq!(taken.iter().map(|a| a.nonce).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!((left, buffer.len()), (false, 0));
+    }
+
+    #[test]
+    fn a_payload_is_bounded_and_nothing_is_left_out() {
+        let buffer = Buffer::default();
+        let vector_b64 = "A".repeat(32);
+        for nonce in 0..5 {
+            buffer.push(StoredArtifact { nonce, vector_b64: vector_b64.clone() });
+        }
+        let nonces = |most| {
+            let (taken, left) = buffer.take_within(most);
+            (taken.iter().map(|a| a.nonce).collect::<Vec<_>>(), left)
+        };
+        assert_eq!(nonces(2 * (64 + 4 * 32)), (vec![0, 1], true));
+        assert_eq!(nonces(1), (vec![2], true));
+        assert_eq!(nonces(usize::MAX), (vec![3, 4], false));
+        assert_eq!(nonces(usize::MAX), (vec![], false));
     }
 }

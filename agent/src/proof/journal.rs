@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+use roadbed_compute::poc::Scheme;
+
 use crate::journal::{Artifact, Journal, JournalError};
 
 /// Rounds kept: the one under way and a few before it, in case a Network Node comes back to one.
 pub const ROUNDS_KEPT_MAX: usize = 8;
 
 /// Everything that makes two artifacts of one nonce equal. The same key is the same round, whenever it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RoundKey {
     /// As the request spells it.
     pub block_hash: String,
@@ -31,12 +33,18 @@ pub struct RoundKey {
     pub k_dim: usize,
     /// Which generator of inputs.
     pub stronger_rng: bool,
+    /// Which scheme, with its steps.
+    pub scheme: Scheme,
 }
 
 impl RoundKey {
     /// All of it in one text; two keys have the same text only if they are the same.
     #[must_use]
     pub fn text(&self) -> String {
+        let steps = match self.scheme {
+            Scheme::Prefill => None,
+            Scheme::Decode(terms) => Some(terms.max_tokens),
+        };
         serde_json::json!([
             self.block_hash,
             self.public_key,
@@ -48,6 +56,7 @@ impl RoundKey {
             self.seq_len,
             self.k_dim,
             self.stronger_rng,
+            steps,
         ])
         .to_string()
     }
@@ -58,7 +67,7 @@ impl RoundKey {
 pub struct StoredArtifact {
     /// Which nonce.
     pub nonce: u32,
-    /// As it is sent.
+    /// As it is sent: the vector, or the points of a trajectory with one byte for each step.
     pub vector_b64: String,
 }
 
@@ -229,6 +238,7 @@ mod tests {
             seq_len: 64,
             k_dim: 12,
             stronger_rng: false,
+            scheme: Scheme::Prefill,
         }
     }
 

@@ -13,14 +13,17 @@ mod journal;
 mod request;
 mod round;
 mod service;
+mod stream;
 mod validation;
+mod verdict;
 
 pub use callback::{CallbackUrl, CallbackUrlError};
-pub use delivery::BUFFERED_MAX;
+pub use delivery::{BUFFERED_MAX, sent_form};
 pub use journal::{
     ArtifactJournal, JournalFault, MemoryJournal, Recovered, RoundKey, StoredArtifact,
 };
-pub use request::{JobRequest, ProofRefusal, RoundRequest};
+pub use request::{JobRequest, ProofRefusal, Received, RoundRequest};
 pub use round::RoundView;
 pub use service::{ProofCounters, ProofEvent, ProofService, ProofSettings};
+pub use stream::{CALLBACKS_MAX, Callback, CallbackStream, Feed};
 pub use validation::{JobOutcome, JobState, JobView, NONCES_QUEUED_MAX};

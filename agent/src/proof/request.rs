@@ -1,6 +1,6 @@
 //! What a Network Node may ask of the proof side, in types that need no further checks.
 
-use roadbed_compute::poc::{NonceShare, Round, StatTest};
+use roadbed_compute::poc::{DecodeRefusal, NonceShare, Round, StatTest};
 
 use super::callback::CallbackUrl;
 use super::journal::{JournalFault, RoundKey};
@@ -37,6 +37,7 @@ impl RoundRequest {
             seq_len: self.round.seq_len,
             k_dim: self.round.k_dim,
             stronger_rng: self.round.stronger_rng,
+            scheme: self.round.scheme,
         }
     }
 }
@@ -48,10 +49,32 @@ pub struct JobRequest {
     pub request: RoundRequest,
     /// Nonces, each once.
     pub nonces: Vec<u32>,
-    /// Nonce and vector of the other side, for exactly the nonces above.
-    pub received: Option<Vec<(u32, String)>>,
+    /// What the other side has for exactly the nonces above.
+    pub received: Option<Received>,
     /// How they are judged.
     pub stat_test: StatTest,
+    /// The cut that newer Network Nodes send; whether it counts is a setting.
+    pub p_value_threshold: Option<f64>,
+}
+
+/// Artifacts of another participant, by nonce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// PREFILL: vectors, as they were sent.
+    Vectors(Vec<(u32, String)>),
+    /// DECODE: trajectories, as points of the codebook.
+    Trajectories(Vec<(u32, Vec<u8>)>),
+}
+
+impl Received {
+    /// Their nonces, in order.
+    #[must_use]
+    pub fn nonces(&self) -> Vec<u32> {
+        match self {
+            Self::Vectors(list) => list.iter().map(|(nonce, _)| *nonce).collect(),
+            Self::Trajectories(list) => list.iter().map(|(nonce, _)| *nonce).collect(),
+        }
+    }
 }
 
 /// Why a request was not taken.
@@ -77,6 +100,9 @@ pub enum ProofRefusal {
         /// Longest length taken.
         context: usize,
     },
+    /// The round is of a scheme that is not served here.
+    #[error(transparent)]
+    Unsupported(#[from] DecodeRefusal),
     /// Too many nonces wait.
     #[error("{queued} nonces are queued already, at most {}", super::NONCES_QUEUED_MAX)]
     QueueFull {

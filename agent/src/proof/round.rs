@@ -8,7 +8,7 @@ use std::time::Instant;
 use roadbed_compute::poc::NonceSequence;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::Buffer;
+use super::delivery::{Buffer, sent_form};
 use super::journal::{ArtifactJournal, Recovered, StoredArtifact};
 use super::request::{ProofRefusal, RoundRequest};
 use crate::engine::{EngineFault, ProofOrder, ProofStep};
@@ -88,7 +88,7 @@ impl ActiveRound {
                 return ControlFlow::Break(());
             }
             let (nonce, vector) = match step {
-                ProofStep::Artifact(artifact) => (artifact.nonce, Some(artifact.vector_b64)),
+                ProofStep::Artifact(artifact) => (artifact.nonce, Some(sent_form(&artifact))),
                 ProofStep::Dropped { nonce } => (nonce, None),
             };
             if let Err(fault) = journal.record(&key, index, nonce, vector.as_deref()) {

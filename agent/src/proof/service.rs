@@ -5,16 +5,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use roadbed_compute::poc::Artifact;
+use roadbed_compute::poc::{Artifact, DecodeRefusal, Round, Scheme};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::callback::client;
-use super::delivery::{DeliveryCounters, RoundDelivery, deliver, generated_body};
+use super::delivery::{Courier, Parcel, RoundDelivery, generated_body, sent_form};
 use super::journal::{ArtifactJournal, JournalFault, Recovered, StoredArtifact};
 use super::request::{JobRequest, ProofRefusal, RoundRequest};
 use super::round::{ActiveRound, RoundView};
-use super::validation::{JobOutcome, JobState, JobTable, JobView, conclude, validated_body};
+use super::stream::CallbackStream;
+use super::validation::{JobOutcome, JobState, JobTable, JobView, validated_body};
+use super::verdict::{Pass, claims, conclude, confirm};
 use crate::engine::{EngineFault, EngineService, ProofOrder, ProofStep};
 
 /// How often artifacts are sent, and how long a job waits for a round to end; the network's own values by default.
@@ -24,11 +26,18 @@ pub struct ProofSettings {
     pub send_interval: Duration,
     /// Wall time after which a job that cannot run fails.
     pub job_wait_max: Duration,
+    /// Whether a job's `p_value_threshold` decides. The network's own engine does not know the field that its Network
+    /// Node sends and decides by 0.01 instead, so it is passed over unless the operator says otherwise.
+    pub apply_p_value_threshold: bool,
 }
 
 impl Default for ProofSettings {
     fn default() -> Self {
-        Self { send_interval: Duration::from_secs(5), job_wait_max: Duration::from_secs(60) }
+        Self {
+            send_interval: Duration::from_secs(5),
+            job_wait_max: Duration::from_secs(60),
+            apply_p_value_threshold: false,
+        }
     }
 }
 
@@ -42,6 +51,17 @@ pub enum ProofEvent {
         /// The nonces.
         nonces: Vec<u32>,
     },
+    /// The Network Node does not want a payload (status 4xx). Told once for each payload.
+    CallbackRefused {
+        /// Block hash of the round.
+        block_hash: String,
+        /// What it answered.
+        status: u16,
+        /// Artifacts or verdicts in the payload.
+        items: usize,
+        /// Its words.
+        reason: String,
+    },
 }
 
 /// Work of the proof side since it began; never falls.
@@ -51,6 +71,8 @@ pub struct ProofCounters {
     pub delivered: u64,
     /// Deliveries that were not taken at the first try, each try counted.
     pub failed_posts: u64,
+    /// Payloads that the Network Node does not want.
+    pub refused_payloads: u64,
     /// Artifacts of the round under way that were dropped because too many waited.
     pub dropped: u64,
 }
@@ -58,9 +80,8 @@ pub struct ProofCounters {
 struct Inner {
     engine: EngineService,
     journal: Arc<dyn ArtifactJournal>,
-    http: reqwest::Client,
+    courier: Courier,
     settings: ProofSettings,
-    events: Option<mpsc::Sender<ProofEvent>>,
     round: Mutex<Option<Arc<ActiveRound>>>,
     /// Held while a round is being started, so that two requests at once cannot both win.
     starting: tokio::sync::Mutex<()>,
@@ -70,7 +91,6 @@ struct Inner {
     jobs_cancel: Mutex<CancellationToken>,
     /// Jobs run one by one, in the order they came.
     turn: Arc<Semaphore>,
-    delivery: Arc<DeliveryCounters>,
 }
 
 /// The proof side of a rig. Cheap to clone.
@@ -92,21 +112,37 @@ impl ProofService {
         settings: ProofSettings,
         events: Option<mpsc::Sender<ProofEvent>>,
     ) -> Self {
+        Self::delivering(engine, journal, settings, events, None)
+    }
+
+    /// The same; with a stream, payloads wait there to be fetched instead of being posted.
+    #[must_use]
+    pub fn delivering(
+        engine: EngineService,
+        journal: Arc<dyn ArtifactJournal>,
+        settings: ProofSettings,
+        events: Option<mpsc::Sender<ProofEvent>>,
+        stream: Option<CallbackStream>,
+    ) -> Self {
         let inner = Inner {
             engine,
             journal,
-            http: client(),
+            courier: Courier { http: client(), counters: Arc::default(), events, stream },
             settings,
-            events,
             round: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             generating: watch::Sender::new(false),
             jobs: Mutex::default(),
             jobs_cancel: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
-            delivery: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether DECODE rounds are served with the model that is up, and if not, why; nothing is up: nothing is said.
+    #[must_use]
+    pub fn decode(&self) -> Option<Result<(), DecodeRefusal>> {
+        self.inner.engine.model().map(|model| model.decode.clone())
     }
 
     /// Begins a round, or goes on with it if the journal knows it.
@@ -140,10 +176,8 @@ impl ProofService {
             request: round.request.clone(),
             buffer: Arc::clone(&round.buffer),
             journal: Arc::clone(&inner.journal),
-            http: inner.http.clone(),
-            counters: Arc::clone(&inner.delivery),
+            courier: inner.courier.clone(),
             interval: inner.settings.send_interval,
-            events: inner.events.clone(),
             cancel: round.cancel.clone(),
         };
         tokio::spawn(delivery.run());
@@ -207,9 +241,11 @@ impl ProofService {
     /// Work done so far.
     #[must_use]
     pub fn counters(&self) -> ProofCounters {
+        let delivery = &self.inner.courier.counters;
         ProofCounters {
-            delivered: self.inner.delivery.delivered.load(Ordering::Relaxed),
-            failed_posts: self.inner.delivery.failed_posts.load(Ordering::Relaxed),
+            delivered: delivery.delivered.load(Ordering::Relaxed),
+            failed_posts: delivery.failed_posts.load(Ordering::Relaxed),
+            refused_payloads: delivery.refused_payloads.load(Ordering::Relaxed),
             dropped: lock(&self.inner.round).as_ref().map_or(0, |round| round.buffer.dropped()),
         }
     }
@@ -244,7 +280,12 @@ impl ProofService {
 
     fn check(&self, request: &RoundRequest) -> Result<(), ProofRefusal> {
         let model = self.inner.engine.model().ok_or(ProofRefusal::NoModel)?;
-        if model.served_as != request.model || request.round.seq_len > model.context_tokens {
+        let Round { scheme, seq_len, .. } = request.round;
+        if let Scheme::Decode(_) = scheme {
+            model.decode.clone()?;
+        }
+        let tokens = scheme.tokens(seq_len);
+        if model.served_as != request.model || tokens > model.context_tokens {
             return Err(ProofRefusal::Mismatch {
                 requested: request.model.clone(),
                 deployed: model.served_as.clone(),
@@ -299,13 +340,37 @@ impl ProofService {
             }
         }
         lock(&inner.jobs).set(id, JobState::Running);
+        let first = self.pass(job, job.nonces.clone(), cancel).await?;
+        let mut test = job.stat_test;
+        if inner.settings.apply_p_value_threshold {
+            test.fraud_threshold = job.p_value_threshold.unwrap_or(test.fraud_threshold);
+        }
+        let outcome = conclude(job, test, &first).map_err(failed)?;
+        if let JobOutcome::Verdict(verdict) = &outcome
+            && verdict.fraud_detected
+        {
+            // An accusation costs somebody an epoch: what it rests on is computed once more.
+            let second = self.pass(job, verdict.mismatch_nonces.clone(), cancel).await?;
+            confirm(job, test, verdict, &first, &second).map_err(failed)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Computes some of a job's nonces.
+    async fn pass(
+        &self,
+        job: &JobRequest,
+        nonces: Vec<u32>,
+        cancel: &CancellationToken,
+    ) -> Result<Pass, EngineFault> {
+        let asked = nonces.len();
         let computed: Arc<Mutex<Vec<Artifact>>> = Arc::default();
         let (kept, cancelled) = (Arc::clone(&computed), cancel.clone());
         let order = ProofOrder {
             round: job.request.round.clone(),
-            nonces: Box::new(job.nonces.clone().into_iter()),
+            nonces: Box::new(nonces.into_iter()),
             batch: job.request.batch,
-            claims: None,
+            claims: claims(job),
             on_step: Box::new(move |step| {
                 if cancelled.is_cancelled() {
                     return ControlFlow::Break(());
@@ -317,12 +382,12 @@ impl ProofService {
                 ControlFlow::Continue(())
             }),
         };
-        inner.engine.prove(order)?.await.unwrap_or(Err(EngineFault::ShutDown))?;
+        self.inner.engine.prove(order)?.await.unwrap_or(Err(EngineFault::ShutDown))?;
         if cancel.is_cancelled() {
             return Err(EngineFault::Cancelled);
         }
-        let computed = std::mem::take(&mut *lock(&computed));
-        conclude(job, computed).map_err(failed)
+        let artifacts = std::mem::take(&mut *lock(&computed));
+        Ok(Pass { asked, artifacts })
     }
 
     /// Posts the outcome once it is there, if the job came with an address.
@@ -339,15 +404,16 @@ impl ProofService {
             JobOutcome::Artifacts(artifacts) => {
                 let stored: Vec<StoredArtifact> = artifacts
                     .iter()
-                    .map(|a| StoredArtifact { nonce: a.nonce, vector_b64: a.vector_b64.clone() })
+                    .map(|a| StoredArtifact { nonce: a.nonce, vector_b64: sent_form(a) })
                     .collect();
                 ("generated", generated_body(&job.request, &stored, Some(id)))
             }
         };
         match body {
             Ok(body) => {
-                let inner = &self.inner;
-                deliver(&inner.http, &url.at(end), body, &inner.delivery, cancel).await;
+                let block_hash = &job.request.round.identity.block_hash;
+                let parcel = Parcel { url, end, body, block_hash, items: job.nonces.len() };
+                self.inner.courier.bring(parcel, cancel).await;
             }
             Err(error) => tracing::error!(%error, id, "cannot write an outcome as JSON"),
         }

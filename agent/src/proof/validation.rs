@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use roadbed_compute::poc::{Artifact, Verdict, judge};
+use roadbed_compute::poc::{Artifact, Verdict};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -151,15 +151,6 @@ impl JobTable {
             self.entries.remove(&id);
         }
     }
-}
-
-/// What the computed artifacts say. `Err` when there is nothing to judge by.
-pub(super) fn conclude(job: &JobRequest, computed: Vec<Artifact>) -> Result<JobOutcome, String> {
-    let Some(received) = &job.received else { return Ok(JobOutcome::Artifacts(computed)) };
-    if computed.is_empty() && !received.is_empty() {
-        return Err("this engine gave no number for any of the nonces".into());
-    }
-    Ok(JobOutcome::Verdict(judge(received, &computed, job.stat_test)))
 }
 
 /// The body of `{url}/validated`.

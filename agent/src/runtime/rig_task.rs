@@ -152,6 +152,10 @@ impl RigTask {
             DriverEvent::Unconfirmed { reason } => {
                 return self.record(EventKind::Unconfirmed, reason).await;
             }
+            DriverEvent::CallbackRefused { block_hash, status, items, reason } => {
+                let kind = EventKind::CallbackRefused { block_hash, status, items };
+                return self.record(kind, format!("the Network Node answers {reason}")).await;
+            }
             DriverEvent::ArtifactsDelivered { block_hash, nonces } => {
                 let reason = format!("{} artifacts delivered", nonces.len());
                 return self

@@ -3,6 +3,7 @@
 //! Reading hardware blocks, so it has a thread of its own and what it saw last is looked at from there. The best source
 //! of power wins (meter, PDU, firmware, profile); a figure of the profile is always marked as one.
 
+mod board;
 mod model;
 mod nvml;
 mod thermal;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::config::SensorChoice;
 
+pub use board::{BoardFacts, Boards, DriverFacts};
 use model::PowerModel;
 use nvml::NvmlSensor;
 use thermal::ThermalSensor;

@@ -119,6 +119,11 @@ async fn service() -> (EmbeddingService, Arc<Script>) {
     (service, script)
 }
 
+/// An encoder that is loaded.
+pub async fn loaded() -> EmbeddingService {
+    service().await.0
+}
+
 async fn rig_with_encoder(loaded: bool) -> Rig {
     let (service, _) = service().await;
     Rig::start(RigParts { embeddings: Some(service), loaded, ..RigParts::default() }).await

@@ -4,11 +4,13 @@
 
 mod answers;
 mod callback;
+mod contract;
 mod embeddings;
 mod engine;
 mod infval;
 mod mlnode;
 mod openai;
+mod pocstream;
 mod rendering;
 mod replicas;
 mod rounds;
@@ -26,11 +28,17 @@ use roadbed_agent::config::Split;
 use roadbed_agent::embedding::EmbeddingService;
 use roadbed_agent::engine::catalogue::ModelStore;
 use roadbed_agent::engine::{EngineService, LoadRequest};
-use roadbed_agent::faces::{Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve};
+use roadbed_agent::faces::{
+    Faces, FacesSettings, Gate, GateControl, ModelHub, Node, NodeParts, serve,
+};
 use roadbed_agent::inference::Inference;
-use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofService, ProofSettings};
+use roadbed_agent::proof::{
+    ArtifactJournal, CallbackStream, MemoryJournal, ProofEvent, ProofService, ProofSettings,
+};
+use roadbed_compute::AdapterSummary;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use stand_in::{Script, StandInLoader};
@@ -68,6 +76,7 @@ fn quick() -> ProofSettings {
     ProofSettings {
         send_interval: Duration::from_millis(20),
         job_wait_max: Duration::from_millis(300),
+        ..ProofSettings::default()
     }
 }
 
@@ -95,6 +104,11 @@ struct RigParts {
     journal: Arc<dyn ArtifactJournal>,
     settings: ProofSettings,
     embeddings: Option<EmbeddingService>,
+    metrics_off: bool,
+    devices: Vec<AdapterSummary>,
+    store: ModelStore,
+    hub: ModelHub,
+    stream: Option<CallbackStream>,
 }
 
 impl Default for RigParts {
@@ -106,6 +120,11 @@ impl Default for RigParts {
             journal: Arc::new(MemoryJournal::default()),
             settings: quick(),
             embeddings: None,
+            metrics_off: false,
+            devices: vec![stand_in::adapter()],
+            store: ModelStore::at("/nowhere/models"),
+            hub: ModelHub::Offline,
+            stream: None,
         }
     }
 }
@@ -116,20 +135,27 @@ async fn rig() -> Rig {
 
 impl Rig {
     async fn start(parts: RigParts) -> Self {
+        Self::start_telling(parts, None).await
+    }
+
+    /// A rig that tells what becomes of its artifacts.
+    async fn start_telling(parts: RigParts, told: Option<mpsc::Sender<ProofEvent>>) -> Self {
         let script = Arc::new(Script::default());
         let engine = EngineService::start(StandInLoader(Arc::clone(&script))).unwrap();
         if parts.loaded {
             engine.load(load_request()).await.unwrap();
         }
-        let proof = ProofService::new(engine.clone(), parts.journal, parts.settings, None);
+        let RigParts { journal, settings, stream, .. } = parts;
+        let proof = ProofService::delivering(engine.clone(), journal, settings, told, stream);
         let gate = GateControl::new(parts.gate);
         let node = Node::new(NodeParts {
             inference: Inference::Own { engine: engine.clone(), proof: proof.clone() },
             gate: gate.clone(),
             configured: load_request(),
-            store: Some(ModelStore::at("/nowhere/models")),
-            devices: vec![stand_in::adapter()],
-        });
+            store: Some(parts.store),
+            devices: parts.devices,
+        })
+        .with_hub(parts.hub);
         let node = Arc::new(match parts.embeddings {
             Some(service) => node.with_embeddings(service),
             None => node,
@@ -137,7 +163,8 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let faces = Faces::new(node, FacesSettings { auth_token: parts.auth_token });
+        let (auth_token, metrics_off) = (parts.auth_token, parts.metrics_off);
+        let faces = Faces::new(node, FacesSettings { auth_token, metrics_off });
         tokio::spawn(serve(listener, faces, stop.clone()));
         Self { address, engine, proof, gate, script, http: reqwest::Client::new(), stop }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use roadbed_agent::journal::Journal;
-use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofSettings};
+use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofEvent, ProofSettings};
 use roadbed_compute::poc::artifact::encode;
 use roadbed_compute::poc::{Identity, Round, Scheme};
 use serde_json::{Value, json};
@@ -148,11 +148,41 @@ async fn a_delivery_that_is_not_taken_is_repeated_unchanged() {
     stop(&rig).await;
     let all = callback.deliveries();
     assert_eq!((all[0].status, all[1].status, all[2].status), (503, 400, 200));
+    assert_eq!(rig.proof.counters().refused_payloads, 1);
     assert_eq!(all[0].bytes, all[1].bytes);
     assert_eq!(all[0].bytes, all[2].bytes);
     assert_eq!(rig.proof.counters().failed_posts, 2);
     let nonces = callback.nonces();
     assert_eq!(nonces.iter().collect::<BTreeSet<_>>().len(), nonces.len(), "none twice");
+}
+
+#[tokio::test]
+async fn a_payload_that_is_not_wanted_is_set_aside_and_kept() {
+    let callback = Callback::start([400, 404, 400]).await;
+    let journal: Arc<dyn ArtifactJournal> = Arc::new(MemoryJournal::default());
+    let parts = RigParts { journal: Arc::clone(&journal), ..RigParts::default() };
+    let (told, mut events) = tokio::sync::mpsc::channel(64);
+    let rig = Rig::start_telling(parts, Some(told)).await;
+    start(&rig, init(&callback)).await;
+    let taken = until("a later payload", || callback.taken().first().cloned()).await;
+    stop(&rig).await;
+    let all = callback.deliveries();
+    // Refused three times as it is, then the next one goes.
+    assert!(all[..3].iter().all(|delivery| delivery.bytes == all[0].bytes));
+    let (refused, wanted) = (all[0].nonces(), taken.nonces());
+    assert!(refused.iter().all(|nonce| !wanted.contains(nonce)));
+    let event = events.recv().await.unwrap();
+    let ProofEvent::CallbackRefused { block_hash, status, items, .. } = event else {
+        panic!("{event:?}")
+    };
+    assert_eq!((block_hash.as_str(), status, items), ("A1B2", 400, refused.len()));
+    assert!(matches!(events.recv().await, Some(ProofEvent::Delivered { .. })));
+
+    // The same round again: what was set aside goes out once more, under the same nonces.
+    let before = callback.taken().len();
+    start(&rig, init(&callback)).await;
+    let again = until("it", || callback.taken().get(before).cloned()).await;
+    assert_eq!(again.nonces()[..refused.len()], refused);
 }
 
 #[tokio::test]
@@ -301,6 +331,43 @@ async fn others_are_judged() {
     let p = doubt["p_value"].as_f64().unwrap();
     assert!((0.01..0.05).contains(&p), "{p}");
     assert_eq!(doubt["fraud_detected"], false);
+}
+
+#[tokio::test]
+async fn the_network_nodes_own_cut_counts_if_the_operator_says_so() {
+    let settings = ProofSettings { apply_p_value_threshold: true, ..quick() };
+    let rig = Rig::start(RigParts { settings, ..RigParts::default() }).await;
+    let (_, fraud) = rig.post(GENERATE, job(None, &[1, 2, 3])).await;
+    assert_eq!(fraud["fraud_detected"], true, "{fraud}");
+    let (_, honest) = rig.post(GENERATE, job(None, &[1, 2])).await;
+    assert_eq!(honest["fraud_detected"], false, "{honest}");
+}
+
+#[tokio::test]
+async fn an_accusation_is_computed_twice_and_dropped_on_doubt() {
+    let rig = rig().await;
+    let wrong = [1, 2, 3, 5];
+    assert_eq!(rig.post(GENERATE, job(None, &wrong)).await.1["fraud_detected"], true);
+    let proved = rig.script.proved.lock().unwrap().clone();
+    assert_eq!(proved, [0, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 5]);
+
+    // This engine is not sound: a second pass gives other numbers.
+    rig.script.proved.lock().unwrap().clear();
+    rig.script.wavers.store(true, std::sync::atomic::Ordering::SeqCst);
+    let (status, answer) = rig.post(GENERATE, job(None, &wrong)).await;
+    let reason = answer["detail"]["errors"][0]["error"].as_str().unwrap_or_default();
+    assert!(status == 502 && reason.contains("no accusation"), "{status} {answer}");
+    // Where nobody is accused one pass is enough.
+    rig.script.wavers.store(false, std::sync::atomic::Ordering::SeqCst);
+    rig.script.proved.lock().unwrap().clear();
+    assert_eq!(rig.post(GENERATE, job(None, &[1])).await.1["fraud_detected"], false);
+    assert_eq!(rig.script.proved.lock().unwrap().len(), 8);
+
+    // A number it cannot give is no proof of anything.
+    *rig.script.nan_nonce.lock().unwrap() = Some(7);
+    let (status, answer) = rig.post(GENERATE, job(None, &wrong)).await;
+    assert_eq!(status, 502, "{answer}");
+    assert_eq!(rig.post(GENERATE, job(None, &[])).await.1["fraud_detected"], false);
 }
 
 #[tokio::test]

@@ -67,6 +67,9 @@ impl Bench {
             engine,
             listen: "127.0.0.1:0".parse().unwrap(),
             auth_token: None,
+            pocstream_listen: None,
+            apply_p_value_threshold: false,
+            metrics: true,
             sensor: SensorChoice::Simulated,
             pool: Some(PoolConfig {
                 host: "127.0.0.1".into(),

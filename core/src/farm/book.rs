@@ -93,7 +93,8 @@ pub(super) fn booked_event(event: &RigEventReport) -> Entry {
         | EventKind::Fault
         | EventKind::Refused
         | EventKind::LeaseLapsed
-        | EventKind::Unconfirmed => None,
+        | EventKind::Unconfirmed
+        | EventKind::CallbackRefused { .. } => None,
     };
     Entry {
         agent: Some(event.agent.clone()),

@@ -318,6 +318,7 @@ fn told(event: &RigEventReport) -> Option<String> {
         EventKind::Fault => Some(format!("fault: {reason}")),
         EventKind::Refused => Some(format!("refused: {reason}")),
         EventKind::LeaseLapsed => Some(format!("lease lapsed: {reason}")),
+        EventKind::CallbackRefused { .. } => Some(format!("callback refused: {reason}")),
         EventKind::Unconfirmed => Some(format!("not confirmed: {reason}")),
     }
 }

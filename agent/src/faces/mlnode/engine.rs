@@ -59,7 +59,7 @@ async fn job(State(node): Behind, Path(id): Path<String>) -> Response {
 /// An engine that is not there answers nothing in the reference; ours does, and idles.
 async fn status(State(node): Behind) -> Json<Value> {
     let mut view = round_view(&node);
-    view["schemes"] = schemes();
+    view["schemes"] = schemes(&node);
     Json(view)
 }
 

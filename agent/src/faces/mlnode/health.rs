@@ -26,7 +26,10 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/livez", get(health))
         .route("/readyz", get(ready))
         .route("/api/v1/clock", get(clock))
-        .route("/metrics", get(metrics))
+}
+
+pub(super) fn metrics_routes() -> Router<Arc<Node>> {
+    Router::new().route("/metrics", get(metrics))
 }
 
 async fn health(State(node): Behind) -> Response {
@@ -35,7 +38,7 @@ async fn health(State(node): Behind) -> Response {
         NodeState::Inference(_) => ("INFERENCE", true, true),
         NodeState::Broken { .. } => ("INFERENCE", true, false),
     };
-    let devices = device_list(&node);
+    let devices = device_list(&node).await;
     // A server finds its GPU by itself.
     let gpu = !devices.is_empty() || matches!(node.inference, Inference::Upstream(_));
     let well = gpu && running == healthy;
@@ -88,6 +91,9 @@ async fn metrics(State(node): Behind) -> Response {
     page.gauge("gonka_metrics_schema_info", "Version of these families", "version=\"1\"", 1);
     let version = format!("version=\"{CONTRACT_VERSION}\"");
     page.gauge("mlnode_version_info", "Contract this node follows", &version, 1);
+    let name = "mlnode_source_scrape_timestamp_seconds";
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    page.gauge(name, "When the source was read", "source=\"engine\"", seconds);
     if let Some(info) = node.model() {
         let labels = format!(
             "model_name=\"{}\",dtype=\"{}\",replicas=\"{}\",max_num_seqs=\"{}\",max_model_len=\"{}\",tensor_parallel_size=\"1\",pipeline_parallel_size=\"{}\"",
@@ -134,6 +140,7 @@ async fn metrics(State(node): Behind) -> Response {
         ("roadbed_nonces_dropped_total", "Nonces that gave NaN", engine.nonces_dropped),
         ("roadbed_artifacts_delivered_total", "Artifacts delivered", proof.delivered),
         ("roadbed_callback_failures_total", "Callbacks not taken", proof.failed_posts),
+        ("roadbed_callback_refusals_total", "Payloads refused with a 4xx", proof.refused_payloads),
     ] {
         page.counter(name, help, value);
     }

@@ -1,8 +1,6 @@
-//! Models on this machine: those of the catalogue, under their network names.
+//! Models on this machine, under their network names: what is here, what is on its way, what may go.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,12 +14,11 @@ use super::super::door::WholeBody;
 use super::super::node::Node;
 use super::super::reply::{detail, unprocessable};
 use super::Behind;
-use crate::engine::catalogue::{CATALOGUE, CatalogueEntry, ModelStore, entry};
+use super::downloads::{ModelHub, Seen, Wanted};
+use crate::engine::catalogue::{CATALOGUE, ModelStore, entry};
+use crate::engine::pull::{HubFolder, HubSource};
+use crate::engine::remove;
 use crate::engine::space::free_bytes;
-use crate::engine::{pull, remove};
-
-/// Downloads at once, as in the network's own nodes.
-const DOWNLOADS_MAX: usize = 3;
 
 pub(super) fn routes() -> Router<Arc<Node>> {
     Router::new()
@@ -32,25 +29,18 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/api/v1/models/space", get(space))
 }
 
-/// Downloads under way and failed; at most one entry per model of the catalogue.
-#[derive(Default)]
-pub(in super::super) struct Downloads(Mutex<BTreeMap<&'static str, Download>>);
-
-struct Download {
-    began: Instant,
-    began_unix: f64,
-    error: Option<String>,
-}
-
-impl Downloads {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Download>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
+/// `{"hf_repo", "hf_commit"}`.
 struct ModelName {
     repo: String,
     commit: Option<String>,
+}
+
+/// How much of a model is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Nothing,
+    Part,
+    Whole,
 }
 
 impl ModelName {
@@ -65,6 +55,55 @@ impl ModelName {
     fn view(&self) -> Value {
         json!({"hf_repo": self.repo, "hf_commit": self.commit})
     }
+
+    /// The reference's name of a download.
+    fn task(&self) -> String {
+        format!("{}:{}", self.repo, self.commit.as_deref().unwrap_or("latest"))
+    }
+
+    /// What it names, or why it names nothing.
+    fn wanted(&self) -> Result<Wanted, String> {
+        if let Some(entry) = entry(&self.repo) {
+            return Ok(Wanted::Catalogue(entry));
+        }
+        if self.repo.contains([':', '@']) {
+            return Err(format!("{:?} is not of the form org/name", self.repo));
+        }
+        let revision = self.commit.as_ref().map_or_else(String::new, |commit| format!("@{commit}"));
+        let source = format!("hf:{}{revision}", self.repo).parse::<HubSource>();
+        source.map(Wanted::Hub).map_err(|error| error.to_string())
+    }
+
+    fn held(&self, store: &ModelStore) -> Held {
+        match self.wanted() {
+            Ok(Wanted::Catalogue(entry)) if store.holds(entry) => Held::Whole,
+            Ok(Wanted::Hub(source)) => held_of_hub(store, &source, self.commit.as_deref()),
+            Ok(Wanted::Catalogue(_)) | Err(_) => Held::Nothing,
+        }
+    }
+}
+
+fn held_of_hub(store: &ModelStore, source: &HubSource, commit: Option<&str>) -> Held {
+    let folder = store.folder_of(source);
+    if !folder.is_dir() {
+        return Held::Nothing;
+    }
+    let Some(pulled) = HubFolder::load(&folder) else { return Held::Part };
+    let of_commit = |file: &&crate::engine::pull::PulledFile| {
+        commit.is_none_or(|commit| commit == "main" || file.commit.starts_with(commit))
+    };
+    if pulled.files.iter().filter(of_commit).count() < pulled.files.len() {
+        // Another commit of it is here.
+        return Held::Nothing;
+    }
+    let whole = !pulled.models().is_empty() && !has_parts(&folder);
+    if whole { Held::Whole } else { Held::Part }
+}
+
+/// Whether a file of the folder is still on its way.
+fn has_parts(folder: &std::path::Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "part"))
 }
 
 fn no_store() -> Response {
@@ -77,23 +116,19 @@ async fn status(State(node): Behind, body: WholeBody) -> Response {
         Err(fault) => return unprocessable(&fault),
     };
     let Some(store) = &node.store else { return no_store() };
-    let mut word = "NOT_FOUND";
     let (mut progress, mut error) = (Value::Null, Value::Null);
-    if let Some(entry) = entry(&name.repo) {
-        if let Some(download) = node.downloads.lock().get(entry.name) {
-            match &download.error {
-                Some(reason) => error = json!(reason),
-                None => {
-                    word = "DOWNLOADING";
-                    let elapsed = download.began.elapsed().as_secs_f64();
-                    progress =
-                        json!({"start_time": download.began_unix, "elapsed_seconds": elapsed});
-                }
-            }
+    let mut word = match name.held(store) {
+        Held::Nothing => "NOT_FOUND",
+        Held::Part => "PARTIAL",
+        Held::Whole => "DOWNLOADED",
+    };
+    match node.downloads.seen(&name.task()) {
+        Some(Seen::Fetching(view)) => {
+            word = "DOWNLOADING";
+            progress = view;
         }
-        if progress.is_null() && store.holds(entry) {
-            word = "DOWNLOADED";
-        }
+        Some(Seen::Failed(reason)) => error = json!(reason),
+        None => {}
     }
     let view = name.view();
     Json(json!({"model": view, "status": word, "progress": progress, "error_message": error}))
@@ -106,49 +141,31 @@ async fn download(State(node): Behind, body: WholeBody) -> Response {
         Err(fault) => return unprocessable(&fault),
     };
     let Some(store) = &node.store else { return no_store() };
-    let Some(entry) = entry(&name.repo) else {
-        let known: Vec<&str> = CATALOGUE.iter().map(|entry| entry.served_as).collect();
-        let message = format!("{} cannot be fetched here; known: {}", name.repo, known.join(", "));
-        return detail(StatusCode::NOT_FOUND, message);
+    let wanted = match name.wanted() {
+        Ok(wanted) => wanted,
+        Err(message) => return detail(StatusCode::BAD_REQUEST, message),
     };
-    if store.holds(entry) {
-        return detail(StatusCode::CONFLICT, format!("{} is already downloaded", name.repo));
+    let accepted = |task: String, word: &str| {
+        let view = json!({"task_id": task, "status": word, "model": name.view()});
+        (StatusCode::ACCEPTED, Json(view)).into_response()
+    };
+    let hub = match node.hub() {
+        Ok(ModelHub::Hub(hub)) => *hub,
+        Ok(ModelHub::Offline) => return accepted(format!("{}:offline", name.task()), "IGNORED"),
+        Err(error) => return detail(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let fetching = matches!(node.downloads.seen(&name.task()), Some(Seen::Fetching(_)));
+    if !fetching && name.held(store) == Held::Whole {
+        return accepted(name.task(), "DOWNLOADED");
     }
-    {
-        let mut downloads = node.downloads.lock();
-        let under_way = |download: &Download| download.error.is_none();
-        if downloads.get(entry.name).is_some_and(under_way) {
-            return detail(StatusCode::CONFLICT, format!("{} is being downloaded", name.repo));
-        }
-        if downloads.values().filter(|download| under_way(download)).count() >= DOWNLOADS_MAX {
-            let message = format!("{DOWNLOADS_MAX} downloads are under way");
-            return detail(StatusCode::TOO_MANY_REQUESTS, message);
-        }
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let began_unix = since_epoch.as_secs_f64();
-        let download = Download { began: Instant::now(), began_unix, error: None };
-        downloads.insert(entry.name, download);
-    }
-    let (store, behind) = (store.clone(), Arc::clone(&node));
-    tokio::task::spawn_blocking(move || fetch(&store, entry, &behind.downloads));
-    let commit = name.commit.as_deref().unwrap_or("latest");
-    let task_id = format!("{}:{commit}", name.repo);
-    let view = json!({"task_id": task_id, "status": "DOWNLOADING", "model": name.view()});
-    (StatusCode::ACCEPTED, Json(view)).into_response()
-}
-
-fn fetch(store: &ModelStore, entry: &'static CatalogueEntry, downloads: &Downloads) {
-    let outcome = pull(store, entry, &mut |step| tracing::info!(model = entry.name, step));
-    let mut downloads = downloads.lock();
-    match outcome {
-        Ok(_path) => {
-            downloads.remove(entry.name);
-        }
-        Err(error) => {
-            tracing::error!(%error, model = entry.name, "the model was not fetched");
-            if let Some(download) = downloads.get_mut(entry.name) {
-                download.error = Some(error.to_string());
-            }
+    match node.downloads.begin(&name.task(), wanted, hub, store.clone()) {
+        Ok(()) => accepted(name.task(), "DOWNLOADING"),
+        Err(busy) => {
+            let status = match busy {
+                super::downloads::Busy::Same => StatusCode::CONFLICT,
+                super::downloads::Busy::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            };
+            detail(status, busy.message(&name.repo))
         }
     }
 }
@@ -159,37 +176,60 @@ async fn forget(State(node): Behind, body: WholeBody) -> Response {
         Err(fault) => return unprocessable(&fault),
     };
     let Some(store) = &node.store else { return no_store() };
-    let Some(entry) = entry(&name.repo) else {
-        return detail(StatusCode::NOT_FOUND, format!("{} is not known", name.repo));
-    };
-    if node.model().is_some_and(|info| entry.served_as == info.served_as) {
+    let unknown = || detail(StatusCode::NOT_FOUND, format!("{} is not here", name.repo));
+    let Ok(wanted) = name.wanted() else { return unknown() };
+    if node.model().is_some_and(|info| name.repo == info.served_as) {
         return detail(StatusCode::CONFLICT, format!("{} is in use", name.repo));
     }
-    match remove(store, entry) {
-        Ok(true) => Json(json!({"status": "deleted", "model": name.view()})).into_response(),
-        Ok(false) => detail(StatusCode::NOT_FOUND, format!("{} is not here", name.repo)),
-        Err(error) => detail(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    // Without a commit every version is meant.
+    let (task, every) = (name.task(), format!("{}:", name.repo));
+    let is_meant = |other: &str| {
+        if name.commit.is_some() { other == task } else { other.starts_with(&every) }
+    };
+    let broken_off = node.downloads.break_off(is_meant);
+    let removed = match wanted {
+        Wanted::Catalogue(entry) => remove(store, entry).map_err(|error| error.to_string()),
+        Wanted::Hub(_) if name.held(store) == Held::Nothing => Ok(false),
+        Wanted::Hub(source) => store
+            .removal(&format!("hf:{}", source.repo()))
+            .and_then(crate::engine::inventory::Removal::carry_out)
+            .map(|()| true)
+            .map_err(|error| error.to_string()),
+    };
+    let gone = |word| Json(json!({"status": word, "model": name.view()})).into_response();
+    match removed {
+        Err(reason) => detail(StatusCode::INTERNAL_SERVER_ERROR, reason),
+        Ok(_) if broken_off => gone("cancelled"),
+        Ok(true) => gone("deleted"),
+        Ok(false) => unknown(),
     }
 }
 
 async fn list(State(node): Behind) -> Response {
     let Some(store) = &node.store else { return no_store() };
-    let models: Vec<Value> = CATALOGUE
-        .iter()
-        .filter(|entry| store.holds(entry))
-        .map(|entry| {
-            let model = json!({"hf_repo": entry.served_as, "hf_commit": null});
-            json!({"model": model, "status": "DOWNLOADED"})
-        })
-        .collect();
+    let of_catalogue = CATALOGUE.iter().filter(|entry| store.holds(entry));
+    let mut models: Vec<Value> =
+        of_catalogue.map(|entry| listed(entry.served_as, None, "DOWNLOADED")).collect();
+    let folders = std::fs::read_dir(store.root()).into_iter().flatten().flatten();
+    let mut folders: Vec<_> = folders.map(|entry| entry.path()).collect();
+    folders.sort();
+    for folder in folders {
+        let Some(pulled) = HubFolder::load(&folder) else { continue };
+        let commit = pulled.files.first().map(|file| file.commit.as_str());
+        let whole = !pulled.models().is_empty() && !has_parts(&folder);
+        models.push(listed(&pulled.repo, commit, if whole { "DOWNLOADED" } else { "PARTIAL" }));
+    }
     Json(json!({ "models": models })).into_response()
+}
+
+fn listed(repo: &str, commit: Option<&str>, word: &str) -> Value {
+    json!({"model": {"hf_repo": repo, "hf_commit": commit}, "status": word})
 }
 
 async fn space(State(node): Behind) -> Response {
     let Some(store) = &node.store else { return no_store() };
     let gigabytes = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
-    let held: u64 =
-        CATALOGUE.iter().filter(|entry| store.holds(entry)).map(|entry| entry.bytes).sum();
+    let held: u64 = store.installed().iter().map(|model| model.bytes).sum();
     Json(json!({
         "cache_size_gb": gigabytes(held),
         "available_gb": free_bytes(store.root()).map(gigabytes),

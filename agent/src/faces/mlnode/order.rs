@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 use super::super::node::OwnNode;
 use super::super::reply::{detail, unprocessable};
 use super::pow::BACKEND;
-use super::round::{Unserved, read_generate, read_init};
+use super::round::{OtherNonces, read_generate, read_init};
 use crate::engine::EngineFault;
-use crate::proof::{JobOutcome, JobState, JobView, ProofRefusal, RoundView};
+use crate::proof::{JobOutcome, JobState, JobView, ProofRefusal, RoundView, sent_form};
 
 /// Which floor is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,7 @@ pub(super) async fn begin(
     floor: Floor,
 ) -> Result<NonceShare, Box<Response>> {
     let request = match read_init(body) {
-        Ok(Ok(request)) => request,
-        Ok(Err(unserved)) => return Err(Box::new(unserved_reply(&unserved))),
+        Ok(request) => request,
         Err(fault) => return Err(Box::new(unprocessable(&fault))),
     };
     if node.model().is_none() {
@@ -80,7 +79,10 @@ pub(super) async fn begin(
 pub(super) fn take_job(node: &OwnNode, body: &[u8], floor: Floor) -> Result<Taken, Box<Response>> {
     let (job, wait) = match read_generate(body) {
         Ok(Ok(read)) => read,
-        Ok(Err(unserved)) => return Err(Box::new(unserved_reply(&unserved))),
+        Ok(Err(OtherNonces)) => {
+            let message = "validation.artifacts nonces must match nonces field";
+            return Err(Box::new(detail(StatusCode::BAD_REQUEST, message)));
+        }
         Err(fault) => return Err(Box::new(unprocessable(&fault))),
     };
     if node.model().is_none() {
@@ -131,12 +133,21 @@ pub(super) fn job_view(view: JobView, id: String) -> Value {
 }
 
 fn artifact_view(artifact: &Artifact) -> Value {
-    json!({"nonce": artifact.nonce, "vector_b64": artifact.vector_b64})
+    let mut view = json!({"nonce": artifact.nonce, "vector_b64": sent_form(artifact)});
+    if !artifact.points.is_empty() {
+        view["k_points_steps"] = json!(artifact.points);
+    }
+    view
 }
 
 /// Which of the network's schemes this engine proves in. Not the reference's field: its engines say nothing of it.
-pub(super) fn schemes() -> Value {
-    json!({"prefill": "supported", "decode": "unsupported"})
+pub(super) fn schemes(node: &OwnNode) -> Value {
+    let (decode, reason) = match node.proof.decode() {
+        Some(Ok(())) => ("supported", None),
+        Some(Err(refusal)) => ("unsupported", Some(refusal.to_string())),
+        None => ("unsupported", Some("no model is up".to_owned())),
+    };
+    json!({"prefill": "supported", "decode": decode, "decode_reason": reason})
 }
 
 /// What the engine does of proofs: a round, or nothing. A validation is IDLE: the reference's engines know no other word.
@@ -162,18 +173,6 @@ fn round_config(view: &RoundView) -> Value {
     })
 }
 
-fn unserved_reply(unserved: &Unserved) -> Response {
-    match unserved {
-        Unserved::Decode => detail(
-            StatusCode::NOT_IMPLEMENTED,
-            "the DECODE scheme is not supported: its codebook is not on this node",
-        ),
-        Unserved::OtherNonces => {
-            detail(StatusCode::BAD_REQUEST, "validation.artifacts nonces must match nonces field")
-        }
-    }
-}
-
 fn refusal_reply(refusal: &ProofRefusal, floor: Floor) -> Response {
     match refusal {
         ProofRefusal::NoModel => floor.nothing(),
@@ -186,6 +185,9 @@ fn refusal_reply(refusal: &ProofRefusal, floor: Floor) -> Response {
                 "deployed": {"model": deployed, "seq_len": context},
             }),
         ),
+        ProofRefusal::Unsupported(refusal) => {
+            detail(StatusCode::NOT_IMPLEMENTED, refusal.to_string())
+        }
         ProofRefusal::QueueFull { .. } | ProofRefusal::Engine(EngineFault::QueueFull { .. }) => {
             detail(StatusCode::TOO_MANY_REQUESTS, refusal.to_string())
         }

@@ -56,23 +56,27 @@ async fn generate(State(node): Behind, body: WholeBody) -> Response {
 }
 
 async fn job(State(node): Behind, Path(id): Path<String>) -> Response {
-    let Some((_label, uuid)) = id.split_once(':') else {
-        return detail(StatusCode::BAD_REQUEST, "request_id should be <port>:<uuid>");
+    let Some((label, uuid)) = id.split_once(':') else {
+        let message = "Invalid request_id format (expected port:uuid)";
+        return detail(StatusCode::BAD_REQUEST, message);
     };
+    if label.parse::<u16>().is_err() {
+        return detail(StatusCode::BAD_REQUEST, "Invalid port in request_id");
+    }
     match node.proof.job(uuid) {
         Some(view) => Json(job_view(view, id)).into_response(),
-        None => detail(StatusCode::NOT_FOUND, format!("request {id} is not known")),
+        None => detail(StatusCode::NOT_FOUND, "Request not found"),
     }
 }
 
 async fn status(State(node): Behind) -> Json<Value> {
     if node.model().is_none() {
-        return Json(json!({"status": "NO_BACKENDS", "backends": [], "schemes": schemes()}));
+        return Json(json!({"status": "NO_BACKENDS", "backends": [], "schemes": schemes(&node)}));
     }
     let mut backend = round_view(&node);
     let word = backend["status"].clone();
     backend["port"] = json!(BACKEND);
-    Json(json!({"status": word, "backends": [backend], "schemes": schemes()}))
+    Json(json!({"status": word, "backends": [backend], "schemes": schemes(&node)}))
 }
 
 async fn stop(State(node): Behind) -> Json<Value> {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use roadbed_compute::poc::{Identity, K_DIM, NonceShare, Round, Scheme, StatTest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use roadbed_compute::poc::{DecodeTerms, Identity, K_DIM, NonceShare, Round, Scheme, StatTest};
 use serde_json::Value;
 
 use super::super::body::{BodyFault, Fields, read_body};
-use crate::proof::{CallbackUrl, JobRequest, RoundRequest};
+use crate::proof::{CallbackUrl, JobRequest, Received, RoundRequest};
 
 /// Nonces travel as int32.
 const NONCE_MAX: u32 = i32::MAX as u32;
@@ -14,54 +16,55 @@ const NONCE_MAX: u32 = i32::MAX as u32;
 const BATCH_DEFAULT: usize = 32;
 /// Longest block hash or key: they are part of every seed and of every delivery.
 const IDENTITY_LENGTH_MAX: usize = 1024;
+/// A trajectory as long as this fits no context we load.
+const STEPS_MAX: usize = 1 << 16;
+/// Steps of a DECODE round that does not say how many.
+const STEPS_DEFAULT: usize = 256;
+/// Width of the routing window of the branches that name one; no other is known.
+const ROUTE_WINDOW: usize = 256;
+/// Stands for a step that is no point of the codebook.
+const NO_POINT: u8 = u8::MAX;
 /// Fields of `params` this node knows; others are newer than it and passed over with a warning.
-const PARAMS_KNOWN: [&str; 6] =
-    ["model", "seq_len", "k_dim", "decode", "max_tokens", "route_window"];
+const PARAMS_KNOWN: [&str; 7] =
+    ["model", "seq_len", "k_dim", "decode", "scheme", "max_tokens", "route_window"];
 
-/// A PoC request this node understands but cannot serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unserved {
-    /// The DECODE scheme, whose codebook is not here.
-    Decode,
-    /// The nonces of the two lists differ.
-    OtherNonces,
-}
+/// The nonces of a validation and of its artifacts differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OtherNonces;
 
 /// The body of `init/generate`.
-pub(super) fn read_init(body: &[u8]) -> Result<Result<RoundRequest, Unserved>, BodyFault> {
+pub(super) fn read_init(body: &[u8]) -> Result<RoundRequest, BodyFault> {
     read_body(body, read_request)
 }
 
 /// The body of `generate`, and whether the caller waits for the outcome.
 pub(super) fn read_generate(
     body: &[u8],
-) -> Result<Result<(JobRequest, bool), Unserved>, BodyFault> {
+) -> Result<Result<(JobRequest, bool), OtherNonces>, BodyFault> {
     read_body(body, |fields| {
         let request = read_request(fields);
         let nonces = read_nonces(fields);
         let wait = fields.optional("wait").unwrap_or(false);
+        let scheme = request.as_ref().map_or(Scheme::Prefill, |request| request.round.scheme);
         let received = match fields.object("validation") {
-            Some(validation) => Some(read_received(&validation)?),
+            Some(validation) => Some(read_received(&validation, scheme)?),
             None => None,
         };
-        let stat_test = read_stat_test(fields);
+        let (stat_test, p_value_threshold) = read_stat_test(fields);
         let (request, nonces) = (request?, nonces?);
-        let request = match request {
-            Ok(request) => request,
-            Err(unserved) => return Some(Err(unserved)),
-        };
         if let Some(received) = &received {
             let ours: BTreeSet<u32> = nonces.iter().copied().collect();
-            let theirs: BTreeSet<u32> = received.iter().map(|(nonce, _)| *nonce).collect();
-            if ours != theirs || received.len() != theirs.len() {
-                return Some(Err(Unserved::OtherNonces));
+            let theirs = received.nonces();
+            let set: BTreeSet<u32> = theirs.iter().copied().collect();
+            if ours != set || theirs.len() != set.len() {
+                return Some(Err(OtherNonces));
             }
         }
-        Some(Ok((JobRequest { request, nonces, received, stat_test }, wait)))
+        Some(Ok((JobRequest { request, nonces, received, stat_test, p_value_threshold }, wait)))
     })
 }
 
-fn read_request(fields: &Fields<'_>) -> Option<Result<RoundRequest, Unserved>> {
+fn read_request(fields: &Fields<'_>) -> Option<RoundRequest> {
     let block_hash = read_identity(fields, "block_hash");
     let public_key = read_identity(fields, "public_key");
     let block_height = fields.required("block_height");
@@ -84,26 +87,45 @@ fn read_request(fields: &Fields<'_>) -> Option<Result<RoundRequest, Unserved>> {
     if k_dim == 0 {
         params.complain("k_dim", "greater_than", "Input should be greater than 0");
     }
-    let decodes =
-        params.optional("decode").unwrap_or(false) || params.value("scheme").is_some_and(is_decode);
+    let scheme = read_scheme(&params);
     for name in params.unknown(&PARAMS_KNOWN) {
         tracing::warn!(name, "a field of params is not known here and passed over");
     }
-    let request = RoundRequest {
+    Some(RoundRequest {
         round: Round {
             identity: Identity { block_hash: block_hash?, public_key: public_key? },
             seq_len: seq_len?,
             k_dim,
             stronger_rng,
-            scheme: Scheme::Prefill,
+            scheme: scheme?,
         },
         block_height: block_height?,
         share: share?,
         model: model?,
         batch: batch.filter(|&batch| batch > 0).unwrap_or(BATCH_DEFAULT),
         url,
-    };
-    Some(if decodes { Err(Unserved::Decode) } else { Ok(request) })
+    })
+}
+
+/// The chain API says `decode`, the engine's plugin `scheme`, some branches add a `route_window`.
+fn read_scheme(params: &Fields<'_>) -> Option<Scheme> {
+    let flag = params.optional("decode").unwrap_or(false);
+    let steps: Option<usize> = params.optional("max_tokens");
+    if !flag && !params.value("scheme").is_some_and(is_decode) {
+        return Some(Scheme::Prefill);
+    }
+    let window: Option<usize> = params.optional("route_window");
+    if window.is_some_and(|window| window != ROUTE_WINDOW) {
+        params.complain("route_window", "literal_error", format!("Input should be {ROUTE_WINDOW}"));
+        return None;
+    }
+    let max_tokens = steps.filter(|&steps| steps > 0).unwrap_or(STEPS_DEFAULT);
+    if max_tokens >= STEPS_MAX {
+        let message = format!("Input should be less than {STEPS_MAX}");
+        params.complain("max_tokens", "less_than", message);
+        return None;
+    }
+    Some(Scheme::Decode(DecodeTerms { max_tokens }))
 }
 
 /// Whoever shares a node out over several engines numbers them; a node by itself is group 0 of 1.
@@ -168,25 +190,47 @@ fn read_nonces(fields: &Fields<'_>) -> Option<Vec<u32>> {
     Some(list.into_iter().filter(|&nonce| seen.insert(nonce)).collect())
 }
 
-fn read_received(validation: &Fields<'_>) -> Option<Vec<(u32, String)>> {
+fn read_received(validation: &Fields<'_>, scheme: Scheme) -> Option<Received> {
     let Some(artifacts) = validation.objects("artifacts") else {
         if validation.value("artifacts").is_none() {
             validation.complain("artifacts", "missing", "Field required");
         }
         return None;
     };
-    let read = |artifact: &Fields<'_>| {
-        let nonce = artifact.required("nonce");
-        let vector: Option<String> = artifact.required("vector_b64");
-        Some((nonce?, vector?))
-    };
-    Some(artifacts.iter().filter_map(read).collect())
+    match scheme {
+        Scheme::Prefill => {
+            let read = |artifact: &Fields<'_>| {
+                let nonce = artifact.required("nonce");
+                let vector: Option<String> = artifact.required("vector_b64");
+                Some((nonce?, vector?))
+            };
+            Some(Received::Vectors(artifacts.iter().filter_map(read).collect()))
+        }
+        Scheme::Decode(_) => {
+            let read = |artifact: &Fields<'_>| {
+                let nonce = artifact.required("nonce");
+                let points = read_points(artifact);
+                Some((nonce?, points?))
+            };
+            Some(Received::Trajectories(artifacts.iter().filter_map(read).collect()))
+        }
+    }
 }
 
-/// `p_value_threshold`, which newer Network Nodes send, is passed over as the network's own engine does.
-fn read_stat_test(fields: &Fields<'_>) -> StatTest {
+/// A trajectory, as a list or packed in the vector's place, one byte for each step. One that cannot be unpacked is no
+/// trajectory, and that is the other side's doing: it is empty here and will mismatch.
+fn read_points(artifact: &Fields<'_>) -> Option<Vec<u8>> {
+    if let Some(list) = artifact.list::<i64>("k_points_steps") {
+        return Some(list.iter().map(|&k| u8::try_from(k).unwrap_or(NO_POINT)).collect());
+    }
+    let packed: String = artifact.required("vector_b64")?;
+    Some(STANDARD.decode(packed).unwrap_or_default())
+}
+
+/// The thresholds, and `p_value_threshold`, which newer Network Nodes send and the network's own engine does not know.
+fn read_stat_test(fields: &Fields<'_>) -> (StatTest, Option<f64>) {
     let mut test = StatTest::default();
-    let Some(given) = fields.object("stat_test") else { return test };
+    let Some(given) = fields.object("stat_test") else { return (test, None) };
     for (name, most, value) in [
         ("dist_threshold", f64::MAX, &mut test.dist_threshold),
         ("p_mismatch", 1.0, &mut test.p_mismatch),
@@ -196,7 +240,7 @@ fn read_stat_test(fields: &Fields<'_>) -> StatTest {
             *value = number;
         }
     }
-    test
+    (test, given.within("p_value_threshold", 0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -217,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_init_is_read_as_it_is_spelled() {
-        let request = read_init(init().to_string().as_bytes()).unwrap().unwrap();
+        let request = read_init(init().to_string().as_bytes()).unwrap();
         assert_eq!(request.round.identity.block_hash, "A1");
         let share = NonceShare { node_id: 3, node_count: 5, group_id: 0, n_groups: 1 };
         assert_eq!(request.share, share);
@@ -232,18 +276,48 @@ mod tests {
             (body["group_id"], body["n_groups"]) = (json!(group_id), json!(n_groups));
             read_init(body.to_string().as_bytes())
         };
-        let share = read(6, 7).unwrap().unwrap().share;
+        let share = read(6, 7).unwrap().share;
         assert_eq!((share.group_id, share.n_groups), (6, 7));
         assert!(read(7, 7).is_err() && read(0, 0).is_err());
     }
 
     #[test]
-    fn decode_is_not_served() {
-        for (name, value) in [("decode", json!(true)), ("scheme", json!("POC_SCHEME_DECODE"))] {
+    fn decode_is_read_in_every_spelling() {
+        for (params, steps) in [
+            (json!({"decode": true, "max_tokens": 7}), 7),
+            (json!({"decode": true, "max_tokens": 0}), 256),
+            (json!({"scheme": "POC_SCHEME_DECODE", "max_tokens": 9}), 9),
+            (json!({"scheme": "decode", "route_window": 256}), 256),
+        ] {
             let mut body = init();
-            body["params"][name] = value;
-            assert_eq!(read_init(body.to_string().as_bytes()).unwrap(), Err(Unserved::Decode));
+            body["params"]["scheme"] = Value::Null;
+            for (name, value) in params.as_object().unwrap() {
+                body["params"][name] = value.clone();
+            }
+            let round = read_init(body.to_string().as_bytes()).unwrap().round;
+            assert_eq!(round.scheme, Scheme::Decode(DecodeTerms { max_tokens: steps }), "{params}");
         }
+        for (name, value) in [("route_window", json!(64)), ("max_tokens", json!(1 << 20))] {
+            let mut body = init();
+            body["params"]["decode"] = json!(true);
+            body["params"][name] = value;
+            assert!(read_init(body.to_string().as_bytes()).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn trajectories_come_as_a_list_or_packed() {
+        let mut body = init();
+        body["params"]["decode"] = json!(true);
+        body["nonces"] = json!([1, 2, 3]);
+        body["validation"] = json!({"artifacts": [
+            {"nonce": 1, "k_points_steps": [0, 15, -1, 700]},
+            {"nonce": 2, "vector_b64": "AA8B"},
+            {"nonce": 3, "vector_b64": "!"},
+        ]});
+        let (job, _) = read_generate(body.to_string().as_bytes()).unwrap().unwrap();
+        let expected = vec![(1, vec![0, 15, 255, 255]), (2, vec![0, 15, 1]), (3, vec![])];
+        assert_eq!(job.received, Some(Received::Trajectories(expected)));
     }
 
     #[test]
@@ -258,13 +332,13 @@ mod tests {
         assert!(!wait);
         assert_eq!(job.nonces, [4, 2]);
         let expected = StatTest { dist_threshold: 0.4, p_mismatch: 0.1, fraud_threshold: 0.01 };
-        assert_eq!(job.stat_test, expected);
+        assert_eq!((job.stat_test, job.p_value_threshold), (expected, Some(0.05)));
         for artifacts in
             [vec![artifact(2)], vec![artifact(2), artifact(4), artifact(4)], vec![artifact(9)]]
         {
             body["validation"] = json!({ "artifacts": artifacts });
             let read = read_generate(body.to_string().as_bytes()).unwrap();
-            assert_eq!(read, Err(Unserved::OtherNonces));
+            assert_eq!(read, Err(OtherNonces));
         }
     }
 
