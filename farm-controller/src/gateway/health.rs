@@ -39,13 +39,12 @@ pub(super) enum Finding {
     Ill,
 }
 
-/// Looks at a rig once.
-pub(super) async fn look(wire: &Wire, rig: &Arc<Rig>, patience: Duration) -> Finding {
-    let health = wire.call(rig, Method::GET, "/health", None, patience).await;
-    match health {
+/// Looks at a rig once and notes what it serves; `Err` says why it is not well. Only the watch counts failures.
+pub(super) async fn look(wire: &Wire, rig: &Arc<Rig>, patience: Duration) -> Result<(), String> {
+    match wire.call(rig, Method::GET, "/health", None, patience).await {
         Ok(reply) if reply.status.is_success() => {}
-        Ok(reply) => return ill(rig, &format!("its /health says {}", reply.status)),
-        Err(fault) => return ill(rig, &fault.to_string()),
+        Ok(reply) => return Err(format!("its /health says {}", reply.status)),
+        Err(fault) => return Err(fault.to_string()),
     }
     let models = match wire.call(rig, Method::GET, "/v1/models", None, patience).await {
         Ok(reply) if reply.status.is_success() => match reply.json()["data"].take() {
@@ -55,24 +54,10 @@ pub(super) async fn look(wire: &Wire, rig: &Arc<Rig>, patience: Duration) -> Fin
         // It serves nothing now.
         Ok(_) | Err(_) => vec![],
     };
-    match rig.found_well(models) {
-        Health::Up => Finding::Well,
-        Health::Unknown => {
-            tracing::info!(rig = %rig.id, "the rig answers the gateway");
-            Finding::Well
-        }
-        Health::Down => {
-            tracing::info!(rig = %rig.id, "the rig answers the gateway again");
-            Finding::CameBack
-        }
+    if rig.found_well(models) != Health::Up {
+        tracing::info!(rig = %rig.id, "the rig answers the gateway");
     }
-}
-
-fn ill(rig: &Rig, reason: &str) -> Finding {
-    if rig.found_ill() {
-        tracing::warn!(rig = %rig.id, reason, "the rig does not answer the gateway");
-    }
-    Finding::Ill
+    Ok(())
 }
 
 /// Looks at a rig until told to stop; `then` is run after each look.
@@ -83,9 +68,23 @@ pub(super) async fn watch<F: Future<Output = ()>>(
     stop: CancellationToken,
     then: impl Fn(Finding) -> F,
 ) {
+    let mut was_down = false;
     loop {
         let step = async {
-            let finding = look(&wire, &rig, pace.patience).await;
+            let finding = match look(&wire, &rig, pace.patience).await {
+                Ok(()) if was_down => Finding::CameBack,
+                Ok(()) => Finding::Well,
+                Err(reason) => {
+                    if rig.found_ill() {
+                        tracing::warn!(rig = %rig.id, reason, "the rig does not answer the gateway");
+                    }
+                    Finding::Ill
+                }
+            };
+            was_down = match finding {
+                Finding::CameBack | Finding::Well => false,
+                Finding::Ill => was_down || rig.health() == Health::Down,
+            };
             then(finding).await;
             tokio::time::sleep(pace.pause).await;
         };

@@ -4,22 +4,28 @@
 //! full is no reason to turn a customer away while another serves the same model.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::door::{READ_WAIT_MAX, whole, with_query};
+use super::health::look;
 use super::reply::{backend_failed, no_backend, openai_error};
 use super::rig::Rig;
 use super::wire::{Asked, Wire};
 
 /// Rigs asked for one request.
 const TRIES_MAX: usize = 2;
+
+/// For a look at a rig of which nothing is known yet.
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What is read of a body.
 #[derive(Default, Deserialize)]
@@ -37,6 +43,13 @@ pub(super) async fn answer(
     body: Body,
 ) -> Response {
     if parts.method == Method::GET {
+        if pool.iter().all(|rig| rig.models().is_empty()) {
+            // Nobody looked yet, or a model came up a moment ago.
+            let looks = pool.iter().map(|rig| look(wire, rig, LOOK_WAIT_MAX));
+            for unwell in join_all(looks).await.into_iter().filter_map(Result::err) {
+                tracing::debug!(unwell, "a rig does not show what it serves");
+            }
+        }
         return match path.strip_prefix("/v1/models") {
             Some("" | "/") => list(pool),
             Some(id) => one(pool, id.trim_start_matches('/')),

@@ -1,6 +1,5 @@
 //! The single MLNode's states: INFERENCE as soon as one rig is, STOPPED when all are.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -112,10 +111,10 @@ impl FanOut {
 
     /// What rigs serve has changed: customers need not wait for the next look.
     async fn look_again(&self) {
-        join_all(self.rigs.iter().map(async |rig| {
-            look(&self.wire, &Arc::clone(rig), LOOK_WAIT_MAX).await;
-        }))
-        .await;
+        let looks = self.rigs.iter().map(|rig| look(&self.wire, rig, LOOK_WAIT_MAX));
+        for unwell in join_all(looks).await.into_iter().filter_map(Result::err) {
+            tracing::debug!(unwell, "a rig does not show what it serves now");
+        }
     }
 
     /// Healthy while one rig is; degraded while another is not.
