@@ -16,7 +16,7 @@ use super::{MODEL, Rig, RigParts, embeddings};
 
 /// The rig of the scenario under way, and what it needs to stay.
 #[derive(Default)]
-struct RigSubject {
+pub(super) struct RigSubject {
     rig: Option<Rig>,
     kept: Vec<Box<dyn std::any::Any + Send>>,
 }

@@ -7,6 +7,7 @@ mod callback;
 mod contract;
 mod embeddings;
 mod engine;
+mod gateway;
 mod infval;
 mod mlnode;
 mod openai;

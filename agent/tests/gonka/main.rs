@@ -9,6 +9,7 @@
 
 mod any_order;
 mod epoch;
+mod fan_out;
 mod interruptions;
 mod real_model;
 mod rig;

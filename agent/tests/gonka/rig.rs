@@ -38,6 +38,18 @@ pub async fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The same for what has to be asked for.
+pub async fn until_async<T>(what: &str, mut seen: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = seen().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 pub fn load_request(path: &str) -> LoadRequest {
     LoadRequest {
         path: path.into(),
