@@ -11,6 +11,8 @@ import tempfile
 import time
 import urllib.request
 
+from claims import PATIENCE_SECONDS, claim, finish
+
 BASE, FOLDER, AGENT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve(), int(sys.argv[3])
 REPO = "sentence-transformers/all-MiniLM-L6-v2"
 HUB = tempfile.TemporaryDirectory()
@@ -22,12 +24,11 @@ import numpy  # noqa: E402
 import openai  # noqa: E402
 import tokenizers  # noqa: E402
 
-PATIENCE_SECONDS = 300
+
 COSINE_MIN = 0.9999
 TOKENS_MAX = 256
 SPEED_TEXTS = 64
 SPEED_ROUNDS = 3
-failures = []
 
 TEXTS = [
     "",
@@ -50,12 +51,6 @@ TEXTS = [
     "What does a rig cost per day at eleven cents a kilowatt-hour? " * 6,
     "Every rig reports what it draws; the controller believes none of them. " * 40,
 ]
-
-
-def claim(text, held, seen=""):
-    print(f"{'ok    ' if held else 'FAILED'} {text} {seen}", flush=True)
-    if not held:
-        failures.append(text)
 
 
 def wait_for_server():
@@ -162,8 +157,7 @@ def main():
         rates["candle"].append(SPEED_TEXTS / (time.process_time() - before) * 2)
     for name, values in rates.items():
         print(f"       {name}: {numpy.median(values):.1f} texts of {tokens:.0f} tokens per second, CPU-normalised to two cores")
-    if failures:
-        sys.exit(f"{len(failures)} claims failed")
+    finish()
 
 
 if __name__ == "__main__":

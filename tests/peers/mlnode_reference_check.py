@@ -13,48 +13,25 @@ import http.server
 import importlib.util
 import json
 import pathlib
-import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import types
 import urllib.error
 import urllib.request
 
+from claims import PATIENCE_SECONDS, claim, finish, free_port, until
+
 AGENT, SOURCE = sys.argv[1], pathlib.Path(sys.argv[2])
 PACKAGES = SOURCE / "mlnode" / "packages"
-PATIENCE_SECONDS = 300
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SEQ_LEN = 64
 # Artifacts of another implementation (PyTorch), with their source in tests/data/poc.
 RECORDED = pathlib.Path(__file__).parents[1] / "data" / "poc" / "e2e_smollm2.json"
 # Encoded twice, as the Network Node does it.
 CALLBACK_PATH = "/v2/poc-batches/HuggingFaceTB%252FSmolLM2-135M-Instruct"
-failures = []
-
-
-def claim(text, held, seen=""):
-    print(f"{'ok    ' if held else 'FAILED'} {text} {seen}", flush=True)
-    if not held:
-        failures.append(text)
-
-
-def until(condition):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def call(base, method, path, body=None):
@@ -284,9 +261,8 @@ def main():
             engine.terminate()
         for engine in engines:
             engine.wait(PATIENCE_SECONDS)
-    print(f"{len(failures)} claims failed" if failures else "every claim held")
-    return 1 if failures else 0
+    finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

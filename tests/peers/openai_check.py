@@ -5,20 +5,13 @@ Each line of output is one claim; the exit code is 0 only if all held.
 
 import json
 import sys
-import time
 import urllib.request
 
 import openai
 
+from claims import PATIENCE_SECONDS, claim, finish, until
+
 BASE = sys.argv[1]
-PATIENCE_SECONDS = 300
-failures = []
-
-
-def claim(text, held, seen=""):
-    print(f"{'ok    ' if held else 'FAILED'} {text} {seen}", flush=True)
-    if not held:
-        failures.append(text)
 
 
 def metric(name):
@@ -28,15 +21,6 @@ def metric(name):
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
     return None
-
-
-def until(condition):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def is_up():
@@ -282,7 +266,7 @@ def main():
     model = models(client)
     for check in [chats, completions, sampling, forms, tools, validation, errors, disconnects]:
         check(client, model)
-    sys.exit(1 if failures else 0)
+    finish()
 
 
 main()

@@ -12,17 +12,11 @@ import urllib.request
 
 import grpc
 
+from claims import PATIENCE_SECONDS, claim, finish
+
 BASE, STREAM = sys.argv[1:3]
 SERVICE = "/mlnode.poc.v1.PoCCallbackStream/"
 PATH = "/v2/poc-batches/HuggingFaceTB%252FSmolLM2-135M-Instruct"
-PATIENCE_SECONDS = 300
-failures = []
-
-
-def claim(text, held, seen=""):
-    print(f"{'ok    ' if held else 'FAILED'} {text} {seen}", flush=True)
-    if not held:
-        failures.append(text)
 
 
 def varint(number):
@@ -105,4 +99,4 @@ try:
 except grpc.RpcError as error:
     claim("an unknown method is refused", error.code() == grpc.StatusCode.UNIMPLEMENTED, error.code())
 post("/api/v1/inference/pow/stop", {})
-sys.exit(1 if failures else 0)
+finish()

@@ -8,7 +8,6 @@ import os
 import pathlib
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,14 +16,15 @@ import urllib.request
 
 import openai
 
+from claims import PATIENCE_SECONDS, claim, finish, free_port, until
+
 AGENT = sys.argv[1]
-PATIENCE_SECONDS = 300
 NAME = "org/SmolLM2"
-failures = []
 
 # llama.cpp's own HTTP server, as this package brings it, until it is ended from outside.
 SERVER = """
 import signal, sys, xllamacpp
+
 params = xllamacpp.CommonParams()
 params.model.path = sys.argv[1]
 params.port = int(sys.argv[2])
@@ -36,27 +36,6 @@ server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 signal.pause()
 """
-
-
-def claim(text, held, seen=""):
-    print(f"{'ok    ' if held else 'FAILED'} {text} {seen}", flush=True)
-    if not held:
-        failures.append(text)
-
-
-def until(condition):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def page(url):
@@ -254,7 +233,7 @@ def main():
     file = model_file()
     supervised(file)
     attached(file)
-    sys.exit(1 if failures else 0)
+    finish()
 
 
 main()
