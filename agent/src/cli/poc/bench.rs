@@ -148,6 +148,8 @@ fn measure(
         info.context_tokens
     );
     let pace = ProofPace::open(kept.as_deref());
+    // Goes on from length to length: a prompt that begins like an earlier one finds half of its work done.
+    let mut salt = 0;
     let mut measured = Vec::new();
     for &seq_len in &lengths {
         let round = Round {
@@ -158,7 +160,7 @@ fn measure(
             scheme: Scheme::Prefill,
         };
         let of = RateOf::new(served_as, &round, [&info.adapter]);
-        let length = one_length(&mut engine, &info, round, args.rounds)?;
+        let length = one_length(&mut engine, &info, round, args.rounds, &mut salt)?;
         pace.note(of, (length.nonces_per_minute * 1000.0) as u64);
         measured.push(length);
     }
@@ -175,11 +177,11 @@ fn one_length(
     info: &EngineInfo,
     round: Round,
     rounds: u32,
+    salt: &mut usize,
 ) -> anyhow::Result<Length> {
     let seq_len = round.seq_len;
     let prover = Prover::new(engine, round, None)?;
     let together = prover.pass_nonces();
-    let mut salt = 0;
     let mut pairs = Vec::new();
     // Round 0 compiles what is not compiled and is not counted.
     for number in 0..=rounds {
@@ -192,7 +194,7 @@ fn one_length(
         };
         let mut read = |engine: &mut Engine| -> anyhow::Result<Stretch> {
             let began = Mark::now();
-            prefill(engine, info, seq_len, together, &mut salt)?;
+            prefill(engine, info, seq_len, together, salt)?;
             Ok(Mark::now().since(&began, together * seq_len))
         };
         // In turn, so that what drifts with time drifts for both.
