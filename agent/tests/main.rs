@@ -7,6 +7,8 @@ mod ai;
 mod asic;
 mod control;
 #[cfg(feature = "gpu")]
+mod gonka;
+#[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(feature = "gpu")]
 mod miner;

@@ -16,7 +16,7 @@ mod rendering;
 mod replicas;
 mod rounds;
 mod smollm2;
-mod stand_in;
+pub mod stand_in;
 pub mod upstream;
 mod verify;
 
@@ -46,10 +46,10 @@ use stand_in::{Script, StandInLoader};
 
 const MODEL: &str = "org/stand-in";
 /// Longest wait for anything.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `seen` gives something.
-async fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(value) = seen() {

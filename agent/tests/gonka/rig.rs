@@ -20,25 +20,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::stand_in::{Script, StandInLoader, vector};
+use crate::ai::DEADLINE;
+use crate::ai::stand_in::{Script, StandInLoader, vector};
+pub use crate::ai::until;
 
 pub const MODEL: &str = "Org/Stand-In-1B";
-/// Longest wait for anything.
-const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits until `seen` gives something.
-pub async fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(value) = seen() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// The same for what has to be asked for.
+/// As `until`, for what has to be asked for.
 pub async fn until_async<T>(what: &str, mut seen: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -114,7 +102,7 @@ impl Rig {
             gate: GateControl::new(Gate::Open),
             configured,
             store: None,
-            devices: vec![super::stand_in::adapter()],
+            devices: vec![crate::ai::stand_in::adapter()],
         }));
         let listener = TcpListener::bind(home.address).await.unwrap();
         let stop = CancellationToken::new();

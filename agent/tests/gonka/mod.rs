@@ -4,15 +4,9 @@
 //! fault can be placed between two nonces; one module runs a real, tiny model. A test steps the blocks. It waits only for
 //! things that must come, and never for time to pass.
 
-#![cfg(feature = "gpu")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod any_order;
 mod epoch;
 mod fan_out;
 mod interruptions;
 mod real_model;
 mod rig;
-#[path = "../ai/stand_in.rs"]
-#[expect(dead_code, reason = "the other tests use all of it")]
-mod stand_in;
