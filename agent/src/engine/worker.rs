@@ -255,6 +255,8 @@ impl Worker {
         self.free();
         self.shared.queue.away(self.number);
         if self.shared.replicas.another_ready(self.number) {
+            // Before another replica can have ended one of them: whoever has his answer finds the state changed.
+            self.stand(Standing::Lost { served_as: served_as.clone(), fault: fault.clone() });
             let again = |answer: &mut Answering| answer.again().is_some();
             self.shared.queue.push_orphans(answers.extract_if(.., again).collect());
         }
