@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use roadbed_protocol::{AgentId, FarmId, Millis, RigId, RigProfile, TrustedKeys};
 
 use crate::clock::FarmClock;
+use crate::miner::address::PoolAddress;
 
 pub use kv::Kv;
 pub use logprobs::LogprobsWord;
@@ -154,10 +155,8 @@ pub enum SensorChoice {
 /// A mining pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
+    /// Where it is and what it speaks.
+    pub address: PoolAddress,
     /// Worker name as the pool knows it.
     pub user: String,
     /// Password, often just `x`.

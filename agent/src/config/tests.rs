@@ -152,7 +152,10 @@ fn a_gpu_rig_with_a_pool_is_read() {
         assert!(refusal.contains(words), "{refusal}");
     }
     let pool = gpu.pool.as_ref().unwrap();
-    assert_eq!((pool.host.as_str(), pool.port, pool.threads), ("pool.example", 3_333, 2));
+    assert_eq!(
+        (pool.address.host.as_str(), pool.address.port, pool.threads),
+        ("pool.example", 3_333, 2)
+    );
 }
 
 const GPU: &str = "    profile: gpu.yaml

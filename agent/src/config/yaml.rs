@@ -19,6 +19,7 @@ use super::{
     MemoryBytes, PoolConfig, RIGS_MAX, RigConfig, RigHardware, SensorChoice, Split,
 };
 use crate::clock::FarmClock;
+use crate::miner::address::PoolAddress;
 use engine::EngineFile;
 
 /// Longest context that is no typing error: no model was trained for more.
@@ -342,8 +343,7 @@ impl RigFile {
                 metrics: gpu.metrics,
                 sensor: gpu.sensor.into(),
                 pool: pool.map(|pool| PoolConfig {
-                    host: pool.url.0.host,
-                    port: pool.url.0.port,
+                    address: pool.url.0,
                     user: pool.user,
                     password: pool.password,
                     threads: usize::try_from(pool.threads.0).unwrap_or(1),
@@ -445,27 +445,12 @@ impl From<SensorWord> for SensorChoice {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PoolFile {
-    url: Parsed<PoolUrl>,
+    url: Parsed<PoolAddress>,
     user: String,
     #[serde(default)]
     password: String,
     #[serde(default)]
     threads: Threads,
-}
-
-struct PoolUrl {
-    host: String,
-    port: u16,
-}
-
-impl FromStr for PoolUrl {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no pool address; expected stratum+tcp://host:port");
-        let rest = text.strip_prefix("stratum+tcp://").ok_or_else(wrong)?;
-        let (host, port) = split_host_port(rest.trim_end_matches('/')).ok_or_else(wrong)?;
-        Ok(Self { host, port })
-    }
 }
 
 /// Hash threads of one rig.

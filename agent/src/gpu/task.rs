@@ -241,7 +241,7 @@ impl Parts {
                 return Ok(());
             }
             if began.elapsed() > MINER_WAIT_MAX && !stats.trouble.is_empty() {
-                return Err(format!("pool {}:{}: {}", pool.host, pool.port, stats.trouble));
+                return Err(format!("pool {}: {}", pool.address, stats.trouble));
             }
             tokio::time::sleep(MINER_POLL).await;
         }

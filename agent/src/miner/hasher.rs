@@ -1,21 +1,18 @@
 //! Hash threads: each searches its own corner of a job, and all fall silent within a chunk.
 //!
-//! Thread `i` of `n` takes the extranonce counters `i`, `i + n`, `i + 2n`, .. so that no two ever
-//! hash the same header, without talking to each other. For each counter the version bits that the
-//! pool lets us roll are tried before the next, because they cost no new merkle root.
+//! Thread `i` of `n` takes the headers `i`, `i + n`, `i + 2n`, .. of a work so that no two ever hash the
+//! same one, without talking to each other.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use roadbed_compute::hash::{COUNT_MAX, HashBackend, Roll, ScanRequest, scan};
+use roadbed_compute::hash::{COUNT_MAX, HashBackend, ScanRequest, scan};
 use tokio::sync::mpsc;
 
-use super::session::{Find, Work};
+use super::work::{Find, Work};
 
-/// Version variants of a header before the extranonce moves on: four bits are within every mask.
-const VERSIONS: u32 = 16;
 /// Chunks between two updates of the hash counter: tens of milliseconds, so the rate is live.
 const CHUNKS_PER_UPDATE: u64 = 4;
 
@@ -150,45 +147,42 @@ fn search(
     threads: usize,
 ) {
     let interrupt = &board.interrupts[thread];
-    let versions = if work.version_mask == 0 { 1 } else { VERSIONS };
     let batch = u64::from(backend.chunk().max(1)).saturating_mul(CHUNKS_PER_UPDATE).min(COUNT_MAX);
-    let mut counter = thread as u64;
-    loop {
-        for variant in 0..versions {
-            let roll = roll(work, counter, variant);
-            let header = work.job.header(&work.extranonce, &roll).prefix();
-            let mut done = 0;
-            while done < COUNT_MAX {
-                let count = batch.min(COUNT_MAX - done);
-                // `done` is below 2^32 here.
-                let request =
-                    ScanRequest { header, target: work.target, start: done as u32, count };
-                let mut tell = |hit: roadbed_compute::hash::Hit| {
-                    let find = Find { work: work.number, roll: roll.clone(), nonce: hit.nonce };
-                    if board.finds.try_send(find).is_err() {
-                        board.lost_finds.fetch_add(1, Ordering::Relaxed);
-                    }
-                    ControlFlow::Continue(())
-                };
-                match scan(backend, &request, interrupt, &mut tell) {
-                    Ok(summary) => {
-                        board.hashes.fetch_add(summary.hashes, Ordering::Relaxed);
-                        if !summary.complete {
-                            return;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::error!("hash thread {thread} ({}): {error}", backend.name());
-                        // Wait for other work instead of failing a thousand times a second.
-                        idle(board, thread);
+    let mut index = thread as u64;
+    while let Some(roll) = work.roll(index) {
+        let header = work.header(&roll).prefix();
+        let mut done = 0;
+        while done < COUNT_MAX {
+            let count = batch.min(COUNT_MAX - done);
+            // `done` is below 2^32 here.
+            let request = ScanRequest { header, target: work.target, start: done as u32, count };
+            let mut tell = |hit: roadbed_compute::hash::Hit| {
+                let find = Find { work: work.number, roll: roll.clone(), nonce: hit.nonce };
+                if board.finds.try_send(find).is_err() {
+                    board.lost_finds.fetch_add(1, Ordering::Relaxed);
+                }
+                ControlFlow::Continue(())
+            };
+            match scan(backend, &request, interrupt, &mut tell) {
+                Ok(summary) => {
+                    board.hashes.fetch_add(summary.hashes, Ordering::Relaxed);
+                    if !summary.complete {
                         return;
                     }
                 }
-                done += count;
+                Err(error) => {
+                    tracing::error!("hash thread {thread} ({}): {error}", backend.name());
+                    // Wait for other work instead of failing a thousand times a second.
+                    idle(board, thread);
+                    return;
+                }
             }
+            done += count;
         }
-        counter = counter.wrapping_add(threads as u64);
+        index = index.saturating_add(threads as u64);
     }
+    // Nothing is left of this work.
+    idle(board, thread);
 }
 
 /// Waits until the state changes.
@@ -196,38 +190,5 @@ fn idle(board: &Board, thread: usize) {
     let mut state = board.lock();
     while !board.interrupts[thread].load(Ordering::Relaxed) {
         state = board.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-    }
-}
-
-fn roll(work: &Work, counter: u64, variant: u32) -> Roll {
-    Roll {
-        extranonce2: work.extranonce.second(counter),
-        ntime: work.job.ntime,
-        version_bits: spread(variant, work.version_mask),
-        version_mask: work.version_mask,
-    }
-}
-
-/// The bits of `value` laid into the set bits of `mask`, lowest first.
-fn spread(value: u32, mask: u32) -> u32 {
-    let places = (0..u32::BITS).filter(|bit| mask >> bit & 1 == 1);
-    places.enumerate().fold(0, |bits, (index, place)| {
-        let bit = u32::try_from(index).ok().and_then(|index| value.checked_shr(index)).unwrap_or(0);
-        bits | ((bit & 1) << place)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variants_stay_within_the_mask_and_differ() {
-        let mask = 0x1FFF_E000;
-        let bits: Vec<u32> = (0..VERSIONS).map(|variant| spread(variant, mask)).collect();
-        assert_eq!(bits[..4], [0, 0x2000, 0x4000, 0x6000]);
-        assert!(bits.iter().all(|bits| bits & !mask == 0));
-        assert_eq!(spread(u32::MAX, u32::MAX), u32::MAX);
-        assert_eq!(spread(7, 0), 0);
     }
 }

@@ -12,10 +12,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::MinerStats;
+use super::address::PoolAddress;
+use super::dialect::{Action, Dialect};
 use super::hasher::Board;
-use super::line::{Line, LineBuffer};
 use super::meter::HashMeter;
-use super::session::{Action, Find, Session};
 
 /// A pool is across the internet.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,11 +31,10 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// Everything the task owns.
 pub struct Link {
-    pub session: Session,
-    pub host: String,
-    pub port: u16,
+    pub dialect: Box<dyn Dialect>,
+    pub address: PoolAddress,
     pub board: Arc<Board>,
-    pub finds: mpsc::Receiver<Find>,
+    pub finds: mpsc::Receiver<super::work::Find>,
     pub stats: watch::Sender<MinerStats>,
     pub stop: CancellationToken,
     pub began: Instant,
@@ -45,13 +44,13 @@ pub struct Link {
 /// Why a connection ended.
 struct End {
     reason: String,
-    port: Option<u16>,
+    to: Option<(String, u16)>,
     wait: Duration,
 }
 
 impl End {
     fn because(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), port: None, wait: Duration::ZERO }
+        Self { reason: reason.into(), to: None, wait: Duration::ZERO }
     }
 }
 
@@ -64,27 +63,28 @@ impl Link {
             () = self.connect_forever() => {}
         }
         self.board.stop();
-        self.session.disconnected();
+        self.dialect.disconnected();
         self.publish(false, "stopped");
     }
 
     async fn connect_forever(&mut self) {
         let mut backoff = BACKOFF_FIRST;
-        let mut port = self.port;
+        let configured = (self.address.host.clone(), self.address.port);
+        let mut place = configured.clone();
         loop {
             let opened = Instant::now();
-            let end = self.connect_once(port).await;
+            let end = self.connect_once(&place).await;
             self.board.give(None);
-            self.session.disconnected();
-            tracing::info!("pool {}:{port}: {}", self.host, end.reason);
+            self.dialect.disconnected();
+            tracing::info!("pool {}: {}", self.address, end.reason);
             self.publish(false, &end.reason);
-            // A port the pool named is tried once; the configured one is always right again.
-            port = end.port.unwrap_or(self.port);
+            let sent_on = end.to.is_some();
+            // A place the pool named is tried once; the configured one is always right again.
+            place = end.to.unwrap_or_else(|| configured.clone());
             if opened.elapsed() >= GOOD_CONNECTION {
                 backoff = BACKOFF_FIRST;
             }
-            let wait =
-                if end.port.is_some() || end.wait > Duration::ZERO { end.wait } else { backoff };
+            let wait = if sent_on || end.wait > Duration::ZERO { end.wait } else { backoff };
             self.rest(jittered(wait)).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
@@ -97,16 +97,16 @@ impl Link {
             tokio::select! {
                 () = tokio::time::sleep_until(deadline) => return,
                 find = self.finds.recv() => match find {
-                    Some(find) => { self.session.found(self.now(), &find); }
+                    Some(find) => { self.dialect.found(self.now(), &find); }
                     None => return,
                 },
             }
         }
     }
 
-    async fn connect_once(&mut self, port: u16) -> End {
-        let address = (self.host.as_str(), port);
-        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+    async fn connect_once(&mut self, (host, port): &(String, u16)) -> End {
+        let place = (host.as_str(), *port);
+        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return End::because(format!("no connection: {error}")),
             Err(_) => return End::because("no connection in time"),
@@ -116,41 +116,28 @@ impl Link {
         }
         self.stats.send_modify(|stats| stats.connections += 1);
         let (mut reader, mut writer) = stream.into_split();
-        let opening = self.session.connected(self.now());
+        let opening = self.dialect.connected(self.now());
         if let Err(end) = self.carry_out(opening, &mut writer).await {
             return end;
         }
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut lines = LineBuffer::default();
         let mut chunk = [0u8; 4096];
         loop {
             let actions = tokio::select! {
                 read = reader.read(&mut chunk) => match read {
                     Ok(0) => return End::because("it closed the connection"),
-                    Ok(count) => self.read(&mut lines, &chunk[..count]),
+                    Ok(count) => self.dialect.bytes(self.now(), &chunk[..count]),
                     Err(error) => return End::because(error.to_string()),
                 },
-                Some(find) = self.finds.recv() => self.session.found(self.now(), &find),
-                _ = ticks.tick() => self.session.tick(self.now()),
+                Some(find) = self.finds.recv() => self.dialect.found(self.now(), &find),
+                _ = ticks.tick() => self.dialect.tick(self.now()),
             };
             if let Err(end) = self.carry_out(actions, &mut writer).await {
                 return end;
             }
             self.publish(true, "");
         }
-    }
-
-    fn read(&mut self, lines: &mut LineBuffer, bytes: &[u8]) -> Vec<Action> {
-        let now = self.now();
-        let mut actions = Vec::new();
-        for line in lines.take(bytes) {
-            actions.extend(match line {
-                Line::Whole(text) => self.session.line(now, &text),
-                Line::TooLong => self.session.line_too_long(now),
-            });
-        }
-        actions
     }
 
     async fn carry_out(
@@ -160,9 +147,8 @@ impl Link {
     ) -> Result<(), End> {
         for action in actions {
             match action {
-                Action::Send(line) => {
-                    let bytes = format!("{line}\n");
-                    match timeout(WRITE_TIMEOUT, writer.write_all(bytes.as_bytes())).await {
+                Action::Send(bytes) => {
+                    match timeout(WRITE_TIMEOUT, writer.write_all(&bytes)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => return Err(End::because(error.to_string())),
                         Err(_) => return Err(End::because("it takes no lines any more")),
@@ -170,8 +156,8 @@ impl Link {
                 }
                 Action::Hash(work) => self.board.give(Some(work)),
                 Action::Rest => self.board.give(None),
-                Action::Close { reason, port, wait } => {
-                    return Err(End { reason, port, wait: Duration::from_millis(wait.0) });
+                Action::Close { reason, cause: _, to, wait } => {
+                    return Err(End { reason, to, wait: Duration::from_millis(wait.0) });
                 }
             }
         }
@@ -182,17 +168,17 @@ impl Link {
         let hashes = self.board.hashes();
         let now = self.now();
         let hashrate = self.meter.sample(now, hashes);
-        let session = &self.session;
+        let report = self.dialect.report();
         self.stats.send_modify(|stats| {
             stats.connected = connected;
-            stats.mining = session.is_mining();
-            stats.difficulty = session.difficulty();
-            stats.jobs = session.works();
-            stats.garbage = session.garbage();
-            stats.shares = session.tally();
+            stats.mining = report.mining;
+            stats.difficulty = report.difficulty;
+            stats.jobs = report.jobs;
+            stats.garbage = report.garbage;
+            stats.shares = report.shares;
             stats.hashes = hashes;
             stats.hashrate = hashrate;
-            if session.is_mining() {
+            if report.mining {
                 stats.trouble.clear();
             } else if !trouble.is_empty() {
                 trouble.clone_into(&mut stats.trouble);

@@ -1,20 +1,21 @@
-//! The built-in miner: a Stratum V1 client and hash threads.
+//! The built-in miner: clients of pools and hash threads.
 //!
-//! [`session`] is the conversation, without a socket; [`link`] is the socket; [`hasher`] are the
-//! threads. Hashing on a CPU or GPU is a proof that the whole way from a job to an accepted share
+//! A [`dialect`] is a pool's language, without a socket: [`stratum1`] is one. [`link`] is the socket;
+//! [`hasher`] are the threads. Hashing on a CPU or GPU is a proof that the whole way from a job to an accepted share
 //! works, not income: one ASIC out-hashes ten thousand cards.
 //!
 //! ```text
-//! pool <-> link <-> session --(work)--> board <- hash threads
+//! pool <-> link <-> dialect --(work)--> board <- hash threads
 //!            ^---------------(finds)----------------+
 //! ```
 
-pub mod message;
-pub mod session;
+pub mod address;
+pub mod dialect;
 pub mod share;
+pub mod stratum1;
+pub mod work;
 
 mod hasher;
-mod line;
 mod link;
 mod meter;
 
@@ -28,11 +29,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PoolConfig;
+use address::PoolProtocol;
+use dialect::{Dialect, Login};
 use hasher::Board;
 use link::Link;
 use meter::HashMeter;
-use session::{Login, Session};
 use share::ShareTally;
+use stratum1::Session;
+use work::WorkNumbers;
 
 /// Finds under way from the threads to the pool. At a sane difficulty there is one a second; more
 /// than this a moment means a difficulty far too low, and the rest is dropped and counted.
@@ -83,6 +87,9 @@ pub enum MinerError {
     /// The operating system gives no more threads.
     #[error("cannot start a hash thread: {0}")]
     Threads(#[from] std::io::Error),
+    /// A pool whose protocol is not spoken.
+    #[error("{0} is not spoken by this agent")]
+    Protocol(&'static str),
 }
 
 /// The built-in miner.
@@ -108,21 +115,15 @@ impl Miner {
         pool: &PoolConfig,
         backends: Vec<Box<dyn HashBackend>>,
     ) -> Result<MinerHandle, MinerError> {
+        let dialect = dialect(pool, WorkNumbers::of_pool(0))?;
         let (sender, finds) = mpsc::channel(FINDS_MAX);
         let board = Board::new(backends.len(), sender);
         let threads = hasher::spawn(&board, backends)?;
         let (stats, seen) = watch::channel(MinerStats::default());
         let stop = CancellationToken::new();
-        let login = Login {
-            host: pool.host.clone(),
-            user: pool.user.clone(),
-            password: pool.password.clone(),
-            suggest_difficulty: None,
-        };
         let link = Link {
-            session: Session::new(login),
-            host: pool.host.clone(),
-            port: pool.port,
+            dialect,
+            address: pool.address.clone(),
             board: board.clone(),
             finds,
             stats,
@@ -132,6 +133,22 @@ impl Miner {
         };
         tokio::spawn(link.run());
         Ok(MinerHandle { board, threads, stats: seen, stop })
+    }
+}
+
+/// The language of a pool, before the first connection.
+fn dialect(pool: &PoolConfig, numbers: WorkNumbers) -> Result<Box<dyn Dialect>, MinerError> {
+    let login = Login {
+        address: pool.address.clone(),
+        user: pool.user.clone(),
+        password: pool.password.clone(),
+        suggest_difficulty: None,
+        follow_to_other_hosts: false,
+    };
+    match pool.address.protocol {
+        PoolProtocol::StratumV1 => Ok(Box::new(Session::new(login, numbers))),
+        PoolProtocol::StratumV1Tls => Err(MinerError::Protocol("Stratum V1 in TLS")),
+        PoolProtocol::StratumV2 { authority: _ } => Err(MinerError::Protocol("Stratum V2")),
     }
 }
 

@@ -4,8 +4,6 @@ use std::collections::{HashSet, VecDeque};
 
 use roadbed_protocol::{JobCounters, Millis};
 
-use super::message::Refusal;
-
 /// Shares under way at once. At one share a second and a pool that answers within seconds there are
 /// a handful; more means a pool that does not answer, and the oldest counts as unanswered.
 const OPEN_MAX: usize = 256;
@@ -59,33 +57,15 @@ impl ShareTally {
 
 /// Why a pool refused a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
+pub enum Reason {
+    /// Too late.
     Stale,
+    /// Sent before.
     Duplicate,
+    /// Too easy.
     LowDifficulty,
+    /// Anything else.
     Other,
-}
-
-impl Reason {
-    /// By Stratum's code; pools with codes of their own are known by their words.
-    fn of(refusal: &Refusal) -> Self {
-        match refusal.code {
-            Some(21) => return Self::Stale,
-            Some(22) => return Self::Duplicate,
-            Some(23) => return Self::LowDifficulty,
-            Some(_) | None => {}
-        }
-        let text = refusal.text.to_ascii_lowercase();
-        if text.contains("stale") || text.contains("job not found") || text.contains("old job") {
-            Self::Stale
-        } else if text.contains("duplicate") {
-            Self::Duplicate
-        } else if text.contains("low diff") || text.contains("above target") {
-            Self::LowDifficulty
-        } else {
-            Self::Other
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -100,7 +80,7 @@ struct Open {
 pub struct ShareBook {
     tally: ShareTally,
     open: VecDeque<Open>,
-    known: HashSet<Vec<String>>,
+    known: HashSet<Vec<u8>>,
     refused_in_a_row: u32,
 }
 
@@ -117,12 +97,12 @@ impl ShareBook {
         self.refused_in_a_row
     }
 
-    /// Whether these parameters are new; a backend that finds a nonce twice is not paid twice.
-    pub fn is_new(&mut self, params: &[String]) -> bool {
+    /// Whether this share is new, by what names it to the pool; a backend that finds a nonce twice is not paid twice.
+    pub fn is_new(&mut self, share: Vec<u8>) -> bool {
         if self.known.len() >= REMEMBERED_MAX {
             self.known.clear();
         }
-        self.known.insert(params.to_vec())
+        self.known.insert(share)
     }
 
     /// A share was found for a job that is over.
@@ -139,22 +119,27 @@ impl ShareBook {
         self.open.push_back(Open { request, sent: now, difficulty });
     }
 
-    /// An answer to request `request`; false when that was no share, or is answered already.
-    pub fn answered(&mut self, request: u64, outcome: Result<bool, &Refusal>) -> bool {
-        let Some(place) = self.open.iter().position(|open| open.request == request) else {
+    /// Request `request` was taken; false when that was no share, or is answered already.
+    pub fn accepted(&mut self, request: u64) -> bool {
+        let Some(open) = self.close(request) else { return false };
+        self.tally.accepted += 1;
+        self.tally.accepted_difficulty += open.difficulty;
+        self.refused_in_a_row = 0;
+        true
+    }
+
+    /// All open requests up to `last` were taken, and how many these were; for pools that answer in batches.
+    pub fn accepted_through(&mut self, last: u64) -> u64 {
+        let open: Vec<u64> = self.open.iter().map(|open| open.request).collect();
+        open.into_iter().filter(|request| *request <= last && self.accepted(*request)).count()
+            as u64
+    }
+
+    /// Request `request` was refused; false when that was no share, or is answered already.
+    pub fn rejected(&mut self, request: u64, reason: Reason) -> bool {
+        if self.close(request).is_none() {
             return false;
-        };
-        let Some(open) = self.open.remove(place) else { return false };
-        let reason = match outcome {
-            Ok(true) => {
-                self.tally.accepted += 1;
-                self.tally.accepted_difficulty += open.difficulty;
-                self.refused_in_a_row = 0;
-                return true;
-            }
-            Ok(false) => Reason::Other,
-            Err(refusal) => Reason::of(refusal),
-        };
+        }
         self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
         let count = match reason {
             Reason::Stale => &mut self.tally.stale,
@@ -164,6 +149,11 @@ impl ShareBook {
         };
         *count += 1;
         true
+    }
+
+    fn close(&mut self, request: u64) -> Option<Open> {
+        let place = self.open.iter().position(|open| open.request == request)?;
+        self.open.remove(place)
     }
 
     /// Gives up on answers that are overdue.
@@ -192,21 +182,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn reasons_are_told_apart_by_code_and_by_words() {
-        for (code, text, want) in [
-            (Some(21), "", Reason::Stale),
-            (Some(22), "", Reason::Duplicate),
-            (Some(23), "", Reason::LowDifficulty),
-            (Some(24), "Unauthorized worker", Reason::Other),
-            (None, "Stale share", Reason::Stale),
-            (Some(-2), "Duplicate share", Reason::Duplicate),
-            (Some(20), "low difficulty share", Reason::LowDifficulty),
-        ] {
-            assert_eq!(Reason::of(&Refusal { code, text: text.into() }), want, "{code:?} {text}");
-        }
-    }
-
     proptest! {
         /// Every share ends in exactly one column, whatever is answered, twice or never.
         #[test]
@@ -220,9 +195,12 @@ mod tests {
                         book.sent(now, request, 1.0);
                     }
                     1 => {
-                        let stale = Refusal { code: Some(21), text: String::new() };
-                        let outcome = if value % 3 == 0 { Err(&stale) } else { Ok(value % 3 == 1) };
-                        book.answered(value, outcome);
+                        match value % 4 {
+                            0 => book.rejected(value, Reason::Stale),
+                            1 => book.rejected(value, Reason::Other),
+                            2 => book.accepted(value),
+                            _ => book.accepted_through(value) > 0,
+                        };
                     }
                     2 => {
                         now = Millis(now.0 + value * 1_000);

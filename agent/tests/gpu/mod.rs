@@ -72,8 +72,7 @@ impl Bench {
             metrics: true,
             sensor: SensorChoice::Simulated,
             pool: Some(PoolConfig {
-                host: "127.0.0.1".into(),
-                port: pool,
+                address: format!("stratum+tcp://127.0.0.1:{}", pool).parse().unwrap(),
                 user: "farm.rig".into(),
                 password: "x".into(),
                 threads: 1,

@@ -21,8 +21,7 @@ const EASY: f64 = 1e-5;
 
 fn start(pool: &Pool, threads: usize) -> MinerHandle {
     Miner::start(&PoolConfig {
-        host: "127.0.0.1".into(),
-        port: pool.port(),
+        address: format!("stratum+tcp://127.0.0.1:{}", pool.port()).parse().unwrap(),
         user: "farm.rig".into(),
         password: "x".into(),
         threads,

@@ -1,6 +1,8 @@
 //! The published Stratum jobs through the whole session: what it sends is what the vectors say.
 
-use roadbed_agent::miner::session::{Action, Find, Login, Session};
+use roadbed_agent::miner::dialect::{Action, Dialect, Login};
+use roadbed_agent::miner::stratum1::Session;
+use roadbed_agent::miner::work::{Find, WorkNumbers};
 use roadbed_compute::hash::{CpuBackend, Roll, ScanRequest, hex, scan};
 use roadbed_protocol::Millis;
 use serde_json::{Value, json};
@@ -9,9 +11,13 @@ use std::sync::atomic::AtomicBool;
 
 fn sent(actions: &[Action]) -> Option<Value> {
     actions.iter().find_map(|action| match action {
-        Action::Send(line) => serde_json::from_str(line).ok(),
+        Action::Send(line) => serde_json::from_slice(line).ok(),
         Action::Hash(_) | Action::Rest | Action::Close { .. } => None,
     })
+}
+
+fn line(session: &mut Session, line: &str) -> Vec<Action> {
+    session.bytes(Millis(0), format!("{line}\n").as_bytes())
 }
 
 fn hex_word(value: &Value) -> u32 {
@@ -28,12 +34,14 @@ fn every_published_job_is_mined_and_submitted_as_published() {
         let name = &case["name"];
         let submit = case["submit_params"].as_array().unwrap();
         let now = Millis(0);
-        let mut session = Session::new(Login {
-            host: "pool".into(),
+        let login = Login {
+            address: "stratum+tcp://pool:3333".parse().unwrap(),
             user: submit[0].as_str().unwrap().into(),
             password: "x".into(),
             suggest_difficulty: None,
-        });
+            follow_to_other_hosts: false,
+        };
+        let mut session = Session::new(login, WorkNumbers::of_pool(0));
         session.connected(now);
         let mask = &case["version_rolling_mask"];
         let granted = if mask.is_null() {
@@ -41,13 +49,13 @@ fn every_published_job_is_mined_and_submitted_as_published() {
         } else {
             json!({"id": 1, "result": {"version-rolling": true, "version-rolling.mask": mask}})
         };
-        session.line(now, &granted.to_string());
-        session.line(now, &json!({"id": 2, "result": case["subscribe_result"]}).to_string());
-        session.line(now, &json!({"id": 3, "result": true}).to_string());
+        line(&mut session, &granted.to_string());
+        line(&mut session, &json!({"id": 2, "result": case["subscribe_result"]}).to_string());
+        line(&mut session, &json!({"id": 3, "result": true}).to_string());
         let call =
             |method: &str, params: Value| json!({"method": method, "params": params}).to_string();
-        session.line(now, &call("mining.set_difficulty", json!([case["set_difficulty"]])));
-        let actions = session.line(now, &call("mining.notify", case["notify_params"].clone()));
+        line(&mut session, &call("mining.set_difficulty", json!([case["set_difficulty"]])));
+        let actions = line(&mut session, &call("mining.notify", case["notify_params"].clone()));
         let Some(Action::Hash(work)) = actions.first() else { panic!("{name}: {actions:?}") };
 
         let roll = Roll {
@@ -57,7 +65,7 @@ fn every_published_job_is_mined_and_submitted_as_published() {
             version_mask: work.version_mask,
         };
         let start = u32::try_from(case["scan_start"].as_u64().unwrap()).unwrap();
-        let header = work.job.header(&work.extranonce, &roll).prefix();
+        let header = work.header(&roll).prefix();
         let request = ScanRequest { header, target: work.target, start, count: 1 << 32 };
         let mut nonce = None;
         let mut first = |hit: roadbed_compute::hash::Hit| {

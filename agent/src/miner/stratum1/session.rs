@@ -10,12 +10,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use roadbed_compute::hash::{Extranonce, Job, Roll, Target};
+use roadbed_compute::hash::{Extranonce, Job, Target};
 use roadbed_protocol::Millis;
 use serde_json::{Value, json};
 
+use super::line::{Line, LineBuffer};
 use super::message::{self, Refusal, ServerLine};
-use super::share::{ShareBook, ShareTally};
+use crate::miner::dialect::{Action, Cause, Dialect, DialectReport, Login, close};
+use crate::miner::share::{Reason, ShareBook};
+use crate::miner::work::{Find, Source, Work, WorkNumbers};
 
 /// Version bits we can roll, BIP 320.
 const VERSION_MASK_WANTED: u32 = 0x1FFF_E000;
@@ -36,67 +39,6 @@ const LOGIN_WITHIN: Millis = Millis::from_secs(30);
 const RECONNECT_WAIT_MAX: Millis = Millis::from_secs(300);
 /// Difficulty of a pool that never says one, by Stratum's custom.
 const DIFFICULTY_DEFAULT: f64 = 1.0;
-
-/// Who we are to the pool.
-#[derive(Clone)]
-pub struct Login {
-    /// Host we connected to; a reconnect to any other is refused.
-    pub host: String,
-    /// Worker name.
-    pub user: String,
-    /// Its password, often just `x`.
-    pub password: String,
-    /// Difficulty asked for, as a hint that the pool may ignore.
-    pub suggest_difficulty: Option<f64>,
-}
-
-/// A job with everything a hash thread needs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Work {
-    /// The job.
-    pub job: Job,
-    /// Our corner of its search space.
-    pub extranonce: Extranonce,
-    /// Version bits that may be rolled.
-    pub version_mask: u32,
-    /// What a hash must meet to be a share.
-    pub target: Target,
-    /// The same as the pool counts it.
-    pub difficulty: f64,
-    /// Rises with every job of this miner, so that a late find is told from a fresh one.
-    pub number: u64,
-}
-
-/// A hash that meets the target of its work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Find {
-    /// Number of the work.
-    pub work: u64,
-    /// What was rolled.
-    pub roll: Roll,
-    /// The nonce.
-    pub nonce: u32,
-}
-
-/// What the shell must do, in this order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Send this line; its end is not in it.
-    Send(String),
-    /// Hash this from now on.
-    Hash(Arc<Work>),
-    /// Stop hashing until there is work again.
-    Rest,
-    /// Close the connection and come back.
-    Close {
-        /// Why, for people.
-        reason: String,
-        /// Another port of the same host, if the pool said so.
-        port: Option<u16>,
-        /// Wait at least this long.
-        wait: Millis,
-    },
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -122,8 +64,10 @@ pub struct Session {
     extranonce: Option<Extranonce>,
     version_mask: u32,
     difficulty: f64,
+    lines: LineBuffer,
     jobs: VecDeque<Arc<Work>>,
-    works: u64,
+    jobs_ever: u64,
+    numbers: WorkNumbers,
     book: ShareBook,
     garbage: u32,
     garbage_ever: u64,
@@ -133,7 +77,7 @@ pub struct Session {
 impl Session {
     /// A conversation that has not begun.
     #[must_use]
-    pub fn new(login: Login) -> Self {
+    pub fn new(login: Login, numbers: WorkNumbers) -> Self {
         Self {
             login,
             stage: Stage::Offline,
@@ -148,58 +92,26 @@ impl Session {
             extranonce: None,
             version_mask: 0,
             difficulty: DIFFICULTY_DEFAULT,
+            lines: LineBuffer::default(),
             jobs: VecDeque::new(),
-            works: 0,
+            jobs_ever: 0,
+            numbers,
             book: ShareBook::default(),
             garbage: 0,
             garbage_ever: 0,
             told: String::new(),
         }
     }
+}
 
-    /// Totals of shares over all connections.
-    #[must_use]
-    pub const fn tally(&self) -> ShareTally {
-        self.book.tally()
-    }
-
-    /// Whether the pool has let us in.
-    #[must_use]
-    pub fn is_mining(&self) -> bool {
-        self.stage == Stage::Mining
-    }
-
-    /// Difficulty of the newest work; zero before the first.
-    #[must_use]
-    pub fn difficulty(&self) -> f64 {
-        self.jobs.back().map_or(0.0, |work| work.difficulty)
-    }
-
-    /// Jobs received over all connections.
-    #[must_use]
-    pub const fn works(&self) -> u64 {
-        self.works
-    }
-
-    /// Lines that were no Stratum, over all connections.
-    #[must_use]
-    pub const fn garbage(&self) -> u64 {
-        self.garbage_ever
-    }
-
-    /// The pool's last message for people; empty when there was none.
-    #[must_use]
-    pub fn told(&self) -> &str {
-        &self.told
-    }
-
-    /// The socket is open.
-    pub fn connected(&mut self, now: Millis) -> Vec<Action> {
+impl Dialect for Session {
+    fn connected(&mut self, now: Millis) -> Vec<Action> {
         self.stage = Stage::Subscribing;
         (self.since, self.heard, self.pinged) = (now, now, false);
         self.garbage = 0;
         self.version_mask = 0;
         self.difficulty = DIFFICULTY_DEFAULT;
+        self.lines = LineBuffer::default();
         (self.extranonce, self.authorize) = (None, None);
         let mut actions = Vec::new();
         self.configure = None;
@@ -215,8 +127,7 @@ impl Session {
         actions
     }
 
-    /// The socket is closed, by whomever.
-    pub fn disconnected(&mut self) -> Vec<Action> {
+    fn disconnected(&mut self) {
         // A pool that hangs up before it has answered anything may dislike `configure`.
         if self.stage == Stage::Subscribing {
             self.without_configure = !self.without_configure;
@@ -224,41 +135,31 @@ impl Session {
         self.stage = Stage::Offline;
         self.jobs.clear();
         self.book.disconnected();
-        vec![Action::Rest]
     }
 
-    /// A line arrived.
-    pub fn line(&mut self, now: Millis, line: &str) -> Vec<Action> {
-        (self.heard, self.pinged) = (now, false);
-        match message::read(line) {
-            Ok(ServerLine::Answer { id, outcome }) => self.answered(id, outcome),
-            Ok(ServerLine::Call { id, method, params }) => self.called(id, &method, &params),
-            Err(error) => {
-                tracing::debug!("pool: {error}");
-                self.noise()
-            }
+    fn bytes(&mut self, now: Millis, bytes: &[u8]) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for line in self.lines.take(bytes) {
+            actions.extend(match line {
+                Line::Whole(text) => self.line(now, &text),
+                Line::TooLong => self.line_too_long(now),
+            });
         }
+        actions
     }
 
-    /// A line arrived that was too long to be read.
-    pub fn line_too_long(&mut self, now: Millis) -> Vec<Action> {
-        self.heard = now;
-        self.noise()
-    }
-
-    /// Time passes; call about once a second.
-    pub fn tick(&mut self, now: Millis) -> Vec<Action> {
+    fn tick(&mut self, now: Millis) -> Vec<Action> {
         self.book.expire(now);
         let silence = now.0.saturating_sub(self.heard.0);
         let waited = now.0.saturating_sub(self.since.0);
         match self.stage {
             Stage::Offline => Vec::new(),
             Stage::Subscribing | Stage::Authorizing if waited > LOGIN_WITHIN.0 => {
-                close("it did not let us in in time")
+                close(Cause::NotLetIn, "it did not let us in in time")
             }
             Stage::Subscribing | Stage::Authorizing | Stage::Mining => {
                 if silence > STALL_AFTER.0 {
-                    return close("it has been silent for too long");
+                    return close(Cause::Silent, "it has been silent for too long");
                 }
                 let mut actions = Vec::new();
                 if silence > PING_AFTER.0 && !self.pinged {
@@ -271,15 +172,15 @@ impl Session {
         }
     }
 
-    /// A hash thread found a share.
-    pub fn found(&mut self, now: Millis, find: &Find) -> Vec<Action> {
+    fn found(&mut self, now: Millis, find: &Find) -> Vec<Action> {
         let work = self.jobs.iter().find(|work| work.number == find.work).cloned();
         let (Stage::Mining, Some(work)) = (self.stage, work) else {
             self.book.missed();
             return Vec::new();
         };
-        let params = work.job.submit_params(&self.login.user, &find.roll, find.nonce);
-        if !self.book.is_new(&params) {
+        let Source::Coinbase { job, extranonce: _ } = &work.source else { return Vec::new() };
+        let params = job.submit_params(&self.login.user, &find.roll, find.nonce);
+        if !self.book.is_new(params.join(" ").into_bytes()) {
             return Vec::new();
         }
         let mut actions = Vec::new();
@@ -288,10 +189,44 @@ impl Session {
         actions
     }
 
+    fn report(&self) -> DialectReport {
+        DialectReport {
+            mining: self.is_mining(),
+            difficulty: self.jobs.back().map_or(0.0, |work| work.difficulty),
+            jobs: self.jobs_ever,
+            garbage: self.garbage_ever,
+            shares: self.book.tally(),
+            told: self.told.clone(),
+        }
+    }
+}
+
+impl Session {
+    fn is_mining(&self) -> bool {
+        self.stage == Stage::Mining
+    }
+
+    fn line(&mut self, now: Millis, line: &str) -> Vec<Action> {
+        (self.heard, self.pinged) = (now, false);
+        match message::read(line) {
+            Ok(ServerLine::Answer { id, outcome }) => self.answered(id, outcome),
+            Ok(ServerLine::Call { id, method, params }) => self.called(id, &method, &params),
+            Err(error) => {
+                tracing::debug!("pool: {error}");
+                self.noise()
+            }
+        }
+    }
+
+    fn line_too_long(&mut self, now: Millis) -> Vec<Action> {
+        self.heard = now;
+        self.noise()
+    }
+
     fn request(&mut self, method: &str, params: Value, actions: &mut Vec<Action>) -> u64 {
         self.requests += 1;
         let line = json!({ "id": self.requests, "method": method, "params": params });
-        actions.push(Action::Send(line.to_string()));
+        actions.push(send(&line));
         self.requests
     }
 
@@ -310,12 +245,21 @@ impl Session {
             self.authorize = None;
             return self.authorized(outcome);
         }
-        let outcome = outcome.map(|result| result.as_bool().unwrap_or(false));
-        if self.book.answered(id, outcome.as_ref().copied())
-            && self.book.refused_in_a_row() >= REFUSED_MAX
-        {
-            let last = outcome.err().map(|refusal| refusal.text).unwrap_or_default();
-            return close(&format!("{REFUSED_MAX} shares refused in a row: {last}"));
+        let outcome = match outcome {
+            Ok(Value::Bool(true)) => Ok(()),
+            Ok(_) => Err((Reason::Other, String::new())),
+            Err(refusal) => Err((reason(&refusal), refusal.text)),
+        };
+        let known = match &outcome {
+            Ok(()) => self.book.accepted(id),
+            Err((reason, _)) => self.book.rejected(id, *reason),
+        };
+        if known && self.book.refused_in_a_row() >= REFUSED_MAX {
+            let last = outcome.err().map(|(_, text)| text).unwrap_or_default();
+            return close(
+                Cause::SharesRefused,
+                format!("{REFUSED_MAX} shares refused in a row: {last}"),
+            );
         }
         // Anything else answers a ping, or a share that was given up.
         Vec::new()
@@ -332,11 +276,17 @@ impl Session {
     fn subscribed(&mut self, outcome: Result<Value, Refusal>) -> Vec<Action> {
         let result = match outcome {
             Ok(result) => result,
-            Err(refusal) => return close(&format!("it refused to subscribe us: {}", refusal.text)),
+            Err(refusal) => {
+                let reason = format!("it refused to subscribe us: {}", refusal.text);
+                return close(Cause::NotLetIn, reason);
+            }
         };
         match Extranonce::from_subscribe(&result) {
             Ok(extranonce) => self.extranonce = Some(extranonce),
-            Err(error) => return close(&format!("its subscription cannot be used: {error}")),
+            Err(error) => {
+                let reason = format!("its subscription cannot be used: {error}");
+                return close(Cause::NotLetIn, reason);
+            }
         }
         self.stage = Stage::Authorizing;
         let mut actions = Vec::new();
@@ -347,10 +297,13 @@ impl Session {
 
     fn authorized(&mut self, outcome: Result<Value, Refusal>) -> Vec<Action> {
         match outcome {
-            Ok(Value::Bool(false)) => close(&format!("it does not know {}", self.login.user)),
-            Err(refusal) => {
-                close(&format!("it does not let {} in: {}", self.login.user, refusal.text))
+            Ok(Value::Bool(false)) => {
+                close(Cause::NotLetIn, format!("it does not know {}", self.login.user))
             }
+            Err(refusal) => close(
+                Cause::NotLetIn,
+                format!("it does not let {} in: {}", self.login.user, refusal.text),
+            ),
             // Some pools answer null; only an error or false is a no.
             Ok(_) => {
                 self.stage = Stage::Mining;
@@ -427,18 +380,20 @@ impl Session {
             self.jobs.clear();
         }
         // A job sent again replaces the one of that name.
-        self.jobs.retain(|work| work.job.id != job.id);
+        self.jobs.retain(|work| match &work.source {
+            Source::Coinbase { job: known, extranonce: _ } => known.id != job.id,
+            Source::Header { .. } => true,
+        });
         if self.jobs.len() >= JOBS_MAX {
             self.jobs.pop_front();
         }
-        self.works += 1;
+        self.jobs_ever += 1;
         let work = Arc::new(Work {
-            job,
-            extranonce,
+            source: Source::Coinbase { job, extranonce },
             version_mask: self.version_mask,
             target,
             difficulty: self.difficulty,
-            number: self.works,
+            number: self.numbers.next(),
         });
         self.jobs.push_back(work.clone());
         if self.is_mining() { vec![Action::Hash(work)] } else { Vec::new() }
@@ -448,7 +403,9 @@ impl Session {
     /// connection could otherwise take the farm's hashrate away.
     fn sent_away(&mut self, params: &Value) -> Vec<Action> {
         let host = params.get(0).and_then(Value::as_str).unwrap_or("");
-        if !host.is_empty() && !host.eq_ignore_ascii_case(&self.login.host) {
+        let own = &self.login.address;
+        let is_other = !host.is_empty() && !host.eq_ignore_ascii_case(&own.host);
+        if is_other && !self.login.follow_to_other_hosts {
             tracing::warn!(
                 "pool wants us at {:?}: refused, it is another host",
                 message::clean(host)
@@ -458,11 +415,16 @@ impl Session {
         let number = |index| params.get(index).and_then(message::number);
         let port = number(1).map(|port| port as u16).filter(|port| *port != 0);
         let wait = number(2).map_or(0, |seconds| (seconds * 1_000.0) as u64);
+        let to = (is_other || port.is_some()).then(|| {
+            let host = if is_other { message::clean(host) } else { own.host.clone() };
+            (host, port.unwrap_or(own.port))
+        });
         vec![
             Action::Rest,
             Action::Close {
                 reason: "the pool asks us to come back".into(),
-                port,
+                cause: Cause::Asked,
+                to,
                 wait: Millis(wait).min(RECONNECT_WAIT_MAX),
             },
         ]
@@ -472,20 +434,38 @@ impl Session {
         self.garbage_ever += 1;
         self.garbage += 1;
         if self.garbage >= GARBAGE_MAX {
-            return close("it does not speak Stratum");
+            return close(Cause::NotLetIn, "it does not speak Stratum");
         }
         Vec::new()
     }
 }
 
-fn close(reason: &str) -> Vec<Action> {
-    vec![Action::Rest, Action::Close { reason: reason.to_owned(), port: None, wait: Millis::ZERO }]
+fn send(line: &Value) -> Action {
+    Action::Send(format!("{line}\n").into_bytes())
 }
 
 fn reply(id: Option<Value>, result: &Value) -> Vec<Action> {
-    id.map(|id| Action::Send(json!({ "id": id, "result": result, "error": null }).to_string()))
-        .into_iter()
-        .collect()
+    id.map(|id| send(&json!({ "id": id, "result": result, "error": null }))).into_iter().collect()
+}
+
+/// Why a share was refused, by Stratum's code; pools with codes of their own are known by their words.
+fn reason(refusal: &Refusal) -> Reason {
+    match refusal.code {
+        Some(21) => return Reason::Stale,
+        Some(22) => return Reason::Duplicate,
+        Some(23) => return Reason::LowDifficulty,
+        Some(_) | None => {}
+    }
+    let text = refusal.text.to_ascii_lowercase();
+    if text.contains("stale") || text.contains("job not found") || text.contains("old job") {
+        Reason::Stale
+    } else if text.contains("duplicate") {
+        Reason::Duplicate
+    } else if text.contains("low diff") || text.contains("above target") {
+        Reason::LowDifficulty
+    } else {
+        Reason::Other
+    }
 }
 
 /// A word of hex text, with or without `0x`.
@@ -495,4 +475,5 @@ fn hex_word(value: &Value) -> Option<u32> {
 }
 
 #[cfg(test)]
+#[path = "tests.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! The session against everything a pool can say.
 
 use proptest::prelude::*;
+use roadbed_compute::hash::Roll;
 
 use super::*;
 
@@ -9,16 +10,17 @@ const NOTIFY: &str = r#"["j1","0000000000000000000000000000000000000000000000000
 
 fn login() -> Login {
     Login {
-        host: "pool.example".into(),
+        address: "stratum+tcp://pool.example:3333".parse().unwrap(),
         user: "farm.rig".into(),
         password: "x".into(),
         suggest_difficulty: None,
+        follow_to_other_hosts: false,
     }
 }
 
 fn sent(actions: &[Action]) -> Vec<Value> {
     let lines = actions.iter().filter_map(|action| match action {
-        Action::Send(line) => Some(serde_json::from_str(line).unwrap()),
+        Action::Send(line) => Some(serde_json::from_slice(line).unwrap()),
         Action::Hash(_) | Action::Rest | Action::Close { .. } => None,
     });
     lines.collect()
@@ -42,7 +44,7 @@ struct Bench {
 
 impl Bench {
     fn connected() -> Self {
-        let mut session = Session::new(login());
+        let mut session = Session::new(login(), WorkNumbers::of_pool(0));
         let first = sent(&session.connected(Millis(0)));
         assert_eq!(first[0]["method"], "mining.configure");
         assert_eq!(first[1]["method"], "mining.subscribe");
@@ -95,7 +97,7 @@ fn a_share_is_sent_with_all_that_was_rolled_and_booked_when_answered() {
     // A job between a share and its answer is normal.
     bench.notify("j2", false);
     bench.line(&json!({"id": submit[0]["id"], "result": true}).to_string());
-    let tally = bench.session.tally();
+    let tally = bench.session.report().shares;
     assert_eq!((tally.submitted, tally.accepted), (1, 1));
     assert!((tally.accepted_difficulty - 0.001).abs() < 1e-12);
     assert_eq!(bench.find(1, 0xABCD), [], "the same share is not sent twice");
@@ -109,7 +111,7 @@ fn a_clean_job_makes_older_finds_worthless() {
     bench.notify("j3", true);
     assert_eq!(bench.find(1, 2), []);
     assert_eq!(bench.find(2, 3), []);
-    assert_eq!(bench.session.tally().stale_unsent, 2);
+    assert_eq!(bench.session.report().shares.stale_unsent, 2);
     assert_eq!(sent(&bench.find(3, 4)).len(), 1);
 }
 
@@ -119,11 +121,12 @@ fn difficulty_extranonce_and_mask_hold_from_the_next_job_on() {
     assert_eq!(bench.line(r#"{"method":"mining.set_difficulty","params":[2]}"#), []);
     assert_eq!(bench.line(r#"{"method":"mining.set_extranonce","params":["aa",8]}"#), []);
     assert_eq!(bench.line(r#"{"method":"mining.set_version_mask","params":["0000e000"]}"#), []);
-    assert!((bench.session.difficulty() - 0.001).abs() < 1e-12);
+    assert!((bench.session.report().difficulty - 0.001).abs() < 1e-12);
     let work = hashed(&bench.notify("j2", false)).unwrap();
     assert!((work.difficulty - 2.0).abs() < 1e-12);
     assert_eq!(work.target, Target::from_difficulty(2.0).unwrap());
-    assert_eq!((work.extranonce.second_size, work.version_mask), (8, 0xE000));
+    let Source::Coinbase { extranonce, .. } = &work.source else { panic!("{work:?}") };
+    assert_eq!((extranonce.second_size, work.version_mask), (8, 0xE000));
 }
 
 #[test]
@@ -134,7 +137,7 @@ fn a_pool_without_configure_is_mined_for_all_the_same() {
     bench.line(r#"{"id":3,"result":true}"#);
     assert_eq!(hashed(&bench.notify("j1", true)).unwrap().version_mask, 0);
     // And one that hangs up on it is not asked again.
-    let mut session = Session::new(login());
+    let mut session = Session::new(login(), WorkNumbers::of_pool(0));
     session.connected(Millis(0));
     session.disconnected();
     assert_eq!(sent(&session.connected(Millis(0)))[0]["method"], "mining.subscribe");
@@ -149,7 +152,7 @@ fn a_reconnect_to_another_host_is_refused() {
     let actions = bench.line(same);
     assert!(matches!(
         actions.last(),
-        Some(Action::Close { port: Some(3334), wait: Millis(300_000), .. })
+        Some(Action::Close { to: Some((_, 3334)), wait: Millis(300_000), .. })
     ));
     assert!(closes(&bench.line(r#"{"method":"client.reconnect"}"#)));
 }
@@ -174,7 +177,7 @@ fn refusals_in_a_row_and_noise_end_the_connection() {
         last = bench.line(&json!({"id": id, "error": [23, "Low difficulty", null]}).to_string());
     }
     assert!(closes(&last));
-    assert_eq!(bench.session.tally().low_difficulty, u64::from(REFUSED_MAX));
+    assert_eq!(bench.session.report().shares.low_difficulty, u64::from(REFUSED_MAX));
     let mut noisy = Bench::mining();
     let ends = (0..GARBAGE_MAX).map(|_| noisy.line("<html>")).filter(|a| closes(a)).count();
     assert_eq!(ends, 1);
@@ -187,7 +190,7 @@ fn what_the_pool_asks_is_answered() {
     assert_eq!(answer[0]["id"], "v");
     assert!(answer[0]["result"].as_str().unwrap().starts_with("roadbed-agent/"));
     bench.line(r#"{"method":"client.show_message","params":["maintenance\u0007 at 5"]}"#);
-    assert_eq!(bench.session.told(), "maintenance  at 5");
+    assert_eq!(bench.session.report().told, "maintenance  at 5");
     assert_eq!(bench.line(r#"{"method":"mining.unheard_of","params":{"a":1}}"#), []);
 }
 
@@ -234,13 +237,16 @@ proptest! {
             actions.extend(match dice {
                 0 => bench.session.tick(bench.now),
                 1 => bench.session.line_too_long(bench.now),
-                2 => bench.session.disconnected(),
+                2 => {
+                    bench.session.disconnected();
+                    Vec::new()
+                }
                 3 => bench.session.connected(bench.now),
                 work => bench.find(work, passed as u32),
             });
             sent(&actions);
             prop_assert!(bench.session.jobs.len() <= JOBS_MAX);
-            let tally = bench.session.tally();
+            let tally = bench.session.report().shares;
             prop_assert!(tally.accepted + tally.rejected() + tally.unanswered <= tally.submitted);
         }
     }
