@@ -6,7 +6,7 @@
 
 pub use farm_core::rig::TripCause;
 use roadbed_protocol::{
-    HashesPerSecond, JobCounters, MilliCelsius, PowerReading, ProofRate, Workload,
+    HashesPerSecond, JobCounters, MilliCelsius, PowerReading, ProofRate, ProofStatus, Workload,
 };
 use tokio::sync::mpsc;
 
@@ -32,6 +32,8 @@ pub struct Observation {
     pub engine: String,
     /// How fast it proves its model, once that was measured; `measured_at` in farm time.
     pub proof_rate: Option<ProofRate>,
+    /// What it does of proofs, for a rig with an engine of ours; in farm time.
+    pub proof: Option<ProofStatus>,
 }
 
 /// What became of an order, or what the hardware did by itself.

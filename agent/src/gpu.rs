@@ -19,7 +19,8 @@ use roadbed_compute::adapter::choose;
 use roadbed_compute::poc::{Codebook, CodebookError};
 use roadbed_compute::{AdapterChoice, AdapterSummary, list_adapters};
 use roadbed_protocol::{
-    HashesPerSecond, JobCounters, Millis, ProofRate, RigProfile, Workload, WorkloadKind,
+    HashesPerSecond, JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload,
+    WorkloadKind,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -365,7 +366,7 @@ impl RigDriver for GpuDriver {
             (shared.running.clone(), hashrate, add_shares(&shared.mined, &counters))
         };
         let reading = self.sensors.read(self.clock.now(), running.as_ref());
-        let engine = self.inference.stats();
+        let (engine, proofs) = (self.inference.stats(), self.inference.proof_counters());
         Observation {
             power: reading.power,
             hashrate: hashrate.filter(|_| is_mining(running.as_ref())),
@@ -374,11 +375,17 @@ impl RigDriver for GpuDriver {
                 completions: engine.completions,
                 tokens: engine.tokens,
                 artifacts_computed: engine.artifacts,
-                artifacts_delivered: self.inference.artifacts_delivered(),
+                artifacts_delivered: proofs.delivered,
+                callbacks_refused: proofs.refused_payloads,
+                artifacts_refused: proofs.refused,
+                artifacts_dropped: proofs.dropped,
+                artifacts_discarded: proofs.discarded,
+                nonces_nan: engine.nonces_dropped,
                 ..mined
             },
             engine: self.engine_name(running.as_ref()),
             proof_rate: self.proof_rate(),
+            proof: self.proof_status(),
         }
     }
 }
@@ -399,6 +406,12 @@ impl GpuDriver {
             millinonces_per_minute: rate.millinonces_per_minute,
             measured_at: self.clock.at_wall(rate.measured_at),
         })
+    }
+
+    /// What the proof side does, in farm time.
+    fn proof_status(&self) -> Option<ProofStatus> {
+        let status = self.inference.proof_status()?;
+        Some(ProofStatus { since: self.clock.at_wall(status.since), ..status })
     }
 
     fn engine_name(&self, running: Option<&Workload>) -> String {

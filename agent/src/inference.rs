@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use roadbed_protocol::ProofStatus;
 use tokio::sync::watch;
 
 use crate::engine::upstream::{ProofPaths, UpstreamService};
@@ -12,7 +13,7 @@ use crate::engine::{
     EngineFault, EngineService, EngineState, EngineStats, LoadRequest, MeasuredRate, ModelInfo,
     Occupancy, ReplicaView, Standing,
 };
-use crate::proof::ProofService;
+use crate::proof::{ProofCounters, ProofService};
 
 /// See the module head. Cheap to clone.
 #[derive(Clone)]
@@ -141,12 +142,21 @@ impl Inference {
         }
     }
 
-    /// Artifacts the Network Node has taken from this agent; a server delivers its own.
+    /// What became of this agent's artifacts; a server delivers its own.
     #[must_use]
-    pub fn artifacts_delivered(&self) -> u64 {
+    pub fn proof_counters(&self) -> ProofCounters {
         match self {
-            Self::Own { proof, .. } => proof.counters().delivered,
-            Self::Upstream(_) => 0,
+            Self::Own { proof, .. } => proof.counters(),
+            Self::Upstream(_) => ProofCounters::default(),
+        }
+    }
+
+    /// What it does of proofs and since when, by the wall clock; a server is asked itself.
+    #[must_use]
+    pub fn proof_status(&self) -> Option<ProofStatus> {
+        match self {
+            Self::Own { proof, .. } => Some(proof.status()),
+            Self::Upstream(_) => None,
         }
     }
 

@@ -29,8 +29,9 @@ pub use envelope::{Envelope, EnvelopeError, OpenedEnvelope, ReplayGuard, Signer,
 pub use ids::{AgentId, FarmId, FeederId, GroupId, IdError, RigId};
 pub use profile::{MiningStep, ProfileError, RigKind, RigProfile};
 pub use report::{
-    Ack, AckStatus, EventKind, JobCounters, PowerReading, PowerSource, ProofRate, RigEventReport,
-    RigState, StateReport, TelemetryBatch, TelemetrySample,
+    Ack, AckStatus, EventKind, JobCounters, PowerReading, PowerSource, ProofActivity, ProofRate,
+    ProofRound, ProofStatus, RigEventReport, RigState, StateReport, TelemetryBatch,
+    TelemetrySample,
 };
 pub use units::{
     HashesPerSecond, MicrosPerHour, MicrosPerMwh, MilliCelsius, Money, WattHours, WattMillis, Watts,

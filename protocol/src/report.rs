@@ -138,6 +138,48 @@ pub struct StateReport {
     /// How fast it proves, once that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_rate: Option<Box<ProofRate>>,
+    /// What `pow/status` of its MLNode face says now; absent where no engine of ours proves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Box<ProofStatus>>,
+}
+
+/// What an engine does of proofs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofActivity {
+    /// No model is up (`NO_BACKENDS`).
+    Absent,
+    /// Ready, and nothing asked of it.
+    Idle,
+    /// Recomputes nonces of others.
+    Validating,
+    /// Proves a round. One that is not stopped keeps the Network Node from starting the next.
+    Generating,
+}
+
+/// What a Network Node is told of an engine's proofs, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofStatus {
+    /// What it does.
+    pub activity: ProofActivity,
+    /// When that began; of a round, when it was (re)started.
+    pub since: UnixMillis,
+    /// The round it generates, or the one that ended early and still delivers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<ProofRound>,
+}
+
+/// A round of Proof of Compute, seen from the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofRound {
+    /// As the request spells it.
+    pub block_hash: String,
+    /// Height of that block, as the request has it.
+    pub block_height: i64,
+    /// Nonces worked on since it was (re)started.
+    pub processed: u64,
+    /// Artifacts that wait to be taken.
+    pub waiting: u64,
 }
 
 /// How fast a rig proves a model: measured, never estimated from a data sheet.
@@ -154,6 +196,9 @@ pub struct ProofRate {
 }
 
 /// Work done since the agent's journal began; never falls, so the difference of two is what happened between them.
+///
+/// What became of an artifact: delivered, refused, dropped or discarded. All but the delivered ones stay in the journal,
+/// go out when the same round is asked for again, and are then counted as delivered too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobCounters {
@@ -173,22 +218,47 @@ pub struct JobCounters {
     pub artifacts_computed: u64,
     /// Artifacts the Network Node has taken.
     pub artifacts_delivered: u64,
+    /// Payloads of a proof that the Network Node refused with a 4xx, counted at the first refusal of each: a wrong
+    /// address, or a node it does not know.
+    pub callbacks_refused: u64,
+    /// Artifacts set aside because their payload was refused again and again.
+    pub artifacts_refused: u64,
+    /// Artifacts that fell out of a full buffer, or that nobody fetched in time.
+    pub artifacts_dropped: u64,
+    /// Artifacts that still waited when their round was stopped.
+    pub artifacts_discarded: u64,
+    /// Nonces that gave NaN: passed over, as the network wants it.
+    pub nonces_nan: u64,
 }
 
 impl JobCounters {
     /// What was done between `earlier` and `self`; a counter that fell (a new journal) counts from zero.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        let part = |now: u64, then: u64| if now >= then { now - then } else { now };
+        self.with(earlier, |now, then| if now >= then { now - then } else { now })
+    }
+
+    /// What was done in two spans together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    fn with(&self, other: &Self, of: impl Fn(u64, u64) -> u64) -> Self {
         Self {
-            shares_submitted: part(self.shares_submitted, earlier.shares_submitted),
-            shares_accepted: part(self.shares_accepted, earlier.shares_accepted),
-            shares_rejected: part(self.shares_rejected, earlier.shares_rejected),
-            shares_stale: part(self.shares_stale, earlier.shares_stale),
-            completions: part(self.completions, earlier.completions),
-            tokens: part(self.tokens, earlier.tokens),
-            artifacts_computed: part(self.artifacts_computed, earlier.artifacts_computed),
-            artifacts_delivered: part(self.artifacts_delivered, earlier.artifacts_delivered),
+            shares_submitted: of(self.shares_submitted, other.shares_submitted),
+            shares_accepted: of(self.shares_accepted, other.shares_accepted),
+            shares_rejected: of(self.shares_rejected, other.shares_rejected),
+            shares_stale: of(self.shares_stale, other.shares_stale),
+            completions: of(self.completions, other.completions),
+            tokens: of(self.tokens, other.tokens),
+            artifacts_computed: of(self.artifacts_computed, other.artifacts_computed),
+            artifacts_delivered: of(self.artifacts_delivered, other.artifacts_delivered),
+            callbacks_refused: of(self.callbacks_refused, other.callbacks_refused),
+            artifacts_refused: of(self.artifacts_refused, other.artifacts_refused),
+            artifacts_dropped: of(self.artifacts_dropped, other.artifacts_dropped),
+            artifacts_discarded: of(self.artifacts_discarded, other.artifacts_discarded),
+            nonces_nan: of(self.nonces_nan, other.nonces_nan),
         }
     }
 }
@@ -340,6 +410,7 @@ mod tests {
         let fresh = JobCounters { shares_accepted: 2, ..JobCounters::default() };
         assert_eq!(after.since(&before).shares_accepted, 3);
         assert_eq!(fresh.since(&after).shares_accepted, 2);
+        assert_eq!(fresh.plus(&after).shares_accepted, 15);
     }
 
     #[test]

@@ -332,6 +332,7 @@ impl<F: Firmware> Task<F> {
                     jobs: self.jobs,
                     engine,
                     proof_rate: None,
+                    proof: None,
                 });
             }
             Err(error) => {

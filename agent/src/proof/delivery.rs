@@ -36,14 +36,24 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 const REFUSALS_MAX: u32 = 3;
 
 /// Artifacts that wait to be sent.
-#[derive(Default)]
 pub(super) struct Buffer {
-    waiting: Mutex<VecDeque<StoredArtifact>>,
-    dropped: AtomicU64,
+    waiting: Mutex<Waiting>,
+    counters: Arc<DeliveryCounters>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    artifacts: VecDeque<StoredArtifact>,
+    /// Nothing is sent any more.
+    closed: bool,
 }
 
 impl Buffer {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<StoredArtifact>> {
+    pub(super) fn new(counters: Arc<DeliveryCounters>) -> Self {
+        Self { waiting: Mutex::default(), counters }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -53,11 +63,23 @@ impl Buffer {
 
     fn push_within(&self, artifact: StoredArtifact, most: usize) {
         let mut waiting = self.lock();
-        waiting.push_back(artifact);
-        while waiting.len() > most {
-            waiting.pop_front();
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if waiting.closed {
+            self.counters.discarded.fetch_add(1, Ordering::Relaxed);
+            return;
         }
+        waiting.artifacts.push_back(artifact);
+        while waiting.artifacts.len() > most {
+            waiting.artifacts.pop_front();
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Discards what waits and what still comes; the journal has it.
+    fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let count = std::mem::take(&mut waiting.artifacts).len() as u64;
+        self.counters.discarded.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The oldest, as many as one payload may have, and whether it could not hold all.
@@ -73,16 +95,13 @@ impl Buffer {
             bytes <= most
         };
         // One goes in any case, or nothing ever would.
-        let count = waiting.iter().take_while(fits).count().max(1).min(waiting.len());
-        (waiting.drain(..count).collect(), !waiting.is_empty())
+        let artifacts = &mut waiting.artifacts;
+        let count = artifacts.iter().take_while(fits).count().max(1).min(artifacts.len());
+        (artifacts.drain(..count).collect(), !artifacts.is_empty())
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.lock().artifacts.len()
     }
 }
 
@@ -169,6 +188,12 @@ pub(super) struct DeliveryCounters {
     pub(super) delivered: AtomicU64,
     pub(super) failed_posts: AtomicU64,
     pub(super) refused_payloads: AtomicU64,
+    /// Artifacts of rounds in payloads that were set aside.
+    pub(super) refused: AtomicU64,
+    /// Artifacts of rounds that a full buffer or line had no place for.
+    pub(super) dropped: AtomicU64,
+    /// Artifacts of rounds that waited when the round was stopped.
+    pub(super) discarded: AtomicU64,
 }
 
 /// What became of a payload.
@@ -178,6 +203,8 @@ pub(super) enum Fate {
     Taken,
     /// It does not want it, however often it is asked.
     Refused,
+    /// Nobody fetched it before the line was full.
+    Unfetched,
     /// The round or the job was stopped first.
     Cancelled,
 }
@@ -276,7 +303,7 @@ async fn lay_out(stream: &CallbackStream, parcel: Parcel<'_>, cancel: &Cancellat
         }
         taken = &mut ticket.taken => match taken {
             Ok(()) => Fate::Taken,
-            Err(_dropped) => Fate::Refused,
+            Err(_dropped) => Fate::Unfetched,
         },
     }
 }
@@ -292,8 +319,14 @@ pub(super) struct RoundDelivery {
 }
 
 impl RoundDelivery {
-    /// Runs until the round is stopped.
+    /// Runs until the round is stopped, and counts what was left.
     pub(super) async fn run(self) {
+        self.deliver().await;
+        self.buffer.close();
+    }
+
+    async fn deliver(&self) {
+        let counters = &self.courier.counters;
         let Some(url) = &self.request.url else { return };
         // What one payload did not hold goes right after it.
         let mut more = false;
@@ -313,18 +346,24 @@ impl RoundDelivery {
                 Ok(body) => body,
                 Err(error) => {
                     tracing::error!(%error, "cannot write artifacts as JSON");
+                    counters.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
                     continue;
                 }
             };
             let block_hash = &self.request.round.identity.block_hash;
+            let items = batch.len() as u64;
             let parcel = Parcel { url, end: "generated", body, block_hash, items: batch.len() };
             match self.courier.bring(parcel, &self.cancel).await {
                 Fate::Taken => {
                     self.delivered(batch.iter().map(|artifact| artifact.nonce).collect()).await;
                 }
                 // They stay in the journal as not delivered, and go out again if the round is asked for again.
-                Fate::Refused => {}
-                Fate::Cancelled => return,
+                Fate::Refused => drop(counters.refused.fetch_add(items, Ordering::Relaxed)),
+                Fate::Unfetched => drop(counters.dropped.fetch_add(items, Ordering::Relaxed)),
+                Fate::Cancelled => {
+                    counters.discarded.fetch_add(items, Ordering::Relaxed);
+                    return;
+                }
             }
         }
     }
@@ -361,19 +400,25 @@ mod tests {
 
     #[test]
     fn a_full_buffer_drops_the_oldest() {
-        let buffer = Buffer::default();
+        let counters = Arc::<DeliveryCounters>::default();
+        let buffer = Buffer::new(Arc::clone(&counters));
         for nonce in 0..5 {
             buffer.push_within(StoredArtifact { nonce, vector_b64: String::new() }, 3);
         }
-        assert_eq!(buffer.dropped(), 2);
+        assert_eq!(counters.dropped.load(Ordering::Relaxed), 2);
         let (taken, left) = buffer.take();
         assert_eq!(taken.iter().map(|a| a.nonce).collect::<Vec<_>>(), [2, 3, 4]);
         assert_eq!((left, buffer.len()), (false, 0));
+        let artifact = |nonce| StoredArtifact { nonce, vector_b64: String::new() };
+        buffer.push(artifact(5));
+        buffer.close();
+        buffer.push(artifact(6));
+        assert_eq!((buffer.len(), counters.discarded.load(Ordering::Relaxed)), (0, 2));
     }
 
     #[test]
     fn a_payload_is_bounded_and_nothing_is_left_out() {
-        let buffer = Buffer::default();
+        let buffer = Buffer::new(Arc::default());
         let vector_b64 = "A".repeat(32);
         for nonce in 0..5 {
             buffer.push(StoredArtifact { nonce, vector_b64: vector_b64.clone() });

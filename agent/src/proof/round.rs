@@ -8,7 +8,7 @@ use std::time::Instant;
 use roadbed_compute::poc::NonceSequence;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Buffer, sent_form};
+use super::delivery::{Buffer, DeliveryCounters, sent_form};
 use super::journal::{ArtifactJournal, Recovered, StoredArtifact};
 use super::request::{ProofRefusal, RoundRequest};
 use crate::engine::{EngineFault, ProofOrder, ProofStep};
@@ -40,10 +40,10 @@ pub(super) struct ActiveRound {
 }
 
 impl ActiveRound {
-    pub(super) fn new(request: RoundRequest) -> Self {
+    pub(super) fn new(request: RoundRequest, counters: Arc<DeliveryCounters>) -> Self {
         Self {
             request,
-            buffer: Arc::default(),
+            buffer: Arc::new(Buffer::new(counters)),
             cancel: CancellationToken::new(),
             processed: Arc::default(),
             generating: AtomicBool::new(true),

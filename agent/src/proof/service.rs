@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use roadbed_compute::poc::{Artifact, DecodeRefusal, Round, Scheme};
+use roadbed_protocol::{ProofActivity, ProofRound, ProofStatus, UnixMillis};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -14,9 +15,11 @@ use super::delivery::{Courier, Parcel, RoundDelivery, generated_body, sent_form}
 use super::journal::{ArtifactJournal, JournalFault, Recovered, StoredArtifact};
 use super::request::{JobRequest, ProofRefusal, RoundRequest};
 use super::round::{ActiveRound, RoundView};
+use super::standing::Standing;
 use super::stream::CallbackStream;
 use super::validation::{JobOutcome, JobState, JobTable, JobView, validated_body};
 use super::verdict::{Pass, claims, conclude, confirm};
+use crate::clock::wall_now;
 use crate::engine::{EngineFault, EngineService, ProofOrder, ProofStep};
 
 /// How often artifacts are sent, and how long a job waits for a round to end; the network's own values by default.
@@ -73,8 +76,12 @@ pub struct ProofCounters {
     pub failed_posts: u64,
     /// Payloads that the Network Node does not want.
     pub refused_payloads: u64,
-    /// Artifacts of the round under way that were dropped because too many waited.
+    /// Artifacts of rounds set aside because their payload was refused again and again.
+    pub refused: u64,
+    /// Artifacts of rounds dropped because too many waited, or because nobody fetched them in time.
     pub dropped: u64,
+    /// Artifacts of rounds that still waited when their round was stopped.
+    pub discarded: u64,
 }
 
 struct Inner {
@@ -86,6 +93,7 @@ struct Inner {
     /// Held while a round is being started, so that two requests at once cannot both win.
     starting: tokio::sync::Mutex<()>,
     generating: watch::Sender<bool>,
+    standing: Standing,
     jobs: Mutex<JobTable>,
     /// Replaced at every stop; jobs live under the one of their time.
     jobs_cancel: Mutex<CancellationToken>,
@@ -132,6 +140,7 @@ impl ProofService {
             round: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             generating: watch::Sender::new(false),
+            standing: Standing::default(),
             jobs: Mutex::default(),
             jobs_cancel: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
@@ -166,11 +175,12 @@ impl ProofService {
                 "the round is known and goes on"
             );
         }
-        let round = Arc::new(ActiveRound::new(request));
+        let round = Arc::new(ActiveRound::new(request, Arc::clone(&inner.courier.counters)));
         let order = round.order(recovered, Arc::clone(&inner.journal))?;
         let ended = inner.engine.prove(order)?;
         *lock(&inner.round) = Some(Arc::clone(&round));
         inner.generating.send_replace(true);
+        self.note();
 
         let delivery = RoundDelivery {
             request: round.request.clone(),
@@ -195,6 +205,7 @@ impl ProofService {
             let current = lock(&service.inner.round).clone();
             if current.is_none_or(|current| Arc::ptr_eq(&current, &round)) {
                 service.inner.generating.send_replace(false);
+                service.note();
             }
         });
         Ok(())
@@ -212,6 +223,7 @@ impl ProofService {
             round.cancel.cancel();
         }
         self.inner.generating.send_replace(false);
+        self.note();
     }
 
     /// The round under way, or the one that failed and still delivers.
@@ -232,6 +244,32 @@ impl ProofService {
         lock(&self.inner.jobs).is_busy()
     }
 
+    /// What it does and since when, by the wall clock, in the words of `pow/status`.
+    #[must_use]
+    pub fn status(&self) -> ProofStatus {
+        let (activity, since) = self.note();
+        let round = self.round().map(|view| ProofRound {
+            block_hash: view.request.round.identity.block_hash,
+            block_height: view.request.block_height,
+            processed: view.processed,
+            waiting: view.buffered as u64,
+        });
+        ProofStatus { activity, since, round }
+    }
+
+    fn note(&self) -> (ProofActivity, UnixMillis) {
+        let activity = if self.inner.engine.model().is_none() {
+            ProofActivity::Absent
+        } else if self.is_generating() {
+            ProofActivity::Generating
+        } else if self.is_validating() {
+            ProofActivity::Validating
+        } else {
+            ProofActivity::Idle
+        };
+        (activity, self.inner.standing.note(activity, wall_now()))
+    }
+
     /// Nonces that wait in jobs.
     #[must_use]
     pub fn nonces_queued(&self) -> usize {
@@ -246,7 +284,9 @@ impl ProofService {
             delivered: delivery.delivered.load(Ordering::Relaxed),
             failed_posts: delivery.failed_posts.load(Ordering::Relaxed),
             refused_payloads: delivery.refused_payloads.load(Ordering::Relaxed),
-            dropped: lock(&self.inner.round).as_ref().map_or(0, |round| round.buffer.dropped()),
+            refused: delivery.refused.load(Ordering::Relaxed),
+            dropped: delivery.dropped.load(Ordering::Relaxed),
+            discarded: delivery.discarded.load(Ordering::Relaxed),
         }
     }
 
@@ -258,6 +298,7 @@ impl ProofService {
         self.check(&job.request)?;
         let id = new_id()?;
         lock(&self.inner.jobs).admit(&id, &job)?;
+        self.note();
         let cancel = lock(&self.inner.jobs_cancel).clone();
         let (service, for_task) = (self.clone(), id.clone());
         tokio::spawn(async move { service.run_job(for_task, job, cancel).await });
@@ -303,7 +344,10 @@ impl ProofService {
     }
 
     async fn run_job(&self, id: String, job: JobRequest, cancel: CancellationToken) {
-        let set = |state: JobState| lock(&self.inner.jobs).set(&id, state);
+        let set = |state: JobState| {
+            lock(&self.inner.jobs).set(&id, state);
+            self.note();
+        };
         let outcome = tokio::select! {
             () = cancel.cancelled() => return set(JobState::Cancelled),
             outcome = self.compute_job(&id, &job, &cancel) => outcome,

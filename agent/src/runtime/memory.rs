@@ -58,20 +58,6 @@ pub(super) async fn store_jobs(
     store_json(journal, jobs_key(rig), jobs).await
 }
 
-/// `before` and what was done since.
-pub(super) fn add(before: &JobCounters, since: &JobCounters) -> JobCounters {
-    JobCounters {
-        shares_submitted: before.shares_submitted + since.shares_submitted,
-        shares_accepted: before.shares_accepted + since.shares_accepted,
-        shares_rejected: before.shares_rejected + since.shares_rejected,
-        shares_stale: before.shares_stale + since.shares_stale,
-        completions: before.completions + since.completions,
-        tokens: before.tokens + since.tokens,
-        artifacts_computed: before.artifacts_computed + since.artifacts_computed,
-        artifacts_delivered: before.artifacts_delivered + since.artifacts_delivered,
-    }
-}
-
 fn memory_key(rig: &RigId) -> String {
     format!("rig/{rig}")
 }

@@ -307,7 +307,7 @@ impl RigTask {
     }
 
     fn jobs(&self) -> JobCounters {
-        memory::add(&self.jobs_before, &self.seen.jobs)
+        self.jobs_before.plus(&self.seen.jobs)
     }
 
     async fn record(&mut self, kind: EventKind, reason: String) {
@@ -342,6 +342,7 @@ impl RigTask {
             reason: self.rig.reason().to_owned(),
             engine: self.seen.engine.clone(),
             proof_rate: self.seen.proof_rate.clone().map(Box::new),
+            proof: self.seen.proof.clone().map(Box::new),
         });
     }
 

@@ -9,6 +9,7 @@ use roadbed_agent::journal::Journal;
 use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofEvent, ProofSettings};
 use roadbed_compute::poc::artifact::encode;
 use roadbed_compute::poc::{Identity, Round, Scheme};
+use roadbed_protocol::ProofActivity;
 use serde_json::{Value, json};
 
 use super::callback::Callback;
@@ -167,6 +168,8 @@ async fn a_payload_that_is_not_wanted_is_set_aside_and_kept() {
     let taken = until("a later payload", || callback.taken().first().cloned()).await;
     stop(&rig).await;
     let all = callback.deliveries();
+    let counters = rig.proof.counters();
+    assert_eq!((counters.refused_payloads, counters.refused), (1, all[0].nonces().len() as u64));
     // Refused three times as it is, then the next one goes.
     assert!(all[..3].iter().all(|delivery| delivery.bytes == all[0].bytes));
     let (refused, wanted) = (all[0].nonces(), taken.nonces());
@@ -191,9 +194,20 @@ async fn a_stop_ends_generation_and_delivery() {
     callback.answer_always(503);
     let rig = rig().await;
     start(&rig, init(&callback)).await;
-    until("a refused delivery", || callback.deliveries().first().cloned()).await;
+    let held = until("a refused delivery", || callback.deliveries().first().cloned()).await;
+    let status = rig.proof.status();
+    assert_eq!(status.activity, ProofActivity::Generating);
+    assert_eq!(status.round.map(|round| round.block_hash), Some("A1B2".into()));
     stop(&rig).await;
     stop(&rig).await;
+    let stopped = rig.proof.status();
+    assert_eq!((stopped.activity, stopped.round), (ProofActivity::Idle, None));
+    assert!(stopped.since >= status.since);
+    // A server that is not ready refuses nothing; what it did not take is discarded, and counted.
+    let left = || Some(rig.proof.counters().discarded).filter(|&count| count > 0);
+    let discarded = until("the buffer to be discarded", left).await;
+    assert!(discarded >= held.nonces().len() as u64);
+    assert_eq!(rig.proof.counters().refused, 0);
     callback.answer_always(200);
     // A chat goes through the same engine thread: after two of them no nonce can be under way.
     for _ in 0..2 {

@@ -25,7 +25,7 @@ pub enum FarmEvent {
         options: Vec<WorkOption>,
     },
     /// A rig told its state.
-    Report(StateReport),
+    Report(Box<StateReport>),
     /// A journal row with samples.
     Telemetry(TelemetryBatch),
     /// A journal row with an event.

@@ -33,7 +33,7 @@ impl Farm {
                     self.replan |= changed;
                 }
             }
-            FarmEvent::Report(report) => self.reported(report),
+            FarmEvent::Report(report) => self.reported(*report),
             FarmEvent::Telemetry(batch) => self.telemetry(&batch, effects),
             FarmEvent::Happened(event) => self.happened(event, effects),
             FarmEvent::Acked(ack) => self.acked(&ack, effects),

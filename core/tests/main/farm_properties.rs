@@ -50,7 +50,7 @@ fn reports() -> impl Strategy<Value = FarmEvent> {
     let numbers = (wild(), wild(), wild(), any::<u32>(), -1_000_000_i64..4_000_000);
     (0_usize..3, 0_usize..9, workloads(), workloads(), numbers, 0_u8..3).prop_map(
         |(who, state, workload, target, (seq, generation, watts, attempts, at), boot)| {
-            FarmEvent::Report(StateReport {
+            FarmEvent::Report(Box::new(StateReport {
                 rig: rig_id(&format!("rig-{who}")),
                 agent: AgentId::new("agent").unwrap(),
                 boot: format!("boot-{boot}"),
@@ -70,7 +70,8 @@ fn reports() -> impl Strategy<Value = FarmEvent> {
                 reason: "r".into(),
                 engine: "e".into(),
                 proof_rate: None,
-            })
+                proof: None,
+            }))
         },
     )
 }

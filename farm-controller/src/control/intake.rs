@@ -58,7 +58,7 @@ fn body(
             let report: StateReport = parse(payload)?;
             same(&rig, &report.rig)?;
             same(agent, &report.agent)?;
-            Ok(Some(FarmEvent::Report(report)))
+            Ok(Some(FarmEvent::Report(Box::new(report))))
         }
         RigLeaf::Telemetry => {
             let batch: TelemetryBatch = parse(payload)?;

@@ -155,7 +155,7 @@ impl World {
             return;
         }
         let report = self.agents[agent].report(&self.rigs[index], now);
-        self.send_to_farm(agent, FarmEvent::Report(report));
+        self.send_to_farm(agent, FarmEvent::Report(Box::new(report)));
     }
 
     pub(super) fn sample(&mut self, index: usize) {

@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use roadbed_protocol::{ProofActivity, ProofStatus};
 use serde_json::json;
 
 use super::super::door::empty;
@@ -18,7 +19,6 @@ use super::gpu::device_list;
 use super::{Behind, CONTRACT_VERSION};
 use crate::engine::{MeasuredRate, RateOf, ReplicaView, Standing};
 use crate::inference::Inference;
-use crate::proof::ProofCounters;
 
 pub(super) fn routes() -> Router<Arc<Node>> {
     Router::new()
@@ -125,10 +125,7 @@ async fn metrics(State(node): Behind) -> Response {
         page.gauge(name, help, "", value as u64);
     }
     let engine = node.inference.stats();
-    let proof = match &node.inference {
-        Inference::Own { proof, .. } => proof.counters(),
-        Inference::Upstream(_) => ProofCounters::default(),
-    };
+    let proof = node.inference.proof_counters();
     for (name, help, value) in [
         ("roadbed_completions_total", "Answers given in full", engine.completions),
         ("roadbed_tokens_total", "Tokens generated", engine.tokens),
@@ -141,9 +138,17 @@ async fn metrics(State(node): Behind) -> Response {
         ("roadbed_artifacts_delivered_total", "Artifacts delivered", proof.delivered),
         ("roadbed_callback_failures_total", "Callbacks not taken", proof.failed_posts),
         ("roadbed_callback_refusals_total", "Payloads refused with a 4xx", proof.refused_payloads),
+        ("roadbed_artifacts_refused_total", "Artifacts set aside after refusals", proof.refused),
+        (
+            "roadbed_artifacts_dropped_total",
+            "Artifacts a full buffer had no place for",
+            proof.dropped,
+        ),
+        ("roadbed_artifacts_discarded_total", "Artifacts unsent at a stop", proof.discarded),
     ] {
         page.counter(name, help, value);
     }
+    proof_status(node.inference.proof_status().as_ref(), &mut page);
     proof_rates(&node.inference.proof_rates(), &mut page);
     if let Inference::Own { engine, .. } = &node.inference {
         replicas(&engine.replicas(), &mut page);
@@ -154,6 +159,22 @@ async fn metrics(State(node): Behind) -> Response {
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text)
         .into_response()
+}
+
+/// What `pow/status` says and since when: a round that nobody stops keeps the next one from being started.
+fn proof_status(status: Option<&ProofStatus>, page: &mut Page) {
+    let Some(ProofStatus { activity, since, round: _ }) = status else { return };
+    let word = match activity {
+        ProofActivity::Absent => "absent",
+        ProofActivity::Idle => "idle",
+        ProofActivity::Validating => "validating",
+        ProofActivity::Generating => "generating",
+    };
+    let label = format!("activity=\"{word}\"");
+    page.gauge("roadbed_proof_activity", "What is done of proofs", &label, 1);
+    let seconds = u64::try_from(since.0 / 1000).unwrap_or_default();
+    let help = "When that began, in seconds since 1970";
+    page.gauge("roadbed_proof_activity_since_seconds", help, "", seconds);
 }
 
 /// How fast this rig proves; a few lines, for figures of other models stay known.
