@@ -79,12 +79,18 @@ pub fn promises(
     promises
 }
 
+/// Name of the promise of an epoch.
+#[must_use]
+pub fn promise_id(epoch_index: u64) -> String {
+    format!("gonka-epoch-{epoch_index}")
+}
+
 fn promise(part: &RigPart, calendar: &Calendar) -> Promise {
     let (from, until) = calendar.dwell();
     let stake = part.stake;
     Promise {
         commitment: Commitment {
-            id: format!("gonka-epoch-{}", calendar.epoch_index),
+            id: promise_id(calendar.epoch_index),
             rig: part.rig.clone(),
             workload: Workload::Prove { model: part.model.clone() },
             from: from.earliest(),

@@ -33,7 +33,7 @@ pub use chain::{
     BlockMoment, ChainEpoch, ConfirmationEvent, ConfirmationPhase, EpochStages, Height,
     MlNodeWeight, ModelParams, Ngonka, Participant, Participants, Phase, StageWindow,
 };
-pub use commitment::{Promise, RigPart, Stake, promises};
+pub use commitment::{Promise, RigPart, Stake, promise_id, promises};
 pub use decimal::Decimal;
 pub use eligibility::{
     Candidate, ChainView, EngineHealth, Reason, Registration, Verdict, Weights, verdict,

@@ -20,7 +20,7 @@ use crate::gonka::promised::Promised;
 use crate::gonka::registration::{self, Difference};
 use crate::gonka::view::GonkaView;
 
-use super::{gonka_advice, gonka_text};
+use super::{gonka_advice, gonka_maintenance, gonka_text};
 
 /// Commands about Gonka.
 #[derive(Debug, Subcommand)]
@@ -35,6 +35,8 @@ pub enum GonkaCommand {
     Disable(ChangeArgs),
     /// Go through the check list before a PoC now; exit code 2 when a rig is not ready
     Preflight(gonka_advice::PreflightArgs),
+    /// Say when a rig may be taken away, and what it costs to do so now
+    Maintenance(gonka_maintenance::MaintenanceArgs),
     /// Show where the weight of an epoch went that was expected and not earned
     PostMortem(gonka_advice::PostMortemArgs),
 }
@@ -74,6 +76,7 @@ pub(super) async fn run(command: GonkaCommand) -> anyhow::Result<ExitCode> {
         GonkaCommand::Enable(args) => switch(&args, true).await,
         GonkaCommand::Disable(args) => switch(&args, false).await,
         GonkaCommand::Preflight(args) => gonka_advice::run_preflight(&args).await,
+        GonkaCommand::Maintenance(args) => gonka_maintenance::run(&args).await,
         GonkaCommand::PostMortem(args) => gonka_advice::run_post_mortem(&args),
     }
 }
@@ -115,14 +118,19 @@ async fn register(args: &ChangeArgs) -> anyhow::Result<ExitCode> {
     let admin = admin(gonka)?;
     let listed = registration::list(&admin).await?;
     let mut report = Report::new(args);
+    let mut wanting = Vec::new();
     for rig in rigs {
         // Read before anything is sent: a token that is missing must not be found half-way.
         let wanted = registration::with_token(rig)?;
         let difference = registration::difference(&wanted, &listed);
-        let is_same = difference == Difference::Same;
         report.plan(rig, &difference);
-        if args.apply && !is_same {
-            let done = registration::register(&admin, rig).await;
+        if difference != Difference::Same {
+            wanting.push(rig);
+        }
+    }
+    if args.apply && !wanting.is_empty() {
+        let done = registration::register_all(&admin, &wanting).await?;
+        for (rig, done) in wanting.into_iter().zip(done) {
             report.done(rig, "registered", done);
         }
     }
@@ -244,7 +252,8 @@ impl<'a> Report<'a> {
         if !self.args.json {
             println!("{}: {text}", rig.rig);
         }
-        if let Some(document) = self.documents.last_mut() {
+        let is_its = |document: &&mut Value| document["rig"] == rig.rig.as_str();
+        if let Some(document) = self.documents.iter_mut().find(is_its) {
             document["result"] = json!(text);
         }
     }

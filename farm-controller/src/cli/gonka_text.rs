@@ -90,7 +90,7 @@ fn row(window: &WindowView, now: UnixMillis, site: &Site) -> Vec<String> {
 }
 
 /// The time of day, and how far off when that is more than half a day.
-fn moment(at: UnixMillis, now: UnixMillis, site: &Site) -> String {
+pub(super) fn moment(at: UnixMillis, now: UnixMillis, site: &Site) -> String {
     const HALF_A_DAY: u64 = 12 * 3_600_000;
     let clock = local_hour_minute(at, site.utc_offset_minutes);
     let (away, word) = if at >= now { (at.since(now), "in") } else { (now.since(at), "ago") };

@@ -76,11 +76,17 @@ impl NodeClient {
     /// A client of the API at `base`, like `http://10.0.0.5:8000`.
     #[must_use]
     pub fn new(base: &str) -> Self {
+        Self::with_wait(base, ANSWER_WAIT)
+    }
+
+    /// The same with another patience.
+    #[must_use]
+    pub fn with_wait(base: &str, wait: Duration) -> Self {
         let builder = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_WAIT)
-            .timeout(ANSWER_WAIT);
+            .connect_timeout(CONNECT_WAIT.min(wait))
+            .timeout(wait);
         Self {
             http: builder.build().unwrap_or_default(),
             base: base.trim_end_matches('/').to_owned(),

@@ -11,7 +11,7 @@ use farm_core::gonka::{
     Sight, Verdict, Watch, Weights, promises, verdict,
 };
 use farm_core::plan::Commitment;
-use roadbed_protocol::{Millis, ProofRate, RigId, RigState, UnixMillis, Workload};
+use roadbed_protocol::{Millis, ProofRate, RigId, RigProfile, RigState, UnixMillis, Workload};
 
 use super::figures;
 use super::promised::Promised;
@@ -26,6 +26,12 @@ pub const AGE_MAX: Millis = Millis::from_mins(20);
 const LOOK_PAUSE: Millis = Millis::from_secs(5);
 /// Warm-up on top of a profile's start: the first forward pass compiles and tunes.
 const WARM_UP: Millis = Millis::from_mins(5);
+
+/// From the order until a rig of that profile answers.
+#[must_use]
+pub fn load_lead(profile: &RigProfile) -> Millis {
+    Millis(Millis::from_secs(profile.start_seconds).0 + WARM_UP.0)
+}
 
 /// What is known of one rig of the site beside the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,9 +82,7 @@ impl Desk {
     #[must_use]
     pub fn new(site: &Site, promised: Promised) -> Option<Self> {
         let gonka = site.gonka.clone()?;
-        let lead = |rig: &crate::config::SiteRig| {
-            (rig.id.clone(), Millis(Millis::from_secs(rig.profile.start_seconds).0 + WARM_UP.0))
-        };
+        let lead = |rig: &crate::config::SiteRig| (rig.id.clone(), load_lead(&rig.profile));
         let leads = site.rigs.iter().map(lead).collect();
         Some(Self { site: gonka, leads, promised, watch: Watch::default(), looked_at: None })
     }

@@ -81,6 +81,15 @@ impl Feed {
         }
     }
 
+    /// The same with another patience for one answer, wall time.
+    #[must_use]
+    pub fn waiting(mut self, wait: Duration) -> Self {
+        let patient = |client: &NodeClient| NodeClient::with_wait(client.base(), wait);
+        self.nodes = self.nodes.iter().map(patient).collect();
+        self.admin = self.admin.as_ref().map(patient);
+        self
+    }
+
     /// What is known now.
     #[must_use]
     pub fn facts(&self) -> &GonkaFacts {

@@ -13,6 +13,7 @@ pub mod epoch_record;
 pub mod feed;
 pub mod fields;
 pub mod figures;
+pub mod maintenance;
 pub mod parse;
 pub mod preflight;
 pub mod promised;

@@ -45,7 +45,9 @@ pub enum RegistrationError {
 
 fn hint(status: u16) -> &'static str {
     match status {
-        400 => " (is the model's id exactly governance's, and is one of the two modes complete?)",
+        206 | 400 => {
+            " (is the model's id exactly governance's, and is one of the two modes complete?)"
+        }
         404 => " (the Network Node does not know it: register it first)",
         500..=599 => " (see the Network Node's own log)",
         _ => "",
@@ -197,6 +199,30 @@ pub async fn register(admin: &NodeClient, rig: &GonkaRig) -> Result<(), Registra
     judge(&rig.node_id, &answer)
 }
 
+/// Registers several nodes with one call of the batch route; what came of each, in their order. A Network Node without that
+/// route gets them one by one.
+///
+/// # Errors
+/// [`RegistrationError`] when nothing could be sent, or nobody answered.
+pub async fn register_all(
+    admin: &NodeClient,
+    rigs: &[&GonkaRig],
+) -> Result<Vec<Result<(), RegistrationError>>, RegistrationError> {
+    if let [rig] = rigs {
+        return Ok(vec![register(admin, rig).await]);
+    }
+    let documents = rigs.iter().map(|rig| with_token(rig)).collect::<Result<Vec<_>, _>>()?;
+    let answer = admin.post("/admin/v1/nodes/batch", Some(&Value::from(documents))).await?;
+    if matches!(answer.status, 404 | 405 | 501) {
+        let mut done = Vec::with_capacity(rigs.len());
+        for rig in rigs {
+            done.push(register(admin, rig).await);
+        }
+        return Ok(done);
+    }
+    Ok(rigs.iter().map(|rig| judge_one_of(&rig.node_id, &answer)).collect())
+}
+
 /// Enables or disables a node.
 ///
 /// # Errors
@@ -212,22 +238,35 @@ pub async fn switch(
     judge(&rig.node_id, &answer)
 }
 
-/// 206 is half a success: the part that failed is in the answer.
 fn judge(node_id: &str, answer: &Answer) -> Result<(), RegistrationError> {
-    let errors = answer.body.get("errors").filter(|errors| !is_nothing(errors));
-    match (answer.status, errors) {
-        (206, Some(errors)) => Err(RegistrationError::Refused {
-            node_id: node_id.to_owned(),
-            status: 206,
-            said: errors.to_string(),
-        }),
-        (200..=299, _) => Ok(()),
-        (status, errors) => {
-            let mut text = said(&answer.body);
-            if let Some(errors) = errors {
-                text.push_str(&format!("; {errors}"));
-            }
-            Err(RegistrationError::Refused { node_id: node_id.to_owned(), status, said: text })
+    match answer.status {
+        200..=299 => Ok(()),
+        status => Err(refused(node_id, status, said(&answer.body))),
+    }
+}
+
+/// 206 is half a success: who is among its `nodes` was taken. Errors are lines of text, and name their node if any does.
+fn judge_one_of(node_id: &str, answer: &Answer) -> Result<(), RegistrationError> {
+    let nodes = answer.body.get("nodes").and_then(Value::as_array).into_iter().flatten();
+    let is_taken = |entry: &Value| entry.get("node").unwrap_or(entry)["id"] == node_id;
+    match answer.status {
+        206 if nodes.into_iter().any(is_taken) => Ok(()),
+        200..=205 | 207..=299 => Ok(()),
+        status => {
+            let all = answer.body.get("errors").and_then(Value::as_array).into_iter().flatten();
+            let lines: Vec<&str> = all.filter_map(Value::as_str).collect();
+            let own: Vec<&str> =
+                lines.iter().copied().filter(|line| line.contains(node_id)).collect();
+            let text = match (own.is_empty(), lines.is_empty()) {
+                (false, _) => own.join("; "),
+                (true, false) => lines.join("; "),
+                (true, true) => said(&answer.body),
+            };
+            Err(refused(node_id, status, text))
         }
     }
+}
+
+fn refused(node_id: &str, status: u16, said: String) -> RegistrationError {
+    RegistrationError::Refused { node_id: node_id.to_owned(), status, said }
 }

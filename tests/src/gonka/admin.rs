@@ -33,8 +33,8 @@ async fn list(State(world): State<Shared>) -> Response {
         .iter()
         .map(|node| {
             let model = world.config.model_for(&node.config).map(|model| model.id.as_str());
-            let weight = book.and_then(|book| book.node_weights.get(&node.config.id)).copied();
-            node.document(weight.and(model), weight.unwrap_or(0))
+            let nonces = book.and_then(|book| book.node_nonces.get(&node.config.id)).copied();
+            node.document(nonces.and(model), nonces.unwrap_or(0))
         })
         .collect();
     Json(nodes).into_response()

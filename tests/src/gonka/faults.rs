@@ -36,6 +36,8 @@ pub struct Faults {
     pub not_found: BTreeSet<String>,
     /// Paths that end in one of these are answered with 500 and a text that is no JSON.
     pub broken: BTreeSet<String>,
+    /// Paths that end in one of these are answered with 200 and a text that is no JSON.
+    pub garbled: BTreeSet<String>,
     /// No new block comes.
     pub halted: bool,
     /// Whatever was answered once is answered again.
@@ -60,6 +62,9 @@ impl Faults {
         }
         if Self::names(&self.broken, path) {
             return (500, Value::Null);
+        }
+        if Self::names(&self.garbled, path) {
+            return (200, Value::Null);
         }
         let right = if self.stale {
             self.kept.entry(path.to_owned()).or_insert(right).clone()
@@ -120,5 +125,8 @@ mod tests {
         let mut missing = Faults { not_found: ends, ..Faults::default() };
         assert_eq!(missing.bend("/x/a", right()).0, 404);
         assert_eq!(missing.bend("/x/b", right()).0, 200);
+        let ends = ["/a".to_owned()].into();
+        let mut garbled = Faults { garbled: ends, ..Faults::default() };
+        assert_eq!(garbled.bend("/a", right()), (200, Value::Null), "said as a text");
     }
 }

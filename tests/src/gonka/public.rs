@@ -216,9 +216,9 @@ impl World {
             .registry
             .iter()
             .filter_map(|node| {
-                let weight = book?.node_weights.get(&node.config.id)?;
+                let nonces = book?.node_nonces.get(&node.config.id)?;
                 Some(json!({
-                    "node_id": node.config.id, "throughput": 0, "poc_weight": weight,
+                    "node_id": node.config.id, "throughput": 0, "poc_weight": nonces,
                     "timeslot_allocation": [true, node.preserved],
                 }))
             })
@@ -362,12 +362,12 @@ impl World {
             })
             .collect();
         let nodes: Vec<Value> = book
-            .node_weights
+            .node_nonces
             .iter()
-            .map(|(id, weight)| {
+            .map(|(id, nonces)| {
                 let preserved = self.registry.get(id).is_some_and(|node| node.preserved);
                 json!({
-                    "node_id": id, "throughput": "0", "poc_weight": weight.to_string(),
+                    "node_id": id, "throughput": "0", "poc_weight": nonces.to_string(),
                     "timeslot_allocation": [true, preserved],
                 })
             })

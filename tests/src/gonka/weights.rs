@@ -16,6 +16,9 @@ const ALPHA_PERCENT: u64 = 50;
 /// One epoch's outcome for our Host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct EpochBook {
+    /// Nonces by node: what the chain's documents call `poc_weight`, before the coefficient. Read in a public audit of
+    /// mainnet's epochs 245-255, which multiplies the sum by the coefficient.
+    pub node_nonces: BTreeMap<String, u64>,
     /// Weight by node.
     pub node_weights: BTreeMap<String, u64>,
     /// Their sum.
@@ -62,21 +65,23 @@ impl World {
         let stages = self.chain.stages();
         let before = self.books.get(&(stages.epoch_index - 1)).cloned().unwrap_or_default();
         let stage = self.stages.iter().rfind(|stage| stage.height == stages.poc_start);
-        let mut weights = BTreeMap::new();
+        let (mut weights, mut nonces) = (BTreeMap::new(), BTreeMap::new());
         let mut porous = false;
         for node in self.registry.iter() {
             let id = &node.config.id;
-            let weight = if node.preserved {
-                before.node_weights.get(id).copied().unwrap_or(0)
+            let proved = if node.preserved {
+                before.node_nonces.get(id).copied().unwrap_or(0)
             } else {
-                self.scaled(stage.map_or(0, |stage| stage.accepted_of(id)))
+                stage.map_or(0, |stage| stage.accepted_of(id))
             };
+            nonces.insert(id.clone(), proved);
             porous |= stage.is_some_and(super::stage::Stage::is_porous);
-            weights.insert(id.clone(), weight);
+            weights.insert(id.clone(), self.scaled(proved));
         }
         let weight = weights.values().sum();
         let others: u64 = self.config.strangers.iter().map(|stranger| stranger.weight).sum();
         let book = EpochBook {
+            node_nonces: nonces,
             node_weights: weights,
             weight,
             total_weight: weight + others,
