@@ -16,6 +16,7 @@ pub mod farm;
 pub mod forecast;
 pub mod gonka;
 pub mod guard;
+pub mod hashprice;
 pub mod journal;
 pub mod ledger;
 pub mod plan;

@@ -19,6 +19,7 @@ use crate::control::{self, ControlError, ControlParts, INPUTS_WAITING_MAX, Keepe
 use crate::feeds::Feeds;
 use crate::gateway::{Gateway, GatewayError, Pace};
 use crate::gonka::service::Service;
+use crate::hashprice;
 use crate::store::{Store, StoreError};
 use crate::view::{Action, FarmView};
 
@@ -69,6 +70,7 @@ pub struct Controller {
     control: JoinHandle<Result<(), ControlError>>,
     feeds: JoinHandle<()>,
     gonka: JoinHandle<()>,
+    hashprice: JoinHandle<()>,
     socket: JoinHandle<Result<(), ControllerError>>,
     gateway: Option<Gateway>,
     cancel: CancellationToken,
@@ -104,7 +106,8 @@ impl Controller {
         let public_key = signer.public_key();
         let keeper: Arc<dyn Keeper> = Arc::new(store);
         let (gonka, told) = Service::new(site, &kept.gonka, Arc::clone(&keeper));
-        let mut feeds = Feeds::new(site.clone(), site.clock, told.commitments.clone());
+        let (hashprice, readings) = hashprice::Service::new(site);
+        let mut feeds = Feeds::new(site.clone(), site.clock, told.commitments.clone(), readings);
         let parts = ControlParts {
             settings: site.settings(),
             names: nameplates(site),
@@ -122,6 +125,7 @@ impl Controller {
         };
         let control = tokio::spawn(control::run(parts, cancel.clone()));
         let gonka = gonka.start(views.clone(), feed_events.clone(), cancel.clone());
+        let hashprice = tokio::spawn(hashprice.run(feed_events.clone(), cancel.clone()));
         let feeds = tokio::spawn(feeds.run(feed_events, cancel.clone()));
         let socket = tokio::spawn({
             let (path, views) = (site.socket_path(), views.clone());
@@ -141,6 +145,7 @@ impl Controller {
             control,
             feeds,
             gonka,
+            hashprice,
             socket,
             gateway,
             cancel,
@@ -215,6 +220,7 @@ impl Controller {
         let panicked = |error: tokio::task::JoinError| ControllerError::Panicked(error.to_string());
         let _ = self.feeds.await;
         let _ = self.gonka.await;
+        let _ = self.hashprice.await;
         let control = self.control.await.map_err(panicked)?;
         let socket = self.socket.await.map_err(panicked)?;
         if let Some(broker) = Arc::into_inner(self.broker) {

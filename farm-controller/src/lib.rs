@@ -11,6 +11,7 @@ pub mod demo;
 pub mod feeds;
 pub mod gateway;
 pub mod gonka;
+pub mod hashprice;
 pub mod preview;
 pub mod store;
 pub mod view;

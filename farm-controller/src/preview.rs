@@ -7,6 +7,7 @@ use roadbed_protocol::UnixMillis;
 use crate::config::Site;
 use crate::control::snapshot::{Memory, plan_view};
 use crate::feeds::{self, FeedError};
+use crate::hashprice::Kept;
 use crate::view::PlanView;
 
 /// Plans for the farm as it would start at `now`.
@@ -45,13 +46,16 @@ pub fn input(site: &Site, now: UnixMillis) -> Result<PlanInput, FeedError> {
         &cuts,
         &settings.rules,
     );
+    // As a running controller last heard it, if one did.
+    let kept = Kept::in_folder(&site.state_dir).read();
+    let hashing = feeds::hash_income(site, kept.as_ref(), now);
     let rigs = settings
         .rigs
         .iter()
         .zip(&site.rigs)
         .map(|(member, rig)| {
             let mut spec = member.spec.clone();
-            spec.options = feeds::options(site, rig, &site.commitments, now);
+            spec.options = feeds::options(site, rig, &site.commitments, hashing, now);
             RigInput {
                 spec,
                 availability: Availability::Ready,

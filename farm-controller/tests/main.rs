@@ -5,4 +5,5 @@ mod broker;
 mod controller;
 mod gateway;
 mod gonka;
+mod hashprice;
 mod profiles;

@@ -9,6 +9,7 @@ mod gonka;
 mod gonka_advice;
 mod gonka_maintenance;
 mod gonka_text;
+mod hashprice;
 mod hold;
 mod plan;
 mod policy;
@@ -42,6 +43,8 @@ enum Command {
     /// Gonka: the chain, our MLNodes, their eligibility and income
     #[command(subcommand)]
     Gonka(gonka::GonkaCommand),
+    /// Show what hashing earns now, from which parts, and what energy may cost for it
+    Hashprice(hashprice::HashpriceArgs),
     /// Hold rigs at their power floor; asks back when that breaks a promise
     Hold(hold::HoldArgs),
     /// Let held rigs go back to the plan
@@ -64,6 +67,7 @@ impl Cli {
             Command::Demo(args) => args.draws(),
             Command::Up(_)
             | Command::Gonka(_)
+            | Command::Hashprice(_)
             | Command::Hold(_)
             | Command::Release(_)
             | Command::Plan(_)
@@ -83,6 +87,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Console(args) => console::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Gonka(command) => gonka::run(command).await,
+        Command::Hashprice(args) => hashprice::run(&args).await,
         Command::Hold(args) => hold::hold(args).await,
         Command::Release(args) => hold::release(args).await,
         Command::Plan(args) => plan::run(&args),

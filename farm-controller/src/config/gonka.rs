@@ -269,7 +269,7 @@ impl Checker<'_> {
     }
 
     /// `http://` only: Network Nodes of one's own are reached inside the site's network.
-    fn url(&mut self, path: &FieldPath, text: &str) -> bool {
+    pub(super) fn url(&mut self, path: &FieldPath, text: &str) -> bool {
         let host = text.strip_prefix("http://").unwrap_or_default();
         let is_plain = !text.contains(['?', '#', ' ', '@']) && text.is_ascii();
         let is_good = !host.trim_end_matches('/').is_empty() && is_plain;

@@ -5,9 +5,11 @@
 
 mod decimal;
 mod error;
+mod figure;
 mod gateway;
 mod gonka;
 mod gonka_file;
+mod hashprice;
 mod key;
 mod moment;
 mod policy;
@@ -21,8 +23,10 @@ use std::path::Path;
 
 pub use decimal::{Decimal, DecimalError};
 pub use error::{ConfigError, Problem};
+pub use figure::Figure;
 pub use gateway::{AiFace, GatewaySettings, Secret, SingleMlNode};
 pub use gonka::{GonkaRig, GonkaSite, Reach};
+pub use hashprice::{Hashprice, HashpriceFrom, Network, NodeRpc, Pays, RpcLogin};
 pub use key::{hex, parse_hex, read_or_create_secret, read_secret, read_token};
 pub use moment::{
     DayTime, Moment, MomentError, local_hour_minute, local_midnight, local_minute, span_words,

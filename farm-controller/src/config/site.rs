@@ -12,6 +12,7 @@ use roadbed_protocol::{
 use super::error::ConfigError;
 use super::gateway::{AiFace, GatewaySettings};
 use super::gonka::GonkaSite;
+use super::hashprice::Hashprice;
 use super::moment::DayTime;
 use super::policy::Policy;
 use super::site_check;
@@ -121,8 +122,8 @@ pub enum EnergyPrice {
 /// What work earns, each figure with its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Income {
-    /// Mining, per PH/s, after the pool's fee.
-    pub hashprice_per_ph_hour: Option<(MicrosPerHour, IncomeSource)>,
+    /// Mining, by hashrate.
+    pub hashprice: Option<Hashprice>,
     /// Mining on a GPU rig.
     pub gpu_mine: Option<(MicrosPerHour, IncomeSource)>,
     /// Serving, from each time of the site's day on, sorted.

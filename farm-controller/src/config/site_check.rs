@@ -23,18 +23,16 @@ use super::source::{FieldPath, Source};
 
 /// Rigs of one farm: what the tables, the broker's limits and the planner are made for.
 const RIGS_MAX: usize = 1_000;
-/// Hours in a day, to turn a price per day into one per hour.
-const DAY_HOURS: i64 = 24;
 
 /// Turns a read file into a site, or says everything that is wrong with it.
-pub(super) fn check(source: &Source, file: SiteFile) -> Result<Site, ConfigError> {
+pub(super) fn check(source: &Source, mut file: SiteFile) -> Result<Site, ConfigError> {
     let mut checker = Checker { source, problems: Vec::new() };
     checker.top(&file);
     let feeders = checker.feeders(&file.feeders);
     let agents = checker.agents(&file.agents);
     let rigs = checker.rigs(&file)?;
     let tariff = checker.tariff(&file.tariff);
-    let income = checker.income(&file.income);
+    let income = checker.income(std::mem::take(&mut file.income));
     let commitments = checker.commitments(&file.commitments, &rigs);
     let gateway = gateway::check(source, &file, &rigs, &mut checker.problems);
     let gonka = file.gonka.map(|file| checker.gonka(file, &rigs));
@@ -354,29 +352,12 @@ impl Checker<'_> {
         times.into_iter()
     }
 
-    fn income(&mut self, file: &IncomeFile) -> Income {
+    fn income(&mut self, file: IncomeFile) -> Income {
         let top = FieldPath::of("income");
         let mut income = Income::default();
-        if let Some(hash) = &file.hashprice {
-            let path = top.key("hashprice");
-            let fee = hash.pool_fee_percent.0;
-            if !(0..=100_000_000).contains(&fee) {
-                self.say(
-                    &path.key("pool_fee_percent"),
-                    format!("is {}; expected 0 to 100", hash.pool_fee_percent),
-                );
-            }
-            let source = self.origin(&path, hash.assumption, hash.as_of, &hash.source);
-            let kept =
-                i128::from(hash.per_ph_day.0) * i128::from(100_000_000 - fee.clamp(0, 100_000_000));
-            let per_day = i64::try_from(kept / 100_000_000).unwrap_or(0);
-            income.origins.push(line(
-                "hashprice",
-                &format!("{} per PH/s and day", hash.per_ph_day),
-                hash.assumption,
-                &hash.source,
-            ));
-            income.hashprice_per_ph_hour = Some((MicrosPerHour(per_day / DAY_HOURS), source));
+        if let Some((hashprice, told)) = file.hashprice.and_then(|hash| self.hashprice(hash)) {
+            income.hashprice = Some(hashprice);
+            income.origins.push(told);
         }
         if let Some(mine) = &file.gpu_mine {
             let source =

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::decimal::Decimal;
 use super::gateway::{GatewayFile, Secret};
 use super::gonka_file::GonkaFile;
+use super::hashprice::HashpriceFile;
 use super::moment::{DayTime, Moment};
 use crate::clock::FarmClock;
 
@@ -137,19 +138,6 @@ pub(super) struct IncomeFile {
     pub gpu_mine: Option<RateFile>,
     #[serde(default)]
     pub serve: Option<ServeFile>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HashpriceFile {
-    pub per_ph_day: Decimal,
-    #[serde(default)]
-    pub pool_fee_percent: Decimal,
-    #[serde(default)]
-    pub assumption: bool,
-    #[serde(default)]
-    pub as_of: Option<Moment>,
-    pub source: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,9 +10,24 @@ use roadbed_protocol::{
 };
 
 use crate::config::{DayTime, Site, SiteRig, local_minute};
+use crate::hashprice::Reading;
 
 /// Hashes per second in one PH/s.
 const PETA: i128 = 1_000_000_000_000_000;
+
+/// What one PH/s earns in an hour after the pool's fee, and where that is known from.
+pub type HashIncome = Option<(MicrosPerHour, IncomeSource)>;
+
+/// The hashprice that stands in the site file, or was `read` and still stands.
+#[must_use]
+pub fn hash_income(site: &Site, read: Option<&Reading>, now: UnixMillis) -> HashIncome {
+    let hashprice = site.income.hashprice.as_ref()?;
+    let reading = || {
+        let reading = read.filter(|reading| reading.stands(now, hashprice.hold))?;
+        Some((hashprice.per_ph_hour(reading.per_ph_day), reading.origin()))
+    };
+    hashprice.written().or_else(reading)
+}
 
 /// Options of a rig from the slot that holds `now` on.
 #[must_use]
@@ -20,16 +35,17 @@ pub fn options(
     site: &Site,
     rig: &SiteRig,
     promised: &[Commitment],
+    hashing: HashIncome,
     now: UnixMillis,
 ) -> Vec<WorkOption> {
     match rig.profile.kind {
-        RigKind::Asic => asic(site, rig),
+        RigKind::Asic => asic(rig, hashing),
         RigKind::Gpu => gpu(site, rig, promised, now),
     }
 }
 
-fn asic(site: &Site, rig: &SiteRig) -> Vec<WorkOption> {
-    let Some((hashprice_per_ph_hour, source)) = site.income.hashprice_per_ph_hour else {
+fn asic(rig: &SiteRig, hashing: HashIncome) -> Vec<WorkOption> {
+    let Some((per_ph_hour, source)) = hashing else {
         return Vec::new();
     };
     let steps = &rig.profile.mining;
@@ -41,7 +57,7 @@ fn asic(site: &Site, rig: &SiteRig) -> Vec<WorkOption> {
                 power_target: (index + 1 < steps.len()).then_some(step.watts),
             },
             power: step.watts,
-            income: vec![hash_income(hashprice_per_ph_hour, step.hashes_per_second)],
+            income: vec![rate_income(per_ph_hour, step.hashes_per_second)],
             source,
             hashrate: Some(step.hashes_per_second),
         })
@@ -116,7 +132,7 @@ fn rate(commitment: &Commitment) -> MicrosPerHour {
     MicrosPerHour(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
-fn hash_income(per_ph_hour: MicrosPerHour, rate: HashesPerSecond) -> MicrosPerHour {
+fn rate_income(per_ph_hour: MicrosPerHour, rate: HashesPerSecond) -> MicrosPerHour {
     let micros = i128::from(per_ph_hour.0) * i128::from(rate.0) / PETA;
     MicrosPerHour(i64::try_from(micros).unwrap_or(i64::MAX))
 }
@@ -146,7 +162,7 @@ mod tests {
     #[test]
     fn hashprice_becomes_income() {
         // 45 per PH/s and day are 1.875 per hour; 121.8 TH/s earn 0.228375.
-        let income = hash_income(MicrosPerHour(1_875_000), HashesPerSecond(121_800_000_000_000));
+        let income = rate_income(MicrosPerHour(1_875_000), HashesPerSecond(121_800_000_000_000));
         assert_eq!(income, MicrosPerHour(228_375));
     }
 }

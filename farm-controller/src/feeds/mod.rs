@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::FarmClock;
 use crate::config::{EnergyPrice, Site};
+use crate::hashprice::Reading;
 
 pub use self::csv::{FeedError, PriceColumns, PriceTable, read_prices, read_prices_from};
-pub use income::{commitments, options};
+pub use income::{HashIncome, commitments, hash_income, options};
 pub use series::{daily_series, fixed_series};
 
 /// How often a price file is looked at for a new version.
@@ -58,6 +59,7 @@ pub struct Feeds {
     promised: watch::Receiver<Arc<Vec<Commitment>>>,
     /// The promises as last told.
     promises_told: Arc<Vec<Commitment>>,
+    hashprice: watch::Receiver<Option<Arc<Reading>>>,
 }
 
 impl Feeds {
@@ -67,9 +69,10 @@ impl Feeds {
         site: Site,
         clock: FarmClock,
         promised: watch::Receiver<Arc<Vec<Commitment>>>,
+        hashprice: watch::Receiver<Option<Arc<Reading>>>,
     ) -> Self {
         let promises_told = Arc::default();
-        Self { site, clock, known: None, told: Vec::new(), promised, promises_told }
+        Self { site, clock, known: None, told: Vec::new(), promised, promises_told, hashprice }
     }
 
     /// What a farm must know before its first rig connects: promises, incomes, prices.
@@ -81,8 +84,10 @@ impl Feeds {
     pub fn news(&mut self) -> Vec<FarmEvent> {
         let now = self.clock.now();
         let promised = Arc::clone(&self.promised.borrow_and_update());
-        let current: Vec<_> =
-            self.site.rigs.iter().map(|rig| options(&self.site, rig, &promised, now)).collect();
+        let reading = self.hashprice.borrow_and_update().clone();
+        let hashing = hash_income(&self.site, reading.as_deref(), now);
+        let own = |rig| options(&self.site, rig, &promised, hashing, now);
+        let current: Vec<_> = self.site.rigs.iter().map(own).collect();
         let mut news = Vec::new();
         if promised != self.promises_told || self.told.is_empty() {
             news.push(FarmEvent::Commitments(commitments(&promised)));
@@ -121,7 +126,7 @@ impl Feeds {
     /// Speaks to the control loop until `cancel` fires: prices and promises when they change, incomes at every slot.
     pub async fn run(mut self, events: mpsc::Sender<FarmEvent>, cancel: CancellationToken) {
         let slot = self.site.policy.timing.slot;
-        let mut promised_open = true;
+        let (mut promised_open, mut hashprice_open) = (true, true);
         loop {
             let next_slot = self.clock.now().floor_to(slot) + slot;
             let pause = self.clock.wall_span(next_slot.since(self.clock.now())).min(FILE_PAUSE);
@@ -130,6 +135,9 @@ impl Feeds {
                 () = tokio::time::sleep(pause + Duration::from_millis(1)) => {}
                 changed = self.promised.changed(), if promised_open => {
                     promised_open = changed.is_ok();
+                }
+                changed = self.hashprice.changed(), if hashprice_open => {
+                    hashprice_open = changed.is_ok();
                 }
             }
             for event in self.news() {

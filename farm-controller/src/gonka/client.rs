@@ -66,10 +66,19 @@ pub struct Answer {
 }
 
 /// One Network Node, at the base address of its public or of its admin API.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NodeClient {
     http: reqwest::Client,
     base: String,
+    /// Name and password sent along.
+    login: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for NodeClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the login.
+        f.debug_struct("NodeClient").field("base", &self.base).finish_non_exhaustive()
+    }
 }
 
 impl NodeClient {
@@ -90,7 +99,14 @@ impl NodeClient {
         Self {
             http: builder.build().unwrap_or_default(),
             base: base.trim_end_matches('/').to_owned(),
+            login: None,
         }
+    }
+
+    /// The same with a name and a password on every request (HTTP basic authentication).
+    #[must_use]
+    pub fn logged_in(self, user: &str, password: &str) -> Self {
+        Self { login: Some((user.to_owned(), password.to_owned())), ..self }
     }
 
     /// Its base address.
@@ -135,6 +151,10 @@ impl NodeClient {
         let unreachable = |error: reqwest::Error| ClientError::Unreachable {
             url: url.to_owned(),
             reason: innermost(&error),
+        };
+        let request = match &self.login {
+            Some((user, password)) => request.basic_auth(user, Some(password)),
+            None => request,
         };
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status().as_u16();

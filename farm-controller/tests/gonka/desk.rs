@@ -98,7 +98,7 @@ fn an_eligible_rig_promises_whole_epochs_and_earns_in_them() {
 
     let rig = site.rig(&RigId::new("h100-1").unwrap()).unwrap();
     let prove = |promised: &[Commitment]| {
-        let all = options(&site, rig, promised, at(0));
+        let all = options(&site, rig, promised, None, at(0));
         let prove = all.into_iter().find(|it| matches!(it.workload, Workload::Prove { .. }));
         prove.unwrap()
     };
