@@ -22,6 +22,7 @@ test: setup openai-client ## set up and run every test
 	AGENT=target/debug/roadbed-agent PYTHON=tests/peers/python_openai tests/peers/run_openai
 
 test-peers: release ## hold the built programs against foreign software (Python, the package registry; some need root)
+	@sh packaging/setup.sh --peers
 	@sh tests/peers/run_all
 
 bench-poc: release model ## nonces a minute beside plain prefill of the same length (BENCH_ARGS="--adapter all")
@@ -33,7 +34,7 @@ bench-inference: release model ## time the engine beside llama.cpp on this machi
 lint: setup-system ## formatting, clippy with the workspace's rules, shell syntax
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@for script in packaging/*.sh tests/gpu_day tests/peers/python tests/peers/python_openai tests/peers/run_*; do sh -n $$script || exit 1; done
+	@for script in packaging/*.sh tests/gpu_day tests/peers/python tests/peers/python_openai tests/peers/run_* tests/peers/*/setup; do sh -n $$script || exit 1; done
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

@@ -13,6 +13,8 @@ pub mod hash;
 #[cfg(feature = "gpu")]
 pub mod infval;
 #[cfg(feature = "gpu")]
+pub mod mine;
+#[cfg(feature = "gpu")]
 pub mod models;
 #[cfg(feature = "gpu")]
 pub mod poc;
@@ -64,6 +66,9 @@ enum Command {
     #[cfg(feature = "gpu")]
     #[command(subcommand)]
     Hash(HashCommand),
+    /// Mine for a pool, or for the pools of a config file, without a controller.
+    #[cfg(feature = "gpu")]
+    Mine(Box<mine::MineArgs>),
     /// Serve the MLNode and OpenAI faces without a controller.
     #[cfg(feature = "gpu")]
     Serve(Box<serve::ServeArgs>),
@@ -137,6 +142,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Infval(args) => return infval::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Hash(HashCommand::Scan(args)) => hash::run(args).await,
+            #[cfg(feature = "gpu")]
+            Command::Mine(args) => mine::run(*args).await,
             #[cfg(feature = "gpu")]
             Command::Serve(args) => serve::run(*args).await,
             #[cfg(feature = "gpu")]

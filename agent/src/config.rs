@@ -6,6 +6,8 @@
 mod kv;
 mod logprobs;
 mod memory;
+mod mining;
+mod pool_address;
 mod scalar;
 mod split;
 mod upstream;
@@ -17,11 +19,12 @@ use std::path::PathBuf;
 use roadbed_protocol::{AgentId, FarmId, Millis, RigId, RigProfile, TrustedKeys};
 
 use crate::clock::FarmClock;
-use crate::miner::address::PoolAddress;
 
 pub use kv::Kv;
 pub use logprobs::LogprobsWord;
 pub use memory::MemoryBytes;
+pub use mining::{Difficulty, MiningConfig, POOLS_MAX, PoolConfig, PoolTrust};
+pub use pool_address::{AddressError, AuthorityKey, PoolAddress, PoolProtocol};
 pub use split::Split;
 pub use upstream::{CONCURRENT_DEFAULT, ServerCommand, UpstreamConfig, UpstreamUrl};
 pub use yaml::{ConfigError, load, load_profile, read_secret};
@@ -103,8 +106,8 @@ pub struct GpuConfig {
     pub metrics: bool,
     /// Which power and heat sensor is read.
     pub sensor: SensorChoice,
-    /// The pool it mines for, when it may mine.
-    pub pool: Option<PoolConfig>,
+    /// What it mines with and for, when it may mine.
+    pub mining: Option<MiningConfig>,
 }
 
 /// Our own engine on a rig.
@@ -150,19 +153,6 @@ pub enum SensorChoice {
     Sysinfo,
     /// No hardware at all: the profile's power with a ramp.
     Simulated,
-}
-
-/// A mining pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolConfig {
-    /// Where it is and what it speaks.
-    pub address: PoolAddress,
-    /// Worker name as the pool knows it.
-    pub user: String,
-    /// Password, often just `x`.
-    pub password: String,
-    /// Hash threads.
-    pub threads: usize,
 }
 
 /// An ASIC behind a firmware API.

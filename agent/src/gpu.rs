@@ -161,7 +161,7 @@ impl GpuDriver {
             gate,
             configured,
             encoder,
-            pool: config.pool.clone(),
+            mining: config.mining.clone(),
             shared: Arc::clone(&shared),
         };
         let (orders, wanted) = mpsc::channel(ORDERS_MAX);
@@ -233,7 +233,7 @@ fn inference(
             Ok(Inference::Own { engine, proof })
         }
         EngineConfig::Upstream(upstream) => {
-            if upstream.command.is_none() && config.pool.is_some() {
+            if upstream.command.is_none() && config.mining.is_some() {
                 tracing::warn!(
                     server = %upstream.url,
                     "the server is not started here, so its GPU memory stays taken while this rig mines; a `command` would free it"
@@ -416,7 +416,13 @@ impl GpuDriver {
 
     fn engine_name(&self, running: Option<&Workload>) -> String {
         match running {
-            Some(Workload::Mine { .. }) => "sha256d".into(),
+            Some(Workload::Mine { .. }) => {
+                let shared = lock(&self.shared);
+                match shared.miner.as_ref().and_then(MinerHandle::pool) {
+                    Some(pool) => format!("sha256d for {pool}"),
+                    None => "sha256d".into(),
+                }
+            }
             Some(Workload::Serve { .. } | Workload::Prove { .. }) => self.inference.description(),
             Some(Workload::Idle | Workload::Curtailed) | None => String::new(),
         }

@@ -151,11 +151,73 @@ fn a_gpu_rig_with_a_pool_is_read() {
         let refusal = several(lines).err().unwrap().to_string();
         assert!(refusal.contains(words), "{refusal}");
     }
-    let pool = gpu.pool.as_ref().unwrap();
+    let mining = gpu.mining.as_ref().unwrap();
+    let pool = PoolConfig::new("stratum+tcp://pool.example:3333".parse().unwrap(), "u", "x");
+    assert_eq!(mining, &MiningConfig { threads: 2, gpus: vec![], pools: vec![pool] });
+}
+
+#[test]
+fn a_list_of_pools_is_read_and_its_mistakes_are_named() {
+    let folder = Folder::new();
+    folder.write("gpu.yaml", &PROFILE.replace("kind: asic", "kind: gpu\nai_watts: 110"));
+    folder.write("ca.pem", "certificates");
+    let load = |mining: &str| {
+        let text = AGENT.replace(
+            "    profile: asic.yaml\n    asic: {driver: luxos, address: \"127.0.0.11:4028\"}",
+            &format!(
+                "    profile: gpu.yaml\n    gpu: {{model: m, served_as: org/m, adapter: auto, listen: \"127.0.0.1:18080\"}}\n    {mining}"
+            ),
+        );
+        folder.load(&text)
+    };
+    let config = load(
+        "mining:
+      threads: 3
+      gpus: [auto]
+      pools:
+      - {url: \"stratum+tcp://one:1\", user: \"{farm}.{rig}.{workload}\", weight: 3, suggest_difficulty: 1e-3}
+      - {url: \"stratum+tcp://two:2\", user: u, priority: 1, subscribe_extranonce: true}
+      - {url: \"stratum+ssl://three:3\", user: u, tls: {ca_file: ca.pem}, minimum_difficulty: 8}
+      - {url: \"stratum+ssl://four:4\", user: u, tls: {insecure: true}, follow_to_other_hosts: true}",
+    )
+    .unwrap();
+    let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
+    let mining = gpu.mining.as_ref().unwrap();
+    assert_eq!((mining.threads, mining.gpus.len()), (3, 1));
+    let [one, two, three, four] = &mining.pools[..] else { panic!("{mining:?}") };
+    let name = format!("{}.{}.{{workload}}", config.farm, config.rigs[0].id);
+    assert_eq!((one.user.as_str(), one.priority, one.weight.get()), (name.as_str(), 1, 3));
+    assert_eq!(one.suggest_difficulty, Difficulty::new(1e-3));
+    assert!(two.priority == 1 && two.subscribe_extranonce && two.weight.get() == 1);
     assert_eq!(
-        (pool.address.host.as_str(), pool.address.port, pool.threads),
-        ("pool.example", 3_333, 2)
+        (three.priority, &three.trust),
+        (3, &PoolTrust::Authorities(b"certificates".to_vec()))
     );
+    assert!(four.trust == PoolTrust::Anybody && four.follow_to_other_hosts);
+    for (pools, words) in [
+        ("", "0 pools"),
+        ("{url: \"http://x:1\", user: u}", "expected stratum+tcp://host:port"),
+        ("{url: \"stratum2+tcp://x:1\", user: u}", "names no authority key"),
+        ("{url: \"stratum+tcp://x:1\", user: \"{owner}.x\"}", "none of {rig}, {farm}, {workload}"),
+        ("{url: \"stratum+tcp://x:1\", user: \"\"}", "is empty"),
+        ("{url: \"stratum+tcp://x:1\", user: u, tls: {insecure: true}}", "stratum+ssl"),
+        (
+            "{url: \"stratum+ssl://x:1\", user: u, tls: {insecure: true, fingerprint: \"00\"}}",
+            "64 hex digits",
+        ),
+        (
+            "{url: \"stratum+ssl://x:1\", user: u, tls: {insecure: true, ca_file: ca.pem}}",
+            "not several",
+        ),
+        ("{url: \"stratum+ssl://x:1\", user: u, tls: {ca_file: none.pem}}", "none.pem"),
+        ("{url: \"stratum+tcp://x:1\", user: u, weight: 0}", "a whole number from 1"),
+        ("{url: \"stratum+tcp://x:1\", user: u, suggest_difficulty: 0}", "a number above 0"),
+    ] {
+        let refusal = load(&format!("mining: {{pools: [{pools}]}}")).err().unwrap().to_string();
+        assert!(refusal.contains(words), "{pools}: {refusal}");
+    }
+    let none = load("mining: {threads: 0, pools: [{url: \"stratum+tcp://x:1\", user: u}]}");
+    assert!(none.err().unwrap().to_string().contains("no GPU hashes"));
 }
 
 const GPU: &str = "    profile: gpu.yaml

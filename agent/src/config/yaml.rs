@@ -3,6 +3,7 @@
 //! Rules that span fields are checked while the fields are read, so that the parser can still say on which line.
 
 mod engine;
+mod mining;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,11 +17,11 @@ use serde::de::DeserializeOwned;
 use super::scalar::{Bounded, Parsed, Rate};
 use super::{
     AgentConfig, AsicConfig, AsicDriverKind, BrokerAddress, GpuConfig, Kv, LogprobsWord,
-    MemoryBytes, PoolConfig, RIGS_MAX, RigConfig, RigHardware, SensorChoice, Split,
+    MemoryBytes, RIGS_MAX, RigConfig, RigHardware, SensorChoice, Split,
 };
 use crate::clock::FarmClock;
-use crate::miner::address::PoolAddress;
 use engine::EngineFile;
+use mining::{MiningFile, PoolFile, RigName};
 
 /// Longest context that is no typing error: no model was trained for more.
 const CONTEXT_MAX: u64 = 16 << 20;
@@ -111,7 +112,7 @@ pub fn load(path: &Path) -> Result<AgentConfig, ConfigError> {
         if rigs.iter().any(|known| known.id == entry.id.0) {
             return Err(rule("rigs", format!("{} is listed twice", entry.id.0)));
         }
-        rigs.push(entry.resolve(base).map_err(|error| match error {
+        rigs.push(entry.resolve(base, &file.farm.0).map_err(|error| match error {
             ResolveError::File(error) => error,
             ResolveError::Rule { field, problem } => rule(&field, problem),
         })?);
@@ -313,6 +314,8 @@ struct RigFile {
     #[serde(default)]
     pool: Option<PoolFile>,
     #[serde(default)]
+    mining: Option<MiningFile>,
+    #[serde(default)]
     asic: Option<AsicFile>,
 }
 
@@ -322,14 +325,24 @@ enum ResolveError {
 }
 
 impl RigFile {
-    fn resolve(self, base: &Path) -> Result<RigConfig, ResolveError> {
+    fn resolve(self, base: &Path, farm: &FarmId) -> Result<RigConfig, ResolveError> {
         let profile = load_profile(&base.join(&self.profile)).map_err(ResolveError::File)?;
         let rule = |leaf: &str, problem: &str| ResolveError::Rule {
             field: format!("rigs[{}].{leaf}", self.id.0),
             problem: problem.into(),
         };
-        let hardware = match (self.gpu, self.asic, self.pool) {
-            (Some(mut gpu), None, pool) => RigHardware::Gpu(Box::new(GpuConfig {
+        let name = RigName { farm: farm.as_str(), rig: self.id.0.as_str() };
+        let mining = match (self.pool, self.mining) {
+            (None, None) => None,
+            (Some(pool), None) => Some(pool.resolve(&name)),
+            (None, Some(mining)) => Some(mining.resolve(base, &name)),
+            (Some(_), Some(_)) => {
+                return Err(rule("pool", "stands beside `mining:`, which lists the pools"));
+            }
+        };
+        let mining = mining.transpose().map_err(|(field, problem)| rule(&field, &problem))?;
+        let hardware = match (self.gpu, self.asic, mining) {
+            (Some(mut gpu), None, mining) => RigHardware::Gpu(Box::new(GpuConfig {
                 engine: gpu.resolve_engine(base).map_err(|error| match error {
                     ResolveError::File(error) => ResolveError::File(error),
                     ResolveError::Rule { field, problem } => rule(&field, &problem),
@@ -342,12 +355,7 @@ impl RigFile {
                 apply_p_value_threshold: gpu.apply_p_value_threshold,
                 metrics: gpu.metrics,
                 sensor: gpu.sensor.into(),
-                pool: pool.map(|pool| PoolConfig {
-                    address: pool.url.0,
-                    user: pool.user,
-                    password: pool.password,
-                    threads: usize::try_from(pool.threads.0).unwrap_or(1),
-                }),
+                mining,
             })),
             (None, Some(asic), None) => RigHardware::Asic(AsicConfig {
                 driver: asic.driver.into(),
@@ -439,26 +447,6 @@ impl From<SensorWord> for SensorChoice {
             SensorWord::Sysinfo => Self::Sysinfo,
             SensorWord::Simulated => Self::Simulated,
         }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PoolFile {
-    url: Parsed<PoolAddress>,
-    user: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    threads: Threads,
-}
-
-/// Hash threads of one rig.
-type Threads = Bounded<1, THREADS_MAX>;
-
-impl Default for Threads {
-    fn default() -> Self {
-        Self(1)
     }
 }
 

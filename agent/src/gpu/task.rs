@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::{Shared, add_shares, is_hashing, lock};
-use crate::config::PoolConfig;
+use crate::config::MiningConfig;
 use crate::driver::{DriverEvent, DriverEvents};
 use crate::embedding::EmbeddingService;
 use crate::engine::{EngineState, LoadRequest};
@@ -45,7 +45,7 @@ pub(super) struct Parts {
     pub(super) configured: LoadRequest,
     /// The encoder beside the model, and what it loads.
     pub(super) encoder: Option<(EmbeddingService, LoadRequest)>,
-    pub(super) pool: Option<PoolConfig>,
+    pub(super) mining: Option<MiningConfig>,
     pub(super) shared: Arc<Mutex<Shared>>,
 }
 
@@ -225,9 +225,10 @@ impl Parts {
     }
 
     async fn start_mining(&self, workload: &Workload) -> Result<(), String> {
-        let pool = self.pool.as_ref().ok_or("no pool is configured for this rig")?;
+        let mining = self.mining.as_ref().ok_or("no pool is configured for this rig")?;
         self.gate.set(Gate::Other(WorkloadKind::Mine));
-        let miner = Miner::start(pool).map_err(|error| error.to_string())?;
+        let miner =
+            Miner::start(mining, workload.kind().word()).map_err(|error| error.to_string())?;
         {
             let mut shared = lock(&self.shared);
             shared.running = Some(workload.clone());
@@ -241,7 +242,7 @@ impl Parts {
                 return Ok(());
             }
             if began.elapsed() > MINER_WAIT_MAX && !stats.trouble.is_empty() {
-                return Err(format!("pool {}: {}", pool.address, stats.trouble));
+                return Err(format!("no pool lets this rig mine: {}", stats.trouble));
             }
             tokio::time::sleep(MINER_POLL).await;
         }

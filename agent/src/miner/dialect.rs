@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use roadbed_protocol::Millis;
 
-use super::address::PoolAddress;
 use super::share::ShareTally;
 use super::work::{Find, Work};
+use crate::config::PoolAddress;
 
 /// Who we are to a pool.
 #[derive(Clone)]
@@ -22,8 +22,28 @@ pub struct Login {
     pub password: String,
     /// Difficulty asked for, as a hint that the pool may ignore.
     pub suggest_difficulty: Option<f64>,
+    /// Lowest difficulty asked for in Stratum V1's `mining.configure`.
+    pub minimum_difficulty: Option<f64>,
+    /// Whether `mining.extranonce.subscribe` is sent; some pools hang up on what they do not know.
+    pub subscribe_extranonce: bool,
     /// Whether the pool may send us to another host.
     pub follow_to_other_hosts: bool,
+}
+
+impl Login {
+    /// With nothing asked for.
+    #[must_use]
+    pub fn new(address: PoolAddress, user: &str, password: &str) -> Self {
+        Self {
+            address,
+            user: user.to_owned(),
+            password: password.to_owned(),
+            suggest_difficulty: None,
+            minimum_difficulty: None,
+            subscribe_extranonce: false,
+            follow_to_other_hosts: false,
+        }
+    }
 }
 
 /// What the link must do, in this order.

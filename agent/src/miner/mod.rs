@@ -1,46 +1,55 @@
 //! The built-in miner: clients of pools and hash threads.
 //!
-//! A [`dialect`] is a pool's language, without a socket: [`stratum1`] is one. [`link`] is the socket;
-//! [`hasher`] are the threads. Hashing on a CPU or GPU is a proof that the whole way from a job to an accepted share
-//! works, not income: one ASIC out-hashes ten thousand cards.
+//! A [`dialect`] is a pool's language, without a socket: [`stratum1`] is one. Each pool of the list has a line, which owns
+//! its socket; [`pools`] decides, without a clock, which of them is hashed for; the switchboard stands between them and the
+//! threads. Hashing on a CPU or GPU is a proof that the whole way from a job to an accepted share works, not income: one
+//! ASIC out-hashes ten thousand cards.
 //!
 //! ```text
-//! pool <-> link <-> dialect --(work)--> board <- hash threads
-//!            ^---------------(finds)----------------+
+//! pool <-> line (socket, dialect) --work--> switchboard --work--> board <- hash threads
+//!               ^--------------finds----------- ^ ------finds-------+
+//!                                             pools (which one)
 //! ```
 
-pub mod address;
 pub mod dialect;
+pub mod pools;
 pub mod share;
 pub mod stratum1;
 pub mod work;
 
 mod hasher;
-mod link;
+mod line;
 mod meter;
+mod switchboard;
+mod tls;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use roadbed_compute::hash::{CpuBackend, HashBackend};
+use roadbed_compute::AdapterChoice;
+use roadbed_compute::hash::{BackendKind, CpuBackend, HashBackend, HashError};
 use roadbed_protocol::{HashesPerSecond, JobCounters};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::PoolConfig;
-use address::PoolProtocol;
-use dialect::{Dialect, Login};
+pub use crate::config::{AuthorityKey, PoolAddress};
+use crate::config::{Difficulty, MiningConfig, PoolConfig, PoolProtocol};
+use dialect::{Dialect, DialectReport, Login};
 use hasher::Board;
-use link::Link;
+use line::Line;
 use meter::HashMeter;
+use pools::{Pools, Rank};
 use share::ShareTally;
 use stratum1::Session;
+use switchboard::{LineEnd, Switchboard, Switched};
 use work::WorkNumbers;
 
 /// Finds under way from the threads to the pool. At a sane difficulty there is one a second; more
 /// than this a moment means a difficulty far too low, and the rest is dropped and counted.
 const FINDS_MAX: usize = 256;
+/// Events under way from the lines; the switchboard does nothing that takes time.
+const EVENTS_MAX: usize = 64;
 /// Longest wait for the threads to fall silent: several chunks on a starved core.
 const SILENCE_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks whether they have.
@@ -48,14 +57,31 @@ const SILENCE_POLL: Duration = Duration::from_millis(2);
 /// Most hash threads: no machine an agent runs on has more.
 const THREADS_MAX: usize = 512;
 
-/// What a miner is doing and has done.
+/// What a pool's connection is doing and has done.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct MinerStats {
+pub struct PoolStats {
     /// The socket is open.
     pub connected: bool,
-    /// The pool has let us in.
+    /// What the dialect tells.
+    pub report: DialectReport,
+    /// Connections made.
+    pub connections: u64,
+    /// Hashes done for it.
+    pub hashes: u64,
+    /// Why it does not let us mine now; empty while it does.
+    pub trouble: String,
+}
+
+/// What a miner is doing and has done; sums are over all pools.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MinerStats {
+    /// A socket is open.
+    pub connected: bool,
+    /// A pool has let us in and is hashed for.
     pub mining: bool,
-    /// Difficulty of the newest work.
+    /// Place in the list of the pool that is hashed for.
+    pub hash_for: Option<usize>,
+    /// Difficulty of its newest work.
     pub difficulty: f64,
     /// Hashes done.
     pub hashes: u64,
@@ -67,10 +93,12 @@ pub struct MinerStats {
     pub jobs: u64,
     /// Connections made.
     pub connections: u64,
-    /// Lines of the pool that were no Stratum.
+    /// Lines or frames that could not be understood.
     pub garbage: u64,
     /// Why it does not mine now; empty while it does.
     pub trouble: String,
+    /// Every pool, in the order of the list.
+    pub pools: Vec<PoolStats>,
 }
 
 impl MinerStats {
@@ -87,6 +115,14 @@ pub enum MinerError {
     /// The operating system gives no more threads.
     #[error("cannot start a hash thread: {0}")]
     Threads(#[from] std::io::Error),
+    /// A GPU that shall hash does not.
+    #[error("GPU {gpu} cannot hash: {error}")]
+    Gpu {
+        /// As configured.
+        gpu: String,
+        /// Why not.
+        error: HashError,
+    },
     /// A pool whose protocol is not spoken.
     #[error("{0} is not spoken by this agent")]
     Protocol(&'static str),
@@ -96,15 +132,22 @@ pub enum MinerError {
 pub struct Miner;
 
 impl Miner {
-    /// Starts mining for `pool` on its number of CPU threads, on the current tokio runtime. The
-    /// pool need not be there yet.
+    /// Starts mining on the configured threads and GPUs, on the current tokio runtime, for a workload of this name. No
+    /// pool need be there yet.
     ///
     /// # Errors
-    /// When no threads can be started.
-    pub fn start(pool: &PoolConfig) -> Result<MinerHandle, MinerError> {
-        let threads = pool.threads.clamp(1, THREADS_MAX);
-        let cpu = |_| Box::new(CpuBackend::best()) as Box<dyn HashBackend>;
-        Self::start_on(pool, (0..threads).map(cpu).collect())
+    /// When a thread or GPU cannot be used.
+    pub fn start(config: &MiningConfig, workload: &str) -> Result<MinerHandle, MinerError> {
+        let mut backends: Vec<Box<dyn HashBackend>> = Vec::new();
+        for gpu in &config.gpus {
+            let Ok(adapter) = gpu.parse::<AdapterChoice>();
+            let backend = BackendKind::Gpu.open(&adapter);
+            backends.push(backend.map_err(|error| MinerError::Gpu { gpu: gpu.clone(), error })?);
+        }
+        for _ in 0..config.threads.min(THREADS_MAX) {
+            backends.push(Box::new(CpuBackend::best()));
+        }
+        Self::start_on(config, workload, backends)
     }
 
     /// The same on given backends, one thread each.
@@ -112,42 +155,77 @@ impl Miner {
     /// # Errors
     /// When no threads can be started.
     pub fn start_on(
-        pool: &PoolConfig,
+        config: &MiningConfig,
+        workload: &str,
         backends: Vec<Box<dyn HashBackend>>,
     ) -> Result<MinerHandle, MinerError> {
-        let dialect = dialect(pool, WorkNumbers::of_pool(0))?;
         let (sender, finds) = mpsc::channel(FINDS_MAX);
+        let (began, stop) = (Instant::now(), CancellationToken::new());
+        let (told_of, events) = mpsc::channel(EVENTS_MAX);
+        let (mut lines, mut ends, mut stats) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, pool) in config.pools.iter().enumerate() {
+            let (wanted, wants) = watch::channel(false);
+            let (finds_to, finds) = mpsc::channel(FINDS_MAX);
+            let (shown, seen) = watch::channel(PoolStats::default());
+            lines.push(Line {
+                pool: place,
+                dialect: dialect(pool, workload, WorkNumbers::of_pool(place))?,
+                place: (pool.address.host.clone(), pool.address.port),
+                tls: (pool.address.protocol == PoolProtocol::StratumV1Tls)
+                    .then(|| tls::connector(&pool.trust)),
+                wanted: wants,
+                finds,
+                events: told_of.clone(),
+                stats: shown,
+                began,
+            });
+            ends.push(LineEnd { wanted, finds: finds_to, work: None });
+            stats.push((pool.address.clone(), seen));
+        }
         let board = Board::new(backends.len(), sender);
         let threads = hasher::spawn(&board, backends)?;
-        let (stats, seen) = watch::channel(MinerStats::default());
-        let stop = CancellationToken::new();
-        let link = Link {
-            dialect,
-            address: pool.address.clone(),
-            board: board.clone(),
+        let rank = |pool: &PoolConfig| Rank { priority: pool.priority, weight: pool.weight };
+        let hashes = vec![0; config.pools.len()];
+        let (told, switched) = watch::channel(Switched { hashes, ..Switched::default() });
+        let switchboard = Switchboard {
+            pools: Pools::new(config.pools.iter().map(rank)),
+            lines: ends,
+            events,
             finds,
-            stats,
+            board: board.clone(),
+            told,
             stop: stop.clone(),
-            began: Instant::now(),
+            began,
             meter: HashMeter::default(),
+            credited: 0,
         };
-        tokio::spawn(link.run());
-        Ok(MinerHandle { board, threads, stats: seen, stop })
+        tokio::spawn(switchboard.run());
+        for line in lines {
+            let stop = stop.clone();
+            tokio::spawn(line.run(stop));
+        }
+        Ok(MinerHandle { board, threads, pools: stats, switched, stop })
     }
 }
 
 /// The language of a pool, before the first connection.
-fn dialect(pool: &PoolConfig, numbers: WorkNumbers) -> Result<Box<dyn Dialect>, MinerError> {
+fn dialect(
+    pool: &PoolConfig,
+    workload: &str,
+    numbers: WorkNumbers,
+) -> Result<Box<dyn Dialect>, MinerError> {
+    let user = pool.user.replace("{workload}", workload);
     let login = Login {
-        address: pool.address.clone(),
-        user: pool.user.clone(),
-        password: pool.password.clone(),
-        suggest_difficulty: None,
-        follow_to_other_hosts: false,
+        suggest_difficulty: pool.suggest_difficulty.map(Difficulty::get),
+        minimum_difficulty: pool.minimum_difficulty.map(Difficulty::get),
+        subscribe_extranonce: pool.subscribe_extranonce,
+        follow_to_other_hosts: pool.follow_to_other_hosts,
+        ..Login::new(pool.address.clone(), &user, &pool.password)
     };
     match pool.address.protocol {
-        PoolProtocol::StratumV1 => Ok(Box::new(Session::new(login, numbers))),
-        PoolProtocol::StratumV1Tls => Err(MinerError::Protocol("Stratum V1 in TLS")),
+        PoolProtocol::StratumV1 | PoolProtocol::StratumV1Tls => {
+            Ok(Box::new(Session::new(login, numbers)))
+        }
         PoolProtocol::StratumV2 { authority: _ } => Err(MinerError::Protocol("Stratum V2")),
     }
 }
@@ -156,7 +234,8 @@ fn dialect(pool: &PoolConfig, numbers: WorkNumbers) -> Result<Box<dyn Dialect>, 
 pub struct MinerHandle {
     board: Arc<Board>,
     threads: Vec<JoinHandle<()>>,
-    stats: watch::Receiver<MinerStats>,
+    pools: Vec<(PoolAddress, watch::Receiver<PoolStats>)>,
+    switched: watch::Receiver<Switched>,
     stop: CancellationToken,
 }
 
@@ -164,13 +243,46 @@ impl MinerHandle {
     /// What it is doing and has done.
     #[must_use]
     pub fn stats(&self) -> MinerStats {
-        let mut stats = self.stats.borrow().clone();
-        stats.hashes = self.board.hashes();
-        stats.shares.stale_unsent += self.board.lost_finds();
-        if self.board.is_silent() {
+        let switched = self.switched.borrow().clone();
+        let hashes = self.board.hashes();
+        let mut stats = MinerStats {
+            hash_for: switched.hash_for,
+            hashes,
+            hashrate: switched.hashrate,
+            ..MinerStats::default()
+        };
+        let mut troubles = Vec::new();
+        for (place, (address, seen)) in self.pools.iter().enumerate() {
+            let mut pool = seen.borrow().clone();
+            pool.hashes = switched.hashes.get(place).copied().unwrap_or(0);
+            stats.connected |= pool.connected;
+            if switched.hash_for == Some(place) {
+                (stats.mining, stats.difficulty) = (pool.report.mining, pool.report.difficulty);
+            }
+            stats.shares += pool.report.shares;
+            stats.jobs += pool.report.jobs;
+            stats.garbage += pool.report.garbage;
+            stats.connections += pool.connections;
+            if !pool.trouble.is_empty() {
+                troubles.push(format!("{address}: {}", pool.trouble));
+            }
+            stats.pools.push(pool);
+        }
+        if !stats.mining {
+            stats.trouble = troubles.join("; ");
+        }
+        stats.shares.held_back += self.board.lost_finds() + switched.lost_finds;
+        if self.board.is_silent() || switched.ended {
             stats.hashrate = HashesPerSecond::ZERO;
         }
         stats
+    }
+
+    /// The pool that is hashed for.
+    #[must_use]
+    pub fn pool(&self) -> Option<&PoolAddress> {
+        let place = self.switched.borrow().hash_for?;
+        self.pools.get(place).map(|(address, _)| address)
     }
 
     /// Silences the threads; the connection and the job stay. Returns at once.

@@ -1,11 +1,12 @@
 //! What became of every share: sent, taken, refused and why, or never answered.
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::AddAssign;
 
 use roadbed_protocol::{JobCounters, Millis};
 
 /// Shares under way at once. At one share a second and a pool that answers within seconds there are
-/// a handful; more means a pool that does not answer, and the oldest counts as unanswered.
+/// a handful; more means a difficulty far too low or a pool that does not answer, and further finds are held back.
 const OPEN_MAX: usize = 256;
 /// A share without an answer for this long has none.
 const ANSWER_WITHIN: Millis = Millis::from_secs(60);
@@ -33,6 +34,8 @@ pub struct ShareTally {
     pub unanswered: u64,
     /// Found for a job that was over by then, and not sent.
     pub stale_unsent: u64,
+    /// Found while too many were under way, and not sent.
+    pub held_back: u64,
 }
 
 impl ShareTally {
@@ -52,6 +55,33 @@ impl ShareTally {
             shares_stale: self.stale,
             ..JobCounters::default()
         }
+    }
+}
+
+impl AddAssign for ShareTally {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            submitted,
+            accepted,
+            accepted_difficulty,
+            stale,
+            duplicate,
+            low_difficulty,
+            other: refused,
+            unanswered,
+            stale_unsent,
+            held_back,
+        } = other;
+        self.submitted += submitted;
+        self.accepted += accepted;
+        self.accepted_difficulty += accepted_difficulty;
+        self.stale += stale;
+        self.duplicate += duplicate;
+        self.low_difficulty += low_difficulty;
+        self.other += refused;
+        self.unanswered += unanswered;
+        self.stale_unsent += stale_unsent;
+        self.held_back += held_back;
     }
 }
 
@@ -82,6 +112,7 @@ pub struct ShareBook {
     open: VecDeque<Open>,
     known: HashSet<Vec<u8>>,
     refused_in_a_row: u32,
+    stale_in_a_row: u32,
 }
 
 impl ShareBook {
@@ -91,18 +122,38 @@ impl ShareBook {
         self.tally
     }
 
-    /// Refusals since the last share that was taken.
+    /// Refusals since the last share that was taken, without those for their age.
     #[must_use]
     pub const fn refused_in_a_row(&self) -> u32 {
         self.refused_in_a_row
     }
 
-    /// Whether this share is new, by what names it to the pool; a backend that finds a nonce twice is not paid twice.
-    pub fn is_new(&mut self, share: Vec<u8>) -> bool {
+    /// Whether more shares in a row came too late than can be under way at a new block: the pool and we have parted.
+    #[must_use]
+    pub const fn is_always_late(&self) -> bool {
+        self.stale_in_a_row as usize > 2 * OPEN_MAX
+    }
+
+    /// Whether this share may be sent, by what names it to the pool: a backend that finds a nonce twice is not paid
+    /// twice, and a pool that answers too slowly gets no more for now.
+    pub fn admits(&mut self, share: Vec<u8>) -> bool {
+        if self.known.contains(&share) {
+            return false;
+        }
+        if self.open.len() >= OPEN_MAX {
+            self.tally.held_back += 1;
+            return false;
+        }
         if self.known.len() >= REMEMBERED_MAX {
             self.known.clear();
         }
         self.known.insert(share)
+    }
+
+    /// How long the oldest share under way has waited for its answer.
+    #[must_use]
+    pub fn oldest_wait(&self, now: Millis) -> Millis {
+        self.open.front().map_or(Millis::ZERO, |open| Millis(now.0.saturating_sub(open.sent.0)))
     }
 
     /// A share was found for a job that is over.
@@ -113,9 +164,6 @@ impl ShareBook {
     /// A share goes out as request `request`.
     pub fn sent(&mut self, now: Millis, request: u64, difficulty: f64) {
         self.tally.submitted += 1;
-        if self.open.len() >= OPEN_MAX && self.open.pop_front().is_some() {
-            self.tally.unanswered += 1;
-        }
         self.open.push_back(Open { request, sent: now, difficulty });
     }
 
@@ -124,7 +172,7 @@ impl ShareBook {
         let Some(open) = self.close(request) else { return false };
         self.tally.accepted += 1;
         self.tally.accepted_difficulty += open.difficulty;
-        self.refused_in_a_row = 0;
+        (self.refused_in_a_row, self.stale_in_a_row) = (0, 0);
         true
     }
 
@@ -140,14 +188,14 @@ impl ShareBook {
         if self.close(request).is_none() {
             return false;
         }
-        self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
-        let count = match reason {
-            Reason::Stale => &mut self.tally.stale,
-            Reason::Duplicate => &mut self.tally.duplicate,
-            Reason::LowDifficulty => &mut self.tally.low_difficulty,
-            Reason::Other => &mut self.tally.other,
+        let (count, row) = match reason {
+            Reason::Stale => (&mut self.tally.stale, &mut self.stale_in_a_row),
+            Reason::Duplicate => (&mut self.tally.duplicate, &mut self.refused_in_a_row),
+            Reason::LowDifficulty => (&mut self.tally.low_difficulty, &mut self.refused_in_a_row),
+            Reason::Other => (&mut self.tally.other, &mut self.refused_in_a_row),
         };
         *count += 1;
+        *row = row.saturating_add(1);
         true
     }
 
@@ -172,7 +220,7 @@ impl ShareBook {
         self.tally.unanswered += self.open.len() as u64;
         self.open.clear();
         self.known.clear();
-        self.refused_in_a_row = 0;
+        (self.refused_in_a_row, self.stale_in_a_row) = (0, 0);
     }
 }
 

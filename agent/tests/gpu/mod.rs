@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use roadbed_agent::clock::FarmClock;
 use roadbed_agent::config::{
-    EngineConfig, GpuConfig, Kv, LogprobsWord, MemoryBytes, PoolConfig, SensorChoice, Split,
-    WgpuConfig,
+    EngineConfig, GpuConfig, Kv, LogprobsWord, MemoryBytes, MiningConfig, PoolConfig, SensorChoice,
+    Split, WgpuConfig,
 };
 use roadbed_agent::driver::{DRIVER_EVENTS_MAX, DriverEvent, RigDriver};
 use roadbed_agent::gpu::GpuDriver;
@@ -71,11 +71,14 @@ impl Bench {
             apply_p_value_threshold: false,
             metrics: true,
             sensor: SensorChoice::Simulated,
-            pool: Some(PoolConfig {
-                address: format!("stratum+tcp://127.0.0.1:{}", pool).parse().unwrap(),
-                user: "farm.rig".into(),
-                password: "x".into(),
+            mining: Some(MiningConfig {
                 threads: 1,
+                gpus: vec![],
+                pools: vec![PoolConfig::new(
+                    format!("stratum+tcp://127.0.0.1:{pool}").parse().unwrap(),
+                    "farm.rig",
+                    "x",
+                )],
             }),
         };
         let profile = RigProfile {

@@ -1,13 +1,14 @@
-//! The built-in miner against a scripted pool on a real socket.
+//! The built-in miner against scripted pools on a real socket.
 //!
 //! The pool re-hashes every share with its own code before it says yes, so an accepted share here is
 //! work. What a pool can do to a conversation is done to it: lines cut in two, connections cut in the
 //! middle of a line, jobs between a share and its answer, difficulties that jump.
 
 pub(crate) mod pool;
+mod several;
 mod vectors;
 
-use roadbed_agent::config::PoolConfig;
+use roadbed_agent::config::{MiningConfig, PoolConfig, PoolTrust};
 use roadbed_agent::miner::{Miner, MinerHandle, MinerStats};
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
@@ -19,14 +20,16 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// One share in about 43,000 hashes.
 const EASY: f64 = 1e-5;
 
+fn of(address: &str) -> PoolConfig {
+    PoolConfig::new(address.parse().unwrap(), "farm.rig", "x")
+}
+
+fn mine(pools: Vec<PoolConfig>, threads: usize) -> MinerHandle {
+    Miner::start(&MiningConfig { threads, gpus: vec![], pools }, "mine").unwrap()
+}
+
 fn start(pool: &Pool, threads: usize) -> MinerHandle {
-    Miner::start(&PoolConfig {
-        address: format!("stratum+tcp://127.0.0.1:{}", pool.port()).parse().unwrap(),
-        user: "farm.rig".into(),
-        password: "x".into(),
-        threads,
-    })
-    .unwrap()
+    mine(vec![of(&pool.address())], threads)
 }
 
 async fn until(miner: &MinerHandle, wanted: impl Fn(&MinerStats) -> bool) -> MinerStats {

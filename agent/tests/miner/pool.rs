@@ -31,6 +31,10 @@ impl Pool {
         self.0.local_addr().unwrap().port()
     }
 
+    pub fn address(&self) -> String {
+        format!("stratum+tcp://127.0.0.1:{}", self.port())
+    }
+
     pub async fn accept(&self) -> Talk {
         let (stream, _) = timeout(DEADLINE, self.0.accept()).await.unwrap().unwrap();
         Talk::new(stream)

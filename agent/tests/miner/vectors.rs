@@ -34,13 +34,8 @@ fn every_published_job_is_mined_and_submitted_as_published() {
         let name = &case["name"];
         let submit = case["submit_params"].as_array().unwrap();
         let now = Millis(0);
-        let login = Login {
-            address: "stratum+tcp://pool:3333".parse().unwrap(),
-            user: submit[0].as_str().unwrap().into(),
-            password: "x".into(),
-            suggest_difficulty: None,
-            follow_to_other_hosts: false,
-        };
+        let address = "stratum+tcp://pool:3333".parse().unwrap();
+        let login = Login::new(address, submit[0].as_str().unwrap(), "x");
         let mut session = Session::new(login, WorkNumbers::of_pool(0));
         session.connected(now);
         let mask = &case["version_rolling_mask"];

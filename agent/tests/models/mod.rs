@@ -2,7 +2,7 @@
 
 mod commands;
 mod hub;
-mod proxy;
+pub(crate) mod proxy;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -21,9 +21,14 @@ async fn listener() -> (TcpListener, SocketAddr) {
 
 /// Speaks TLS as `hub.test` and passes on to a server that does not.
 pub async fn tls_front(server: SocketAddr) -> SocketAddr {
-    let file = |name: &str| format!("{CERTIFICATES}/{name}");
-    let chain = vec![CertificateDer::from_pem_file(file("hub.pem")).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(file("hub.key")).unwrap();
+    tls_front_as("hub", server).await
+}
+
+/// The same with one of the certificates.
+pub async fn tls_front_as(name: &str, server: SocketAddr) -> SocketAddr {
+    let file = |file: &str| format!("{CERTIFICATES}/{file}");
+    let chain = vec![CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap();
     let provider = tokio_rustls::rustls::crypto::ring::default_provider();
     let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()

@@ -22,6 +22,8 @@ use crate::miner::work::{Find, Source, Work, WorkNumbers};
 
 /// Version bits we can roll, BIP 320.
 const VERSION_MASK_WANTED: u32 = 0x1FFF_E000;
+/// Fewest of them that are worth asking for.
+const VERSION_BITS_MIN: u32 = 2;
 /// Jobs whose shares are still sent. Pools keep a few; a job that is older is stale anyway.
 const JOBS_MAX: usize = 16;
 /// Lines of one connection that may be no Stratum before it counts as none.
@@ -29,8 +31,10 @@ const GARBAGE_MAX: u32 = 50;
 /// Refused shares in a row after which the connection is made anew: our idea of the extranonce or
 /// of the difficulty and the pool's have parted.
 const REFUSED_MAX: u32 = 20;
-/// After this silence the pool is asked for a sign of life.
+/// A pool that has sent pings itself is pinged after this silence; others may hang up on what they do not know.
 const PING_AFTER: Millis = Millis::from_secs(60);
+/// A connection on which a share was sent and nothing at all heard for this long is dead.
+const UNHEARD_AFTER: Millis = Millis::from_secs(45);
 /// After this silence the connection is dead. Pools send a job every 30 to 60 s.
 const STALL_AFTER: Millis = Millis::from_secs(180);
 /// How long the pool may take to let us in.
@@ -55,6 +59,8 @@ pub struct Session {
     since: Millis,
     heard: Millis,
     pinged: bool,
+    /// The pool has sent a ping itself, so it knows what one is.
+    knows_ping: bool,
     requests: u64,
     configure: Option<u64>,
     subscribe: Option<u64>,
@@ -84,6 +90,7 @@ impl Session {
             since: Millis::ZERO,
             heard: Millis::ZERO,
             pinged: false,
+            knows_ping: false,
             requests: 0,
             configure: None,
             subscribe: None,
@@ -116,11 +123,8 @@ impl Dialect for Session {
         let mut actions = Vec::new();
         self.configure = None;
         if !self.without_configure {
-            let options = json!([["version-rolling"], {
-                "version-rolling.mask": format!("{VERSION_MASK_WANTED:08x}"),
-                "version-rolling.min-bit-count": 2,
-            }]);
-            self.configure = Some(self.request("mining.configure", options, &mut actions));
+            let wishes = self.wishes();
+            self.configure = Some(self.request("mining.configure", wishes, &mut actions));
         }
         let agent = concat!("roadbed-agent/", env!("CARGO_PKG_VERSION"));
         self.subscribe = Some(self.request("mining.subscribe", json!([agent]), &mut actions));
@@ -149,22 +153,25 @@ impl Dialect for Session {
     }
 
     fn tick(&mut self, now: Millis) -> Vec<Action> {
-        self.book.expire(now);
-        let silence = now.0.saturating_sub(self.heard.0);
+        let silence = Millis(now.0.saturating_sub(self.heard.0));
         let waited = now.0.saturating_sub(self.since.0);
+        let unheard = self.book.oldest_wait(now).min(silence);
+        self.book.expire(now);
         match self.stage {
             Stage::Offline => Vec::new(),
             Stage::Subscribing | Stage::Authorizing if waited > LOGIN_WITHIN.0 => {
                 close(Cause::NotLetIn, "it did not let us in in time")
             }
             Stage::Subscribing | Stage::Authorizing | Stage::Mining => {
-                if silence > STALL_AFTER.0 {
+                if unheard >= UNHEARD_AFTER {
+                    return close(Cause::Silent, "it is silent although shares were sent");
+                }
+                if silence > STALL_AFTER {
                     return close(Cause::Silent, "it has been silent for too long");
                 }
                 let mut actions = Vec::new();
-                if silence > PING_AFTER.0 && !self.pinged {
+                if silence > PING_AFTER && self.knows_ping && !self.pinged {
                     self.pinged = true;
-                    // Known to some pools; an error from the others is a sign of life as well.
                     self.request("mining.ping", json!([]), &mut actions);
                 }
                 actions
@@ -180,7 +187,7 @@ impl Dialect for Session {
         };
         let Source::Coinbase { job, extranonce: _ } = &work.source else { return Vec::new() };
         let params = job.submit_params(&self.login.user, &find.roll, find.nonce);
-        if !self.book.is_new(params.join(" ").into_bytes()) {
+        if !self.book.admits(params.join(" ").into_bytes()) {
             return Vec::new();
         }
         let mut actions = Vec::new();
@@ -204,6 +211,20 @@ impl Dialect for Session {
 impl Session {
     fn is_mining(&self) -> bool {
         self.stage == Stage::Mining
+    }
+
+    /// The extensions of BIP 310 that we can use.
+    fn wishes(&self) -> Value {
+        let mut names = vec!["version-rolling", "subscribe-extranonce"];
+        let mut options = json!({
+            "version-rolling.mask": format!("{VERSION_MASK_WANTED:08x}"),
+            "version-rolling.min-bit-count": VERSION_BITS_MIN,
+        });
+        if let Some(difficulty) = self.login.minimum_difficulty {
+            names.push("minimum-difficulty");
+            options["minimum-difficulty.value"] = json!(difficulty);
+        }
+        json!([names, options])
     }
 
     fn line(&mut self, now: Millis, line: &str) -> Vec<Action> {
@@ -254,6 +275,9 @@ impl Session {
             Ok(()) => self.book.accepted(id),
             Err((reason, _)) => self.book.rejected(id, *reason),
         };
+        if known && self.book.is_always_late() {
+            return close(Cause::SharesRefused, "every share of ours comes too late for it");
+        }
         if known && self.book.refused_in_a_row() >= REFUSED_MAX {
             let last = outcome.err().map(|(_, text)| text).unwrap_or_default();
             return close(
@@ -308,6 +332,9 @@ impl Session {
             Ok(_) => {
                 self.stage = Stage::Mining;
                 let mut actions = Vec::new();
+                if self.login.subscribe_extranonce {
+                    self.request("mining.extranonce.subscribe", json!([]), &mut actions);
+                }
                 if let Some(difficulty) = self.login.suggest_difficulty {
                     // As a request with an id: some pools drop notifications. No answer is awaited.
                     self.request("mining.suggest_difficulty", json!([difficulty]), &mut actions);
@@ -323,7 +350,8 @@ impl Session {
         match method {
             "mining.notify" => self.notified(params),
             "mining.set_difficulty" => match params.get(0).and_then(message::number) {
-                Some(difficulty) if difficulty > 0.0 => {
+                // One that no hash could ever meet is a mistake of the pool's; the last one stays.
+                Some(difficulty) if is_mineable(difficulty) => {
                     self.difficulty = difficulty;
                     Vec::new()
                 }
@@ -355,7 +383,10 @@ impl Session {
             "client.get_version" => {
                 reply(id, &json!(concat!("roadbed-agent/", env!("CARGO_PKG_VERSION"))))
             }
-            "mining.ping" | "client.ping" => reply(id, &json!("pong")),
+            "mining.ping" | "client.ping" => {
+                self.knows_ping = true;
+                reply(id, &json!("pong"))
+            }
             other => {
                 tracing::debug!("pool calls {:?}, which is not known", message::clean(other));
                 Vec::new()
@@ -438,6 +469,10 @@ impl Session {
         }
         Vec::new()
     }
+}
+
+fn is_mineable(difficulty: f64) -> bool {
+    Target::from_difficulty(difficulty).is_ok_and(|target| target.0 != [0; 32])
 }
 
 fn send(line: &Value) -> Action {

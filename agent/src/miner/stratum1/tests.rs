@@ -9,13 +9,7 @@ const NOTIFY: &str = r#"["j1","0000000000000000000000000000000000000000000000000
     "0100","ffff",[],"20000000","1d00ffff","5f5e1000",true]"#;
 
 fn login() -> Login {
-    Login {
-        address: "stratum+tcp://pool.example:3333".parse().unwrap(),
-        user: "farm.rig".into(),
-        password: "x".into(),
-        suggest_difficulty: None,
-        follow_to_other_hosts: false,
-    }
+    Login::new("stratum+tcp://pool.example:3333".parse().unwrap(), "farm.rig", "x")
 }
 
 fn sent(actions: &[Action]) -> Vec<Value> {
@@ -158,14 +152,90 @@ fn a_reconnect_to_another_host_is_refused() {
 }
 
 #[test]
-fn silence_is_asked_about_and_then_ended() {
+fn silence_is_borne_and_then_ended() {
     let mut bench = Bench::mining();
-    assert_eq!(bench.session.tick(Millis(60_000)), []);
-    assert_eq!(sent(&bench.session.tick(Millis(60_001)))[0]["method"], "mining.ping");
-    assert_eq!(bench.session.tick(Millis(70_000)), [], "asked once");
+    assert_eq!(bench.session.tick(Millis(179_000)), [], "pools may hang up on a ping");
     assert!(closes(&bench.session.tick(Millis(180_001))));
     let mut slow = Bench::connected();
     assert!(closes(&slow.session.tick(Millis(30_001))));
+    let mut pinging = Bench::mining();
+    assert_eq!(sent(&pinging.line(r#"{"id":9,"method":"mining.ping"}"#))[0]["result"], "pong");
+    assert_eq!(sent(&pinging.session.tick(Millis(60_001)))[0]["method"], "mining.ping");
+    assert_eq!(pinging.session.tick(Millis(70_000)), [], "asked once");
+}
+
+#[test]
+fn a_stall_of_half_a_minute_is_forgiven_and_one_with_shares_unanswered_is_not() {
+    let mut bench = Bench::mining();
+    let id = sent(&bench.find(1, 1))[0]["id"].clone();
+    bench.now = Millis(30_000);
+    assert_eq!(bench.session.tick(bench.now), []);
+    bench.line(&json!({"id": id, "result": true}).to_string());
+    assert_eq!(bench.session.report().shares.accepted, 1);
+    bench.find(1, 2);
+    bench.now = Millis(75_000);
+    let actions = bench.session.tick(bench.now);
+    assert!(matches!(actions.last(), Some(Action::Close { cause: Cause::Silent, .. })));
+}
+
+#[test]
+fn a_jump_of_the_clock_ends_a_connection_at_most() {
+    let mut bench = Bench::mining();
+    bench.find(1, 1);
+    bench.now = Millis(9_000_000);
+    assert!(closes(&bench.session.tick(bench.now)));
+    bench.now = Millis(5);
+    assert_eq!(bench.session.tick(bench.now), [], "and none by a jump back");
+    let shares = bench.session.report().shares;
+    assert_eq!((shares.submitted, shares.unanswered), (1, 1));
+}
+
+#[test]
+fn extensions_are_asked_for_in_configure_and_nowhere_blindly() {
+    let mut wishful = login();
+    (wishful.minimum_difficulty, wishful.suggest_difficulty) = (Some(0.5), Some(2.0));
+    wishful.subscribe_extranonce = true;
+    let mut session = Session::new(wishful, WorkNumbers::of_pool(0));
+    let first = sent(&session.connected(Millis(0)));
+    assert_eq!(
+        first[0]["params"],
+        json!([["version-rolling", "subscribe-extranonce", "minimum-difficulty"], {
+            "version-rolling.mask": "1fffe000",
+            "version-rolling.min-bit-count": 2,
+            "minimum-difficulty.value": 0.5,
+        }])
+    );
+    let mut bench = Bench { session, now: Millis(0) };
+    // As translator_sv2 grants it: the count of bits is a hex text.
+    bench.line(
+        r#"{"id":1,"result":{"version-rolling":true,"version-rolling.mask":"1fffe000",
+            "version-rolling.min-bit-count":"00000002","subscribe-extranonce":true}}"#,
+    );
+    bench.line(r#"{"id":2,"result":[[],"00112233445566778899aabbccddeeff",4]}"#);
+    let methods: Vec<Value> = sent(&bench.line(r#"{"id":3,"result":true}"#))
+        .iter()
+        .map(|line| line["method"].clone())
+        .collect();
+    assert_eq!(methods, ["mining.extranonce.subscribe", "mining.suggest_difficulty"]);
+    bench.line(r#"{"method":"mining.set_difficulty","params":[4.656774645894757e-6]}"#);
+    let work = hashed(&bench.notify("1#0", false)).unwrap();
+    assert_eq!((work.version_mask, work.difficulty), (0x1FFF_E000, 4.656_774_645_894_757e-6));
+    assert_eq!(sent(&bench.find(1, 7))[0]["params"][1], "1#0");
+}
+
+#[test]
+fn absurd_difficulties_do_no_harm() {
+    let mut bench = Bench::mining();
+    for absurd in ["1e300", "0", "-4", "\"nan\"", "null", "[]"] {
+        bench.line(&format!(r#"{{"method":"mining.set_difficulty","params":[{absurd}]}}"#));
+    }
+    assert!((hashed(&bench.notify("j2", false)).unwrap().difficulty - 0.001).abs() < 1e-12);
+    // Every hash is a share now: what the pool does not answer holds the rest back.
+    bench.line(r#"{"method":"mining.set_difficulty","params":[1e-300]}"#);
+    let work = hashed(&bench.notify("j3", true)).unwrap().number;
+    let sent: usize = (0..1_000).map(|nonce| sent(&bench.find(work, nonce)).len()).sum();
+    let shares = bench.session.report().shares;
+    assert_eq!((sent as u64, shares.submitted, shares.held_back), (256, 256, 744));
 }
 
 #[test]
@@ -181,6 +251,21 @@ fn refusals_in_a_row_and_noise_end_the_connection() {
     let mut noisy = Bench::mining();
     let ends = (0..GARBAGE_MAX).map(|_| noisy.line("<html>")).filter(|a| closes(a)).count();
     assert_eq!(ends, 1);
+}
+
+#[test]
+fn a_burst_of_late_shares_at_a_new_block_is_no_quarrel_but_lateness_without_end_is() {
+    let mut bench = Bench::mining();
+    let mut closed_after = None;
+    for nonce in 0..1_000 {
+        let id = sent(&bench.find(1, nonce))[0]["id"].clone();
+        let answer = json!({"id": id, "error": [21, "job not found", null]}).to_string();
+        if closes(&bench.line(&answer)) {
+            closed_after = Some(nonce + 1);
+            break;
+        }
+    }
+    assert_eq!(closed_after, Some(513));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use roadbed_compute::hash::header::double_sha256;
+use sha2::{Digest as _, Sha256};
 
 /// Digits of base58, in order of their value.
 const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -117,7 +117,7 @@ impl FromStr for AuthorityKey {
         let bytes = base58(text).ok_or_else(wrong)?;
         let body = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or_else(wrong)?;
         let (body, checksum) = bytes.split_at(body);
-        if double_sha256(body)[..CHECKSUM_BYTES] != *checksum {
+        if Sha256::digest(Sha256::digest(body))[..CHECKSUM_BYTES] != *checksum {
             return Err(wrong());
         }
         let key = body.strip_prefix(&KEY_VERSION).and_then(|key| key.try_into().ok());

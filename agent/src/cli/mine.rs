@@ -1,0 +1,214 @@
+//! `roadbed-agent mine`: mines for a pool, or for the pools of a config file, without a controller.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::config::{
+    self, Difficulty, MiningConfig, POOLS_MAX, PoolAddress, PoolConfig, PoolTrust, RigHardware,
+};
+use crate::miner::share::ShareTally;
+use crate::miner::{Miner, MinerHandle, MinerStats, PoolStats};
+use crate::runtime;
+
+/// Arguments of `mine`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Pools: stratum+tcp://host:port, stratum+ssl://host:port or stratum2+tcp://host:port/AUTHORITY_KEY.\n\
+The first one that is up is hashed for; a fallback is left once a better pool has been up for a minute.\n\
+Priorities, weights, TLS by pool and worker templates: `mining:` of a config file, as the README shows."
+)]
+pub struct MineArgs {
+    /// Pool, again for each fallback.
+    #[arg(long = "pool", required_unless_present = "config", conflicts_with = "config")]
+    pub pools: Vec<PoolAddress>,
+    /// Worker name.
+    #[arg(long, default_value = "roadbed")]
+    pub user: String,
+    /// Its password.
+    #[arg(long, default_value = "x")]
+    pub password: String,
+    /// Hash threads on the processor; 1 unless GPUs hash.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// GPU that hashes too, by name or PCI id; `auto` is the best one.
+    #[arg(long = "gpu")]
+    pub gpus: Vec<String>,
+    /// Difficulty to ask for.
+    #[arg(long)]
+    pub suggest_difficulty: Option<f64>,
+    /// PEM file of the authorities that TLS trusts, instead of this machine's.
+    #[arg(long, conflicts_with = "insecure")]
+    pub ca_file: Option<PathBuf>,
+    /// TLS trusts anybody.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Mine with and for what the GPU rig of this config file has under `mining:`.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// End after so many seconds; without it, when interrupted.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Seconds between two lines of status.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub every: u64,
+    /// One JSON document a line instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What went wrong; a pool that is down is no error.
+pub async fn run(args: MineArgs) -> anyhow::Result<()> {
+    let mining = match &args.config {
+        Some(path) => of_file(path)?,
+        None => of_arguments(&args)?,
+    };
+    let miner = Miner::start(&mining, "mine")?;
+    let stop = runtime::ended_from_outside();
+    let ends = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut ticks = interval(Duration::from_secs(args.every));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        let over = async {
+            match ends {
+                Some(ends) => tokio::time::sleep_until(ends).await,
+                None => std::future::pending().await,
+            }
+        };
+        let goes_on = tokio::select! {
+            () = stop.cancelled() => false,
+            () = over => false,
+            _ = ticks.tick() => true,
+        };
+        if goes_on {
+            tell(&miner.stats(), &mining, args.json);
+        } else {
+            break;
+        }
+    }
+    end(&miner, &mining, args.json).await
+}
+
+/// Silence first, then the last word on every share.
+async fn end(miner: &MinerHandle, mining: &MiningConfig, as_json: bool) -> anyhow::Result<()> {
+    miner.stop();
+    let silent = miner.silence().await;
+    tell(&miner.stats(), mining, as_json);
+    anyhow::ensure!(silent, "a hash thread does not end");
+    Ok(())
+}
+
+fn of_file(path: &std::path::Path) -> anyhow::Result<MiningConfig> {
+    let config = config::load(path)?;
+    let mining = config.rigs.into_iter().find_map(|rig| match rig.hardware {
+        RigHardware::Gpu(gpu) => gpu.mining,
+        RigHardware::Asic(_) => None,
+    });
+    mining.with_context(|| format!("{}: no rig has `mining:` or `pool:`", path.display()))
+}
+
+fn of_arguments(args: &MineArgs) -> anyhow::Result<MiningConfig> {
+    anyhow::ensure!(args.pools.len() <= POOLS_MAX, "at most {POOLS_MAX} pools");
+    let suggest_difficulty = match args.suggest_difficulty {
+        Some(number) => Some(
+            Difficulty::new(number).context("--suggest-difficulty: a number above 0 expected")?,
+        ),
+        None => None,
+    };
+    let trust = match (&args.ca_file, args.insecure) {
+        (Some(path), _) => {
+            let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
+            PoolTrust::Authorities(pem)
+        }
+        (None, true) => PoolTrust::Anybody,
+        (None, false) => PoolTrust::System,
+    };
+    let pools = args.pools.iter().zip(1..).map(|(address, priority)| PoolConfig {
+        priority,
+        trust: trust.clone(),
+        suggest_difficulty,
+        ..PoolConfig::new(address.clone(), &args.user, &args.password)
+    });
+    let threads = args.threads.unwrap_or(usize::from(args.gpus.is_empty()));
+    anyhow::ensure!(
+        threads > 0 || !args.gpus.is_empty(),
+        "--threads 0 and no --gpu: nothing hashes"
+    );
+    Ok(MiningConfig { threads, gpus: args.gpus.clone(), pools: pools.collect() })
+}
+
+fn tell(stats: &MinerStats, mining: &MiningConfig, as_json: bool) {
+    if as_json {
+        println!("{}", document(stats, mining));
+        return;
+    }
+    let rate = stats.hashrate.0 as f64 / 1e6;
+    if !stats.mining && !stats.trouble.is_empty() {
+        println!("no pool: {}", stats.trouble);
+    }
+    for (place, (pool, seen)) in mining.pools.iter().zip(&stats.pools).enumerate() {
+        let now = match (stats.hash_for == Some(place), seen.connected) {
+            (true, _) => format!("{rate:.2} MH/s"),
+            (false, true) => "standing by".into(),
+            (false, false) => "not connected".into(),
+        };
+        let ShareTally { accepted, stale, duplicate, low_difficulty, other, .. } =
+            seen.report.shares;
+        println!(
+            "{}: {now}, difficulty {}, {accepted} shares accepted, {} refused ({stale} stale, {duplicate} duplicate, \
+             {low_difficulty} low difficulty, {other} other), {} unanswered",
+            pool.address,
+            seen.report.difficulty,
+            seen.report.shares.rejected(),
+            seen.report.shares.unanswered,
+        );
+    }
+}
+
+fn document(stats: &MinerStats, mining: &MiningConfig) -> Value {
+    let pool = |(config, seen): (&PoolConfig, &PoolStats)| {
+        json!({
+            "url": config.address.to_string(),
+            "connected": seen.connected,
+            "mining": seen.report.mining,
+            "connections": seen.connections,
+            "difficulty": seen.report.difficulty,
+            "jobs": seen.report.jobs,
+            "garbage": seen.report.garbage,
+            "hashes": seen.hashes,
+            "shares": shares(&seen.report.shares),
+            "message": seen.report.told,
+            "trouble": seen.trouble,
+        })
+    };
+    json!({
+        "hashing_for": stats.hash_for.and_then(|place| mining.pools.get(place)).map(|pool| pool.address.to_string()),
+        "hashes": stats.hashes,
+        "hashes_per_second": stats.hashrate.0,
+        "shares": shares(&stats.shares),
+        "pools": mining.pools.iter().zip(&stats.pools).map(pool).collect::<Vec<Value>>(),
+    })
+}
+
+fn shares(tally: &ShareTally) -> Value {
+    json!({
+        "submitted": tally.submitted,
+        "accepted": tally.accepted,
+        "accepted_difficulty": tally.accepted_difficulty,
+        "stale": tally.stale,
+        "duplicate": tally.duplicate,
+        "low_difficulty": tally.low_difficulty,
+        "other": tally.other,
+        "unanswered": tally.unanswered,
+        "stale_unsent": tally.stale_unsent,
+        "held_back": tally.held_back,
+    })
+}
