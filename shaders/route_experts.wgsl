@@ -1,19 +1,40 @@
 // chosen[r, s] = (e, w): the `used` experts with the largest logits[r, e], largest first, and their shares
 // of the row: w = exp(logit) / sum of exp over the chosen.
 //
-// Shapes: logits [rows, experts], chosen [rows, used] as (expert, bits of the share). Of equal logits
+// Where the experts are given, the row's are the `used` ones from firsts[r, layer] on, around the end, with the shares of
+// logits that fall by one: what the network's scheme DECODE forces (Gonka PoC v2, section 7).
+//
+// Shapes: firsts [rows, layers], logits [rows, experts], chosen [rows, used] as (expert, bits of the share). Of equal logits
 // the first is taken. One invocation serves one row.
-// CPU twin: compute/src/reference/ops.rs, route_experts.
+// CPU twins: compute/src/reference/ops.rs, route_experts and forced_routes.
 override WORKGROUP: u32 = 64u;
 
 @group(0) @binding(1) var<uniform> route: Route;
 @group(0) @binding(2) var<storage, read> logits: array<f32>;
-@group(0) @binding(3) var<storage, read_write> chosen: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read> firsts: array<u32>;
+@group(0) @binding(4) var<storage, read_write> chosen: array<vec2<u32>>;
+
+fn force(row: u32) {
+    let first = firsts[row * route.layers + route.layer];
+    var sum = 0.0;
+    for (var s = 0u; s < route.used; s++) {
+        sum += exp(-f32(s));
+    }
+    for (var s = 0u; s < route.used; s++) {
+        let share = exp(-f32(s)) / sum;
+        let expert = (first + s) % route.experts;
+        chosen[row * route.used + s] = vec2<u32>(expert, bitcast<u32>(share));
+    }
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.x;
     if (row >= step_now.rows) {
+        return;
+    }
+    if (step_now.forced == 1u) {
+        force(row);
         return;
     }
     var largest = 0.0;

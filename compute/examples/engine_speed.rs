@@ -263,6 +263,7 @@ fn main() -> Result<(), EngineError> {
             embeddings: ProofEmbeddings::Host(&rows),
             reflections: None,
             place: ProofPlace::Whole,
+            experts: &[],
         })?;
         let rate = sequences as f64 / started.elapsed().as_secs_f64();
         println!("proof passes of {tokens} tokens: {rate:.2} a second");

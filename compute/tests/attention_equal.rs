@@ -83,7 +83,7 @@ impl Case {
         let angles: Vec<[f32; 2]> =
             (0..pairs).map(|i| [(i as f32).cos(), (i as f32).sin()]).collect();
 
-        let step = Step { rows: total as u32, selected: 0, kv_length: length, padding: 0 };
+        let step = Step { rows: total as u32, selected: 0, kv_length: length, forced: 0 };
         let shape = AttentionShape {
             heads: heads as u32,
             kv_heads: kv_heads as u32,

@@ -5,21 +5,23 @@
 
 use std::sync::Arc;
 
-use roadbed_compute::gguf::GgufFile;
+use roadbed_compute::gguf::{GgufFile, TensorType};
+use roadbed_compute::llm::Architecture;
 use roadbed_compute::poc::codebook::{POINTS, SPHERE_DIMS};
 use roadbed_compute::poc::inputs::InputStreams;
 use roadbed_compute::poc::reflection::layer_vectors;
-use roadbed_compute::poc::steps::NonceSteps;
+use roadbed_compute::poc::steps::{ForcedExperts, NonceSteps};
 use roadbed_compute::poc::{
     Artifact, Codebook, Comparison, DecodeRefusal, DecodeTerms, Identity, PocError, Prover, Round,
     Scheme, StatTest, judge_trajectories,
 };
 use roadbed_compute::reference::model::{Cache, ReferenceModel};
-use roadbed_compute::{Engine, EngineOptions, Gpu};
+use roadbed_compute::{AdapterChoice, Card, Engine, EngineOptions, GenerateRequest, Gpu};
 use serde_json::json;
 
 use crate::adapters;
 use crate::models::vectors;
+use crate::tiny_families::Recipe;
 use crate::tiny_models::TinyModel;
 
 const SEQ_LEN: usize = 9;
@@ -70,8 +72,27 @@ fn codebook() -> Arc<Codebook> {
     Arc::new(Codebook::not_the_networks(points().concat()).unwrap())
 }
 
+/// Who decides which experts a row meets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Routing {
+    /// The scheme.
+    Forced,
+    /// The model's own router: wrong in this scheme.
+    Chosen,
+}
+
+/// The first expert of every row of a sequence, in each layer.
+fn firsts(reference: &ReferenceModel, nonce: u32, rows: usize) -> Vec<Vec<u32>> {
+    let Some(experts) = reference.config.experts else { return vec![] };
+    let layers = reference.config.layers;
+    let forced = ForcedExperts::new(&round().identity, nonce, layers, experts.count as u32);
+    let steps: Vec<Vec<u32>> =
+        (0..rows).map(|row| forced.firsts((row + 1).saturating_sub(SEQ_LEN) as u32)).collect();
+    (0..layers).map(|layer| steps.iter().map(|step| step[layer]).collect()).collect()
+}
+
 /// A trajectory with nothing kept from step to step, and the margin of every point.
-fn walk(reference: &ReferenceModel, nonce: u32) -> Vec<(u8, f64)> {
+fn walk(reference: &ReferenceModel, nonce: u32, routing: Routing) -> Vec<(u8, f64)> {
     let Round { identity, .. } = round();
     let (dim, layers) = (reference.config.hidden, reference.config.layers);
     let units = layer_vectors(&identity, layers, dim as u32);
@@ -86,7 +107,12 @@ fn walk(reference: &ReferenceModel, nonce: u32) -> Vec<(u8, f64)> {
                 steps.pick(step, *before, dim as u32)
             }
         };
-        let hidden = reference.forward(rows.clone(), &mut Cache::default(), &units);
+        let firsts = match routing {
+            Routing::Forced => firsts(reference, nonce, rows.len() / dim),
+            Routing::Chosen => vec![],
+        };
+        let mut cache = Cache::default();
+        let hidden = reference.forward_routed(rows.clone(), &mut cache, &units, &firsts);
         let last = &hidden[hidden.len() - dim..];
         let query: Vec<f64> = picked.iter().map(|&index| f64::from(last[index])).collect();
         let length = query.iter().map(|q| q * q).sum::<f64>().sqrt();
@@ -109,7 +135,8 @@ fn trajectories_are_the_references_and_a_claim_is_compared_step_by_step() {
     let file = model(320);
     let reference = ReferenceModel::from_source(&file, 64).unwrap();
     let nonces = [7, 8, 1_000_003];
-    let walks: Vec<Vec<(u8, f64)>> = nonces.iter().map(|&nonce| walk(&reference, nonce)).collect();
+    let walks: Vec<Vec<(u8, f64)>> =
+        nonces.iter().map(|&nonce| walk(&reference, nonce, Routing::Forced)).collect();
     let expected: Vec<Vec<u8>> =
         walks.iter().map(|walk| walk.iter().map(|(point, _)| *point).collect()).collect();
     let closest = walks.iter().flatten().map(|(_, margin)| *margin).fold(f64::MAX, f64::min);
@@ -150,6 +177,66 @@ fn trajectories_are_the_references_and_a_claim_is_compared_step_by_step() {
         assert_eq!(proved(short)[0].comparison, Some(Comparison::MALFORMED));
         let nothing = prover.compare(&mut engine, &[(7, &[])]);
         assert!(matches!(nothing, Err(PocError::Request(_))));
+    }
+}
+
+#[test]
+fn experts_are_forced_on_one_card_or_two_and_chats_may_come_between_steps() {
+    let mut recipe = Recipe::of(Architecture::Qwen3Moe, TensorType::Q4K);
+    recipe.layers = 3;
+    let file = GgufFile::from_bytes(recipe.files().0).unwrap();
+    let reference = ReferenceModel::from_source(&file, 64).unwrap();
+    let points = |walk: Vec<(u8, f64)>| -> Vec<u8> { walk.into_iter().map(|(p, _)| p).collect() };
+    // Nonces without a close call.
+    let clear = |nonce: u32| {
+        let walk = walk(&reference, nonce, Routing::Forced);
+        walk.iter().all(|(_, margin)| *margin > CLOSE_CALL).then(|| (nonce, points(walk)))
+    };
+    let (nonces, expected): (Vec<u32>, Vec<Vec<u8>>) = (1..20).filter_map(clear).take(3).unzip();
+    assert_eq!(nonces.len(), 3);
+    let chosen: Vec<Vec<u8>> =
+        nonces.iter().map(|&nonce| points(walk(&reference, nonce, Routing::Chosen))).collect();
+    // What the router would do is another model's work, and is found out.
+    assert_ne!(expected, chosen);
+    for gpu in adapters::all() {
+        let again = Gpu::open(&AdapterChoice::Index(gpu.summary().index)).unwrap();
+        for gpus in [vec![Arc::clone(gpu)], vec![Arc::clone(gpu), again]] {
+            let card = |gpu: &Arc<Gpu>| Card { gpu: Arc::clone(gpu), memory_bytes: None };
+            let cards: Vec<Card> = gpus.iter().map(card).collect();
+            // Chunks that cut through prefills.
+            let options = EngineOptions {
+                context_tokens: Some(64),
+                chunk_tokens: Some(5),
+                ..EngineOptions::default()
+            };
+            let mut engine = Engine::load_over(&file, "moe", &cards, &options, &|_| ()).unwrap();
+            let prover = Prover::new(&engine, round(), Some(&codebook())).unwrap();
+            let mut walks = prover.begin(&nonces).unwrap();
+            let request = GenerateRequest {
+                prompt_ids: vec![1, 2, 3],
+                max_tokens: 64,
+                ignore_end: true,
+                ..GenerateRequest::default()
+            };
+            engine.admit(request).unwrap();
+            let mut passes = 0;
+            let together = loop {
+                passes += 1;
+                engine.step().unwrap();
+                if let Some(artifacts) = prover.walk_on(&mut engine, &mut walks).unwrap() {
+                    break proved(artifacts);
+                }
+            };
+            assert!(passes > STEPS, "a step is a turn of its own");
+            assert_eq!(engine.batch_load().running, 1, "the chat is still under way");
+            let found: Vec<Vec<u8>> = together.into_iter().map(|a| a.points).collect();
+            assert_eq!(found, expected);
+            let claimed: Vec<(u32, &[u8])> =
+                nonces.iter().copied().zip(chosen.iter().map(Vec::as_slice)).collect();
+            let compared = proved(prover.compare(&mut engine, &claimed).unwrap());
+            let margins = compared.iter().map(|a| a.comparison.unwrap().claimed_margin_max);
+            assert!(margins.fold(0.0, f64::max) > 0.05, "{compared:?}");
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub fn check(kernel: &Kernel, found: &[f32], expected: &[f32], what: &str) {
 }
 
 fn one_sequence(rows: usize) -> Step {
-    Step { rows: rows as u32, selected: rows as u32, kv_length: rows as u32, padding: 0 }
+    Step { rows: rows as u32, selected: rows as u32, kv_length: rows as u32, forced: 0 }
 }
 
 /// A packed random matrix and its exact weights.

@@ -164,17 +164,62 @@ fn routes_match_and_ties_go_to_the_first() {
             let logits: Vec<f32> =
                 random.floats(rows * experts).iter().map(|l| (l * 8.0).round() / 2.0).collect();
             let shape =
-                RouteShape { experts: experts as u32, used: used as u32, columns: 0, padding: 0 };
+                RouteShape { experts: experts as u32, used: used as u32, ..RouteShape::default() };
             let chosen = floats(gpu, &vec![0.0; rows * used * 2]);
             let buffers = [
                 &step(gpu, rows),
                 &gpu.uniform("shape", &shape).unwrap(),
                 &floats(gpu, &logits),
+                &floats(gpu, &[0.0]),
                 &chosen,
             ];
             let groups = [(rows as u32).div_ceil(64), 1, 1];
             let found = run(gpu, &llm::ROUTE_EXPERTS, &[], &buffers, groups);
             let expected = ops::route_experts(&logits, experts, used);
+            for (found, (expert, share)) in found.chunks_exact(2).zip(expected.iter().flatten()) {
+                assert_eq!(found[0].to_bits() as usize, *expert);
+                check(&llm::ROUTE_EXPERTS, &found[1..], &[*share], "share");
+            }
+        }
+    }
+}
+
+#[test]
+fn given_experts_are_taken_from_the_rows_own_layer() {
+    for gpu in adapters::all() {
+        let mut random = Random::new(27);
+        // The layers of a card, and which of them it is.
+        for (rows, experts, used, layers, layer) in [
+            (1, 1, 1, 1, 0),
+            (70, 8, 2, 3, 1),
+            (5, 128, 8, 2, 1),
+            (3, 4, 4, 1, 0),
+            (65, 7, 5, 4, 3),
+        ] {
+            let firsts: Vec<u32> = (0..rows * layers)
+                .map(|_| (random.floats(1)[0].abs() * 1e6) as u32 % experts as u32)
+                .collect();
+            let shape = RouteShape {
+                experts: experts as u32,
+                used: used as u32,
+                layer: layer as u32,
+                layers: layers as u32,
+                ..RouteShape::default()
+            };
+            let step = Step { rows: rows as u32, forced: 1, ..Step::default() };
+            let buffers = [
+                &gpu.uniform("step", &step).unwrap(),
+                &gpu.uniform("shape", &shape).unwrap(),
+                // What the router says does not matter.
+                &floats(gpu, &vec![f32::NAN; rows * experts]),
+                &gpu.storage_with("firsts", bytemuck::cast_slice(&firsts)).unwrap(),
+                &floats(gpu, &vec![0.0; rows * used * 2]),
+            ];
+            let groups = [(rows as u32).div_ceil(64), 1, 1];
+            let found = run(gpu, &llm::ROUTE_EXPERTS, &[], &buffers, groups);
+            let own: Vec<u32> = firsts.chunks_exact(layers).map(|row| row[layer]).collect();
+            let expected = ops::forced_routes(&own, experts, used);
+            assert_eq!(found.len(), 2 * rows * used);
             for (found, (expert, share)) in found.chunks_exact(2).zip(expected.iter().flatten()) {
                 assert_eq!(found[0].to_bits() as usize, *expert);
                 check(&llm::ROUTE_EXPERTS, &found[1..], &[*share], "share");
@@ -238,8 +283,12 @@ fn experts_are_combined_in_order() {
             let (x, parts) = (random.floats(rows * columns), random.floats(rows * used * columns));
             let mut expected = x.clone();
             ops::combine_experts(&mut expected, &parts, &routes, columns);
-            let shape =
-                RouteShape { experts: 9, used: used as u32, columns: columns as u32, padding: 0 };
+            let shape = RouteShape {
+                experts: 9,
+                used: used as u32,
+                columns: columns as u32,
+                ..RouteShape::default()
+            };
             let buffers = [
                 &step(gpu, rows),
                 &gpu.uniform("shape", &shape).unwrap(),

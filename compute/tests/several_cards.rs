@@ -124,7 +124,7 @@ fn prove(engine: &mut Engine, on_device: bool) -> Vec<Vec<f32>> {
         false => ProofEmbeddings::Host(&rows),
     };
     let (reflections, place) = (Some(&reflections), ProofPlace::Whole);
-    let inputs = ProofInputs { sequences, tokens, embeddings, reflections, place };
+    let inputs = ProofInputs { sequences, tokens, embeddings, reflections, place, experts: &[] };
     engine.prove_hidden(&inputs).unwrap()
 }
 

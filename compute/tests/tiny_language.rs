@@ -185,6 +185,7 @@ fn proofs_agree_with_the_reference_however_they_are_cut() {
                     embeddings,
                     reflections: Some(&reflections),
                     place: ProofPlace::Whole,
+                    experts: &[],
                 })
                 .unwrap();
             close(&found.concat(), &wanted, 2e-4);

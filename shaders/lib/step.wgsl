@@ -8,7 +8,8 @@ struct Step {
     selected: u32,
     // Row length of the attention scores: one more than the largest position of the pass.
     kv_length: u32,
-    padding: u32,
+    // 1 where the experts of every row are given, not chosen.
+    forced: u32,
 }
 
 @group(0) @binding(0) var<uniform> step_now: Step;

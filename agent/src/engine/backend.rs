@@ -219,21 +219,38 @@ pub trait EngineBackend {
     /// A round this model cannot run, or a device that failed.
     fn prepare_proof(&mut self, round: &Round) -> Result<usize, EngineFault>;
 
-    /// Proves nonces of a round that is ready, in order, at most as many as are worth one step.
+    /// Proves nonces of a PREFILL round that is ready, in order, at most as many as are worth one step.
     ///
     /// # Errors
     /// A request that cannot be met, or a device that failed. Then none of the nonces counts.
     fn prove(&mut self, round: &Round, nonces: &[u32]) -> Result<Vec<ProofStep>, EngineFault>;
 
-    /// As [`EngineBackend::prove`] in a DECODE round, each nonce stepped along the trajectory claimed for it.
+    /// Begins to walk nonces of a DECODE round that is ready, at most as many as are worth one step; whatever was walked
+    /// before is forgotten. Nothing else may be proved or scored before [`EngineBackend::walk_on`] has come to the end.
     ///
     /// # Errors
     /// As [`EngineBackend::prove`]; a backend without the scheme refuses.
-    fn compare(
+    fn begin_walk(&mut self, _round: &Round, _nonces: &[u32]) -> Result<(), EngineFault> {
+        Err(PocError::from(DecodeRefusal::NotOurs).into())
+    }
+
+    /// As [`EngineBackend::begin_walk`], each nonce along the trajectory claimed for it.
+    ///
+    /// # Errors
+    /// As [`EngineBackend::begin_walk`].
+    fn begin_comparing(
         &mut self,
         _round: &Round,
         _claimed: &[(u32, &[u8])],
-    ) -> Result<Vec<ProofStep>, EngineFault> {
+    ) -> Result<(), EngineFault> {
+        Err(PocError::from(DecodeRefusal::NotOurs).into())
+    }
+
+    /// One forward pass of what is walked; a step for each nonce, in order, once they are at their end.
+    ///
+    /// # Errors
+    /// As [`EngineBackend::prove`].
+    fn walk_on(&mut self) -> Result<Option<Vec<ProofStep>>, EngineFault> {
         Err(PocError::from(DecodeRefusal::NotOurs).into())
     }
 }

@@ -126,6 +126,8 @@ pub(super) struct Busy {
     pub(super) pages_free: usize,
     /// The last turn was a job that held the answers up.
     pub(super) held_up: bool,
+    /// It has nonces of a DECODE round on their way.
+    pub(super) walking: bool,
     /// When a lost replica is to be loaded again.
     pub(super) mend_at: Option<Instant>,
 }
@@ -141,6 +143,8 @@ pub(super) enum Turn {
     Step,
     /// The proof may take one step.
     Proof(Arc<SharedProof>),
+    /// The nonces that are on their way may take one.
+    Walk,
     /// A lost replica may be loaded again.
     Mend,
     /// No work will ever come again.
@@ -229,7 +233,8 @@ impl EngineQueue {
     /// Notes how long a turn for chats took.
     pub(super) fn chats_took(&self, replica: usize, time: Duration) {
         let mut waiting = self.lock();
-        let proofs_wait = waiting.proofs.iter().any(|proof| proof.has_work());
+        let walking = waiting.places[replica].standing.walking;
+        let proofs_wait = walking || waiting.proofs.iter().any(|proof| proof.has_work());
         waiting.places[replica].balance.chats_took(time, proofs_wait);
     }
 
@@ -294,7 +299,7 @@ impl EngineQueue {
                     // It is soon back, with one answer more.
                     Turn::GoOn(_) => place.standing.answers += 1,
                     Turn::Job(queued) if queued.job.is_generation() => place.standing.answers += 1,
-                    Turn::Job(_) | Turn::Change(_) | Turn::Proof(_) | Turn::Mend => {
+                    Turn::Job(_) | Turn::Change(_) | Turn::Proof(_) | Turn::Walk | Turn::Mend => {
                         place.away = true;
                     }
                 }
@@ -351,11 +356,13 @@ impl Waiting {
         let orphan = room && !self.orphans.is_empty();
         let chats = answers || orphan || job.is_some();
         let dead = self.places.iter().all(|place| !place.standing.alive);
-        if (!chats || self.places[replica].balance.is_proofs_turn())
-            && (busy.alive || dead)
-            && let Some(proof) = self.proofs.iter().find(|proof| proof.has_work())
-        {
-            return Some(Turn::Proof(Arc::clone(proof)));
+        if (!chats || self.places[replica].balance.is_proofs_turn()) && (busy.alive || dead) {
+            if busy.walking {
+                return Some(Turn::Walk);
+            }
+            if let Some(proof) = self.proofs.iter().find(|proof| proof.has_work()) {
+                return Some(Turn::Proof(Arc::clone(proof)));
+            }
         }
         if answers && busy.held_up {
             return Some(Turn::Step);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use roadbed_compute::llm::{LoadProgress, Tuning};
-use roadbed_compute::poc::{Artifact, Codebook, PocError, Prover, Round, decode_support};
+use roadbed_compute::poc::{Artifact, Codebook, PocError, Prover, Round, Walks, decode_support};
 use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
@@ -109,7 +109,16 @@ fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, Engin
     let grammars = GrammarCompiler::new(ids.map(token).collect(), &end_ids);
     let served_as = request.served_as.clone();
     let codebook = loader.codebook.clone();
-    Ok(WgpuBackend { prover: None, engine, tokenizer, served_as, end_ids, grammars, codebook })
+    Ok(WgpuBackend {
+        prover: None,
+        walks: None,
+        engine,
+        tokenizer,
+        served_as,
+        end_ids,
+        grammars,
+        codebook,
+    })
 }
 
 /// Logs how far loading is.
@@ -138,6 +147,8 @@ pub(crate) fn telling(model: &str) -> impl Fn(LoadProgress) {
 struct WgpuBackend {
     // Before the engine, so that its buffers are freed first.
     prover: Option<Prover>,
+    /// Of that prover.
+    walks: Option<Walks>,
     engine: Engine,
     tokenizer: Tokenizer,
     served_as: String,
@@ -225,6 +236,7 @@ impl EngineBackend for WgpuBackend {
         }
         // The old round's buffers first, or two would need memory at once.
         self.prover = None;
+        self.walks = None;
         let prover = Prover::new(&self.engine, round.clone(), self.codebook.as_ref())?;
         let pass_nonces = prover.pass_nonces();
         self.prover = Some(prover);
@@ -238,15 +250,36 @@ impl EngineBackend for WgpuBackend {
         Ok(steps(nonces.iter().copied(), artifacts))
     }
 
-    fn compare(
+    fn begin_walk(&mut self, round: &Round, nonces: &[u32]) -> Result<(), EngineFault> {
+        self.walks = None;
+        self.prepare_proof(round)?;
+        self.walks = self.prover.as_ref().map(|prover| prover.begin(nonces)).transpose()?;
+        Ok(())
+    }
+
+    fn begin_comparing(
         &mut self,
         round: &Round,
         claimed: &[(u32, &[u8])],
-    ) -> Result<Vec<ProofStep>, EngineFault> {
+    ) -> Result<(), EngineFault> {
+        self.walks = None;
         self.prepare_proof(round)?;
-        let Some(prover) = &self.prover else { return Ok(vec![]) };
-        let artifacts = prover.compare(&mut self.engine, claimed)?;
-        Ok(steps(claimed.iter().map(|(nonce, _)| *nonce), artifacts))
+        let begun = self.prover.as_ref().map(|prover| prover.begin_comparing(claimed));
+        self.walks = begun.transpose()?;
+        Ok(())
+    }
+
+    fn walk_on(&mut self) -> Result<Option<Vec<ProofStep>>, EngineFault> {
+        let (Some(prover), Some(mut walks)) = (&self.prover, self.walks.take()) else {
+            return Err(EngineFault::Failed { reason: "no nonces are walked".into() });
+        };
+        match prover.walk_on(&mut self.engine, &mut walks)? {
+            Some(artifacts) => Ok(Some(steps(walks.asked(), artifacts))),
+            None => {
+                self.walks = Some(walks);
+                Ok(None)
+            }
+        }
     }
 }
 

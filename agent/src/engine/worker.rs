@@ -3,23 +3,25 @@
 //! A backend that panics (a driver that breaks its promises) costs the model, not the agent: the panic is caught, the
 //! model is dropped and the state says so.
 
+mod proof;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use roadbed_compute::{BatchLoad, FinishReason, Generation, SequenceId, Usage};
 
 use super::answers::{Answering, Passed, Recipient, admit, prompt_ids};
-use super::backend::{AnswerEvent, EngineBackend, LoadRequest, ProofStep};
+use super::backend::{AnswerEvent, EngineBackend, LoadRequest};
 use super::change::Change;
 use super::fault::EngineFault;
-use super::job::{Claims, Job, TextRequest, Tokenized};
-use super::proving::SharedProof;
+use super::job::{Job, TextRequest, Tokenized};
 use super::queue::{Busy, QueuedJob, Turn};
 use super::recovery::Recoveries;
 use super::replay::score;
 use super::replica::{Counters, Standing};
 use super::service::Shared;
+use proof::Walking;
 
 /// Runs replica `number` until the queue is closed.
 pub(super) fn work(shared: &Arc<Shared>, number: usize) {
@@ -33,6 +35,7 @@ pub(super) fn work(shared: &Arc<Shared>, number: usize) {
         answers: Vec::new(),
         answers_max: 0,
         held_up: false,
+        walking: None,
     };
     loop {
         let busy = worker.busy();
@@ -53,7 +56,12 @@ pub(super) fn work(shared: &Arc<Shared>, number: usize) {
             }
             Turn::Proof(proof) => {
                 let began = Instant::now();
-                worker.step_proof(&proof);
+                worker.step_proof(proof);
+                shared.queue.proofs_took(number, began.elapsed(), !worker.answers.is_empty());
+            }
+            Turn::Walk => {
+                let began = Instant::now();
+                worker.walk_on();
                 shared.queue.proofs_took(number, began.elapsed(), !worker.answers.is_empty());
             }
             Turn::Mend => worker.mend(),
@@ -82,6 +90,8 @@ struct Worker {
     answers_max: usize,
     /// The last turn was a job that held the answers up.
     held_up: bool,
+    /// Nonces of a DECODE round on their way.
+    walking: Option<Walking>,
 }
 
 impl Worker {
@@ -93,6 +103,7 @@ impl Worker {
             room: self.answers.len() < self.answers_max,
             pages_free: self.backend.as_ref().map_or(0, |b| b.batch_load().pages_free),
             held_up: self.held_up,
+            walking: self.walking.is_some(),
             mend_at: match (alive, &self.loaded) {
                 (false, Some(_)) => Some(self.recoveries.next(Instant::now())),
                 (true, _) | (false, None) => None,
@@ -211,6 +222,9 @@ impl Worker {
     }
 
     fn free(&mut self) {
+        if let Some(walking) = self.walking.take() {
+            walking.put_back();
+        }
         self.token_bytes = None;
         self.answers_max = 0;
         if let Some(backend) = self.backend.take()
@@ -314,6 +328,10 @@ impl Worker {
                 self.begin(request, Recipient { tokens, done, epoch, open });
             }
             Job::Score { request, done } => {
+                // What a walk keeps is where the replay will write; a stop order ends it on the way.
+                while self.walking.is_some() {
+                    self.walk_on();
+                }
                 let bytes = self.token_bytes(true);
                 let scored =
                     self.with_backend_again(|backend| score(backend, request.clone(), &bytes));
@@ -463,77 +481,6 @@ impl Worker {
             ) => Counters::add(&counters.failed, 1),
         }
     }
-
-    /// One step of a proof: up to a batch of nonces.
-    fn step_proof(&mut self, proof: &SharedProof) {
-        if !self.shared.is_current(proof.epoch) {
-            return proof.end(Err(EngineFault::Cancelled));
-        }
-        let began = Instant::now();
-        let mut taken = None;
-        let proved = self.with_backend(|backend| {
-            let most = backend.prepare_proof(&proof.round)?.min(proof.batch);
-            taken = proof.take(most);
-            let Some(portion) = &taken else { return Ok(vec![]) };
-            match &proof.claims {
-                None => backend.prove(&proof.round, &portion.nonces),
-                Some(claims) => backend.compare(&proof.round, &claimed(claims, &portion.nonces)?),
-            }
-        });
-        match (proved, taken) {
-            (Ok(steps), Some(portion)) => {
-                self.pace(proof, steps.len(), began.elapsed());
-                if !self.shared.is_current(proof.epoch) {
-                    return proof.end(Err(EngineFault::Cancelled));
-                }
-                if !proof.is_ended() {
-                    let dropped = |step: &&ProofStep| matches!(step, ProofStep::Dropped { .. });
-                    let dropped = steps.iter().filter(dropped).count();
-                    Counters::add(&self.counters().nonces_dropped, dropped);
-                    Counters::add(&self.counters().artifacts, steps.len() - dropped);
-                }
-                // Whoever is told may panic: that is the end of his proof, not of the thread.
-                let told = guarded(|| {
-                    proof.give(&portion, steps);
-                    Ok(())
-                });
-                if let Err(fault) = told {
-                    proof.end(Err(fault));
-                }
-                if proof.is_ended() {
-                    self.shared.pace.keep();
-                }
-            }
-            (Ok(_), None) => {}
-            // The device is open again, or another replica goes on, and none of the step's nonces counted.
-            (Err(EngineFault::DeviceLost { .. }), portion) if self.shared.replicas.any_alive() => {
-                portion.into_iter().for_each(|portion| proof.put_back(portion));
-            }
-            (Err(fault), _) => proof.end(Err(fault)),
-        }
-    }
-}
-
-impl Worker {
-    /// Notes how long a step of a proof took. Where answers run beside it, they wait for the step and not it for them.
-    fn pace(&self, proof: &SharedProof, nonces: usize, took: Duration) {
-        let Some(request) = &self.loaded else { return };
-        let gpus = self.shared.replicas.ready_adapters();
-        let pace = &self.shared.pace;
-        pace.stepped(self.number, &request.served_as, &proof.round, &gpus, nonces, took);
-    }
-}
-
-/// What is claimed for each of the nonces.
-fn claimed<'c>(claims: &'c Claims, nonces: &[u32]) -> Result<Vec<(u32, &'c [u8])>, EngineFault> {
-    let of = |nonce: &u32| match claims.get(nonce) {
-        Some(points) => Ok((*nonce, points.as_slice())),
-        None => {
-            let reason = format!("there is no trajectory to compare nonce {nonce} with");
-            Err(EngineFault::bad_request("validation", reason))
-        }
-    };
-    nonces.iter().map(of).collect()
 }
 
 /// Runs `call`; a panic becomes a lost device, because what it left behind cannot be trusted.

@@ -19,6 +19,7 @@ mod smollm2;
 pub mod stand_in;
 pub mod upstream;
 mod verify;
+mod walks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -73,6 +73,10 @@ pub struct Script {
     pub panic: AtomicBool,
     pub refuse_load: AtomicBool,
     pub loads: AtomicU64,
+    /// Passes that a DECODE walk takes.
+    pub walk_passes: AtomicU64,
+    /// Passes walked so far.
+    pub walked: AtomicU64,
     /// Nonces proved, in order.
     pub proved: Mutex<Vec<u32>>,
     /// A nonce that was proved before comes out otherwise.
@@ -101,6 +105,8 @@ impl BackendLoader for StandInLoader {
             grammars: grammars(),
             answers: vec![],
             admitted: 0,
+            walking: vec![],
+            passes: 0,
         }))
     }
 }
@@ -117,6 +123,9 @@ pub fn adapter() -> AdapterSummary {
 }
 
 struct StandIn {
+    /// Nonces on their way, and how far they have come.
+    walking: Vec<u32>,
+    passes: u64,
     script: Arc<Script>,
     served_as: String,
     context_tokens: usize,
@@ -363,5 +372,31 @@ impl EngineBackend for StandIn {
             ProofStep::Artifact(Artifact { nonce, vector, vector_b64, points, comparison })
         };
         Ok(nonces.iter().map(step).collect())
+    }
+
+    fn begin_walk(&mut self, _round: &Round, nonces: &[u32]) -> Result<(), EngineFault> {
+        self.check()?;
+        (self.walking, self.passes) = (nonces.to_vec(), 0);
+        Ok(())
+    }
+
+    /// Its points are the nonce's lowest byte, as often as it was walked.
+    fn walk_on(&mut self) -> Result<Option<Vec<ProofStep>>, EngineFault> {
+        self.script.nonces.pass();
+        self.check()?;
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        self.passes += 1;
+        self.script.walked.fetch_add(1, Ordering::SeqCst);
+        if self.passes < self.script.walk_passes.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let walked = std::mem::take(&mut self.walking);
+        self.script.proved.lock().unwrap().extend(&walked);
+        let step = |&nonce: &u32| {
+            let points = vec![nonce as u8; self.passes as usize];
+            let (vector, vector_b64, comparison) = (vec![], String::new(), None);
+            ProofStep::Artifact(Artifact { nonce, vector, vector_b64, points, comparison })
+        };
+        Ok(Some(walked.iter().map(step).collect()))
     }
 }

@@ -362,7 +362,7 @@ pub static ROUTE_EXPERTS: Kernel = Kernel {
     name: "route_experts",
     source: crate::wgsl!("lib/step.wgsl", "lib/route.wgsl", "route_experts.wgsl"),
     entry: "main",
-    bindings: &[Uniform, Uniform, Read, ReadWrite],
+    bindings: &[Uniform, Uniform, Read, Read, ReadWrite],
     constants: GROUP,
     tolerance: 1e-5,
 };

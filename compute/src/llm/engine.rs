@@ -1,5 +1,6 @@
 //! The public face: load a model, render a chat, score, prove. Generation is in `generation.rs`.
 
+use std::iter::repeat_n;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -342,11 +343,13 @@ impl Engine {
         let tokens = inputs.tokens;
         let chunk = self.forward.chunk();
         let (position, pages, kept) = match inputs.place {
-            ProofPlace::Whole => (0, tokens.div_ceil(PAGE), false),
-            ProofPlace::Kept { position, room } => (position, room.div_ceil(PAGE), true),
+            ProofPlace::Whole => (0, tokens.div_ceil(PAGE), None),
+            ProofPlace::Kept { position, room, first } => {
+                (position, room.div_ceil(PAGE), Some(first))
+            }
         };
         // Kernels of prefill take floats, and so do those of decoding unless they were told otherwise.
-        let stepping = kept && position > 0 && tokens == 1;
+        let stepping = kept.is_some() && position > 0 && tokens == 1;
         let phase = match stepping && self.forward.decodes_floats() {
             true => Phase::Decode,
             false => Phase::Prefill,
@@ -356,7 +359,7 @@ impl Engine {
         for first in (0..inputs.sequences).step_by(together) {
             let batch = together.min(inputs.sequences - first);
             // Whole sequences use the same pages one after the other.
-            let page = if kept { first * pages } else { 0 };
+            let page = kept.map_or(0, |kept| (kept + first) * pages);
             for start in (0..tokens).step_by(chunk) {
                 let length = chunk.min(tokens - start);
                 let rows: Vec<Row> = (0..batch)
@@ -365,7 +368,10 @@ impl Engine {
                     })
                     .collect();
                 let selected: Vec<u32> = (1..=batch).map(|i| (i * length) as u32 - 1).collect();
-                let pass = Pass { phase, rows: &rows, selected: &selected };
+                let given = inputs.experts.get(first..first + batch).unwrap_or_default();
+                let experts: Vec<&[u32]> =
+                    given.iter().flat_map(|firsts| repeat_n(&**firsts, length)).collect();
+                let pass = Pass { phase, rows: &rows, selected: &selected, experts: &experts };
                 let row = first * tokens + start;
                 let input = match inputs.embeddings {
                     ProofEmbeddings::Host(all) => {
@@ -389,10 +395,10 @@ impl Engine {
         self.forward.scratch_pages() / tokens.div_ceil(PAGE).max(1)
     }
 
-    /// Whether the model has experts.
+    /// How many experts a layer has, where the model has any.
     #[must_use]
-    pub fn has_experts(&self) -> bool {
-        self.config.experts.is_some()
+    pub fn expert_count(&self) -> Option<usize> {
+        self.config.experts.map(|experts| experts.count)
     }
 
     fn check_proof(&self, inputs: &ProofInputs<'_>) -> Result<(), EngineError> {
@@ -401,7 +407,7 @@ impl Engine {
         }
         match inputs.place {
             ProofPlace::Whole => self.check_fits(inputs.tokens)?,
-            ProofPlace::Kept { position, room } => {
+            ProofPlace::Kept { position, room, first } => {
                 self.check_fits(room)?;
                 if position.checked_add(inputs.tokens).is_none_or(|end| end > room) {
                     return Err(bad(
@@ -409,7 +415,7 @@ impl Engine {
                         format!("{} from {position} in {room}", inputs.tokens),
                     ));
                 }
-                if inputs.sequences > self.proof_sequences(room) {
+                if first.saturating_add(inputs.sequences) > self.proof_sequences(room) {
                     return Err(bad("sequences", format!("{} of {room} tokens", inputs.sequences)));
                 }
             }
@@ -426,6 +432,11 @@ impl Engine {
         let exact = matches!(inputs.embeddings, ProofEmbeddings::Device(_)) || given == floats;
         if given < floats || !exact {
             return Err(bad("embeddings", format!("{given} floats for {floats}")));
+        }
+        let (experts, layers) = (inputs.experts, self.config.layers);
+        let whole = experts.len() == inputs.sequences && experts.iter().all(|f| f.len() == layers);
+        if !experts.is_empty() && !whole {
+            return Err(bad("experts", format!("not one for each sequence and {layers} layers")));
         }
         match inputs.reflections {
             Some(r) if r.layer_count() != self.config.layers || r.hidden != self.config.hidden => {

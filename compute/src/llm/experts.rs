@@ -1,7 +1,7 @@
 //! Feed-forward parts made of experts: a router gives every token a few of them.
 //!
 //! ```text
-//! normed -> router -> route_experts -> chosen
+//! normed -> router -> route_experts -> chosen        (given instead, where a proof forces them)
 //! normed -> gate of the chosen | up of the chosen -> silu_mul -> down of the chosen, by share -> x
 //! ```
 //! The matrices of all experts lie in one tensor, one expert's rows behind the other's, and stay so on
@@ -71,9 +71,10 @@ impl ExpertWeights {
 }
 
 impl Plan<'_> {
-    /// From the normed rows to the residual stream.
+    /// From the normed rows to the residual stream, in layer `number` of this card.
     pub fn experts(
         &self,
+        number: usize,
         weights: &ExpertWeights,
         shape: Experts,
         ops: &mut Vec<Op>,
@@ -89,7 +90,7 @@ impl Plan<'_> {
             selecting: false,
         };
         ops.extend(weights.router.product(self.gpu, self.choice, product)?);
-        ops.push(self.route(shape)?);
+        ops.push(self.route(number, shape)?);
         ops.push(self.group(shape)?);
         let width = shape.used * shape.ffn;
         for (matrix, first) in [(&weights.gate, 0), (&weights.up, width)] {
@@ -113,22 +114,28 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn route_shape(&self, shape: Experts) -> Result<wgpu::Buffer, GpuError> {
+    fn route_shape(&self, number: usize, shape: Experts) -> Result<wgpu::Buffer, GpuError> {
         let shape = RouteShape {
             experts: shape.count as u32,
             used: shape.used as u32,
             columns: self.config.hidden as u32,
-            padding: 0,
+            layer: number as u32,
+            layers: self.buffers.caches.len() as u32,
+            ..RouteShape::default()
         };
         self.gpu.uniform("route", &shape)
     }
 
-    fn route(&self, shape: Experts) -> Result<Op, GpuError> {
+    fn route(&self, number: usize, shape: Experts) -> Result<Op, GpuError> {
         let b = self.buffers;
-        let uniform = self.route_shape(shape)?;
+        let uniform = self.route_shape(number, shape)?;
         let grid =
             Grid::Lines { lines_per_row: 1, lines_per_group: ROUTE_WORKGROUP, selecting: false };
-        self.single(&llm::ROUTE_EXPERTS, &[&b.step, &uniform, &b.router, &b.chosen], grid)
+        self.single(
+            &llm::ROUTE_EXPERTS,
+            &[&b.step, &uniform, &b.router, &b.firsts, &b.chosen],
+            grid,
+        )
     }
 
     /// Sorts the slots by expert.
@@ -138,7 +145,7 @@ impl Plan<'_> {
         let tile = ExpertTiles::of(self.method, WeightFormat::F32).pairs;
         let constants = [("EXPERTS", shape.count as f64), ("TILE", f64::from(tile))];
         let pipeline = self.gpu.planned(&llm::GROUP_EXPERTS, &constants)?;
-        let buffers = [&b.step, &self.route_shape(shape)?, &b.chosen, &b.pairs, &b.tiles];
+        let buffers = [&b.step, &self.route_shape(0, shape)?, &b.chosen, &b.pairs, &b.tiles];
         let bind_group = self.gpu.bind(&pipeline, &buffers)?;
         Ok(Op::Prefill(Variant { bind_group, pipeline, grid: Grid::One }))
     }
@@ -147,7 +154,7 @@ impl Plan<'_> {
     fn combine(&self, shape: Experts) -> Result<Op, GpuError> {
         let b = self.buffers;
         let pipeline = self.gpu.planned(&llm::COMBINE_EXPERTS, &[])?;
-        let buffers = [&b.step, &self.route_shape(shape)?, &b.chosen, &b.expert_parts, &b.x];
+        let buffers = [&b.step, &self.route_shape(0, shape)?, &b.chosen, &b.expert_parts, &b.x];
         let bind_group = self.gpu.bind(&pipeline, &buffers)?;
         let across = (self.config.hidden as u32 / 4).div_ceil(COMBINE_WORKGROUP);
         Ok(Op::Prefill(Variant { bind_group, pipeline, grid: Grid::Elements { across } }))

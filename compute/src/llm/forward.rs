@@ -25,6 +25,7 @@ use super::matrix::Product;
 use super::op::{Op, Phase, Variant};
 use super::params::{Row, RowShape, Step};
 use super::plan::{Buffers, CacheSize, LOGIT_ROWS_MAX, LayerCache, Plan, page_count, row_lines};
+use super::split::Span;
 use super::top::TopRows;
 use super::tuning::{Choice, submit_flop_max};
 use super::weights::Weights;
@@ -36,6 +37,8 @@ pub(super) struct Pass<'a> {
     pub rows: &'a [Row],
     /// Numbers of the rows whose results are wanted.
     pub selected: &'a [u32],
+    /// The first expert of every row, in all layers of the model, where experts are given; else empty.
+    pub experts: &'a [&'a [u32]],
 }
 
 /// How a selected row is told.
@@ -49,7 +52,7 @@ impl Pass<'_> {
             rows: self.rows.len() as u32,
             selected: self.selected.len() as u32,
             kv_length: self.rows.iter().map(|row| row.position + 1).max().unwrap_or(0),
-            padding: 0,
+            forced: u32::from(!self.experts.is_empty()),
         }
     }
 }
@@ -84,6 +87,7 @@ pub(super) struct Forward {
     choice: Choice,
     cache: CacheSize,
     chunk: usize,
+    span: Span,
     buffers: Buffers,
     embed: Vec<Op>,
     layers: Vec<Vec<Op>>,
@@ -117,7 +121,8 @@ impl Forward {
         let plan = Plan { gpu: &gpu, config: &config, method, choice, buffers: &buffers };
         let layers_on = |caches: &Vec<LayerCache>| {
             let layers = weights.layers.iter().zip(caches);
-            layers.map(|(layer, cache)| plan.layer(layer, cache)).collect::<Result<Vec<_>, _>>()
+            let plans = layers.enumerate().map(|(at, (layer, cache))| plan.layer(at, layer, cache));
+            plans.collect::<Result<Vec<_>, _>>()
         };
         let layers = layers_on(&buffers.caches)?;
         let scratch_layers = buffers.scratch_caches.as_ref().map(layers_on).transpose()?;
@@ -168,6 +173,7 @@ impl Forward {
             choice: choice.clone(),
             cache,
             chunk,
+            span: weights.span.clone(),
             buffers,
         })
     }
@@ -275,6 +281,7 @@ impl Forward {
             run.rows.iter().copied().chain(run.selected.iter().map(selecting)).collect();
         self.gpu.write(&self.buffers.rows, 0, bytemuck::cast_slice(&rows_and_selection));
         self.gpu.write(&self.buffers.step, 0, bytemuck::bytes_of(&step));
+        self.give_experts(run.experts);
         let mut encoder = self.gpu.encoder("forward");
         self.bring_input(&mut encoder, &step, input);
         // One pass as long as it can be: each costs the host some time.
@@ -367,7 +374,10 @@ impl Forward {
             self.gpu.write(&self.buffers.x, 0, bytemuck::cast_slice(rows));
             let selected: Vec<u32> = (0..count as u32).collect();
             let nowhere = vec![Row { position: 0, pages_at: 0 }; count];
-            found.extend(self.select(Pass { phase, rows: &nowhere, selected: &selected }, output)?);
+            found.extend(self.select(
+                Pass { phase, rows: &nowhere, selected: &selected, experts: &[] },
+                output,
+            )?);
         }
         Ok(found)
     }
@@ -378,6 +388,16 @@ impl Forward {
         let at = size_of_val(run.rows) as u64;
         self.gpu.write(&self.buffers.rows, at, bytemuck::cast_slice(&selection));
         self.gpu.write(&self.buffers.step, 0, bytemuck::bytes_of(step));
+    }
+
+    /// Writes down which experts the rows of a pass meet in this card's layers.
+    fn give_experts(&self, rows: &[&[u32]]) {
+        if rows.is_empty() || self.config.experts.is_none() {
+            return;
+        }
+        let own = self.span.layers.clone();
+        let firsts: Vec<u32> = rows.iter().flat_map(|row| row[own.clone()].to_vec()).collect();
+        self.gpu.write(&self.buffers.firsts, 0, bytemuck::cast_slice(&firsts));
     }
 
     fn bring_input(&self, encoder: &mut wgpu::CommandEncoder, step: &Step, input: &Input<'_>) {

@@ -157,7 +157,7 @@ impl Engine {
                 wishes.push(sequence.wish());
             }
         }
-        let pass = Pass { phase, rows: &rows, selected: &selected };
+        let pass = Pass { phase, rows: &rows, selected: &selected, experts: &[] };
         let rows = self.scores_after(pass, &Input::Ids(&ids), &wishes)?;
         let mut rows = rows.into_iter().enumerate();
         for slice in slices {
@@ -291,14 +291,14 @@ impl Engine {
         };
         for (start, chunk) in chunks(prompt_ids, self.forward.chunk()) {
             let rows = rows(start, chunk.len());
-            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &[] };
+            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &[], experts: &[] };
             self.forward.pass(pass, &Input::Ids(chunk), &[], Output::Nothing)?;
         }
         let mut logits = Vec::new();
         for (start, chunk) in chunks(ids, LOGIT_ROWS_MAX.min(self.forward.chunk())) {
             let rows = rows(prompt_ids.len() + start, chunk.len());
             let selected: Vec<u32> = (0..chunk.len() as u32).collect();
-            let pass = Pass { phase, rows: &rows, selected: &selected };
+            let pass = Pass { phase, rows: &rows, selected: &selected, experts: &[] };
             logits.extend(self.forward.pass(pass, &Input::Ids(chunk), &[], Output::Logits)?);
         }
         Ok(logits)
@@ -317,7 +317,8 @@ impl Engine {
             let last = start + chunk.len() == ids.len();
             let output = if last { Output::Logits } else { Output::Nothing };
             let selected = [chunk.len() as u32 - 1];
-            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &selected };
+            let pass =
+                Pass { phase: Phase::Prefill, rows: &rows, selected: &selected, experts: &[] };
             logits = self.forward.pass(pass, &Input::Ids(chunk), &[], output)?;
         }
         Ok(logits)

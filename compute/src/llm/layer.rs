@@ -14,8 +14,13 @@ use super::weights::{FeedForward, LayerWeights};
 const WORKGROUP: u32 = 64;
 
 impl Plan<'_> {
-    /// All dispatches of a layer, from and to the residual stream.
-    pub fn layer(&self, weights: &LayerWeights, cache: &LayerCache) -> Result<Vec<Op>, GpuError> {
+    /// All dispatches of layer `number` of this card, from and to the residual stream.
+    pub fn layer(
+        &self,
+        number: usize,
+        weights: &LayerWeights,
+        cache: &LayerCache,
+    ) -> Result<Vec<Op>, GpuError> {
         let (b, w) = (self.buffers, weights);
         let mut ops = vec![self.norm(&w.attention_norm, false)?];
         self.product_of(&w.qkv, w.qkv_bias.as_ref(), &b.normed, &b.qkv, &mut ops)?;
@@ -35,7 +40,9 @@ impl Plan<'_> {
                 let (bias, post_norm) = (dense.down_bias.as_ref(), w.ffn_post_norm.as_ref());
                 self.onto_x(&dense.down, bias, post_norm, &b.ffn, &mut ops)?;
             }
-            FeedForward::Experts(experts, shape) => self.experts(experts, *shape, &mut ops)?,
+            FeedForward::Experts(experts, shape) => {
+                self.experts(number, experts, *shape, &mut ops)?;
+            }
         }
         Ok(ops)
     }

@@ -11,7 +11,8 @@ pub struct Step {
     pub selected: u32,
     /// One more than the largest position of the pass.
     pub kv_length: u32,
-    pub padding: u32,
+    /// 1 where the experts of every row are given, not chosen.
+    pub forced: u32,
 }
 
 /// What differs from row to row; `shaders/lib/rows.wgsl`.
@@ -69,7 +70,10 @@ pub struct RouteShape {
     pub used: u32,
     /// Width of the residual stream.
     pub columns: u32,
-    pub padding: u32,
+    /// Which of the card's layers it is, and how many there are: where given experts are read.
+    pub layer: u32,
+    pub layers: u32,
+    pub padding: [u32; 3],
 }
 
 /// `shaders/lib/expert_rows.wgsl`.

@@ -76,6 +76,10 @@ impl<'a> Portion<'a> {
             phase: self.whole.phase,
             rows: &self.whole.rows[self.rows.clone()],
             selected: &self.selected,
+            experts: match self.whole.experts {
+                [] => &[],
+                all => &all[self.rows.clone()],
+            },
         }
     }
 }

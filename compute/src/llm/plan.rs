@@ -64,6 +64,8 @@ pub(super) struct Buffers {
     pub ffn: wgpu::Buffer,
     /// Logits of the experts, and (expert, share) of the chosen.
     pub router: wgpu::Buffer,
+    /// The first expert of every row in every layer, where they are given.
+    pub firsts: wgpu::Buffer,
     pub chosen: wgpu::Buffer,
     /// Slots by expert, tiles of them, and what every slot's expert has made: where prompts are read.
     pub pairs: wgpu::Buffer,
@@ -150,12 +152,18 @@ fn expert_part_floats(config: &ModelConfig, chunk: usize) -> usize {
     config.experts.map_or(1, |e| chunk * e.used * config.hidden)
 }
 
+/// Words of the experts that are given to the rows of a pass in so many layers; a buffer cannot be empty.
+fn given_words(config: &ModelConfig, chunk: usize, layers: usize) -> usize {
+    config.experts.map_or(1, |_| chunk * layers)
+}
+
 /// Bytes of everything a pass writes but the caches and logits, about.
 pub(super) fn work_bytes(config: &ModelConfig, context: usize, chunk: usize) -> u64 {
     let (q, ffn) = (config.heads * config.head, config.ffn);
     let row = 2 * config.hidden + config.qkv_width() + 2 * q + 3 * ffn;
     let experts = expert_part_floats(config, chunk);
-    4 * (chunk * row + experts + span_floats(config, context, chunk)) as u64
+    let given = given_words(config, chunk, config.layers);
+    4 * (chunk * row + experts + given + span_floats(config, context, chunk)) as u64
 }
 
 /// Bytes of the logits and of reading them back.
@@ -217,6 +225,7 @@ impl Buffers {
             ffn: rows("feed-forward", config.ffn)?,
             // One float where there are no experts: a buffer cannot be empty.
             router: rows("expert logits", config.experts.map_or(1, |e| e.count))?,
+            firsts: floats("given experts", given_words(config, chunk, span.layers.len()))?,
             chosen: rows("chosen experts", config.experts.map_or(1, |e| 2 * e.used))?,
             pairs: rows("slots by expert", config.experts.map_or(1, |e| e.used))?,
             // No tile has fewer than one slot.
@@ -249,6 +258,7 @@ impl Buffers {
             &self.gate_up,
             &self.ffn,
             &self.expert_parts,
+            &self.firsts,
             &self.logits,
         ]
         .iter()

@@ -51,13 +51,15 @@ pub enum ProofPlace {
     /// Nowhere for long: each is whole, and nothing comes after it.
     #[default]
     Whole,
-    /// Each goes on at `position`, after what it was given before, and will have `room` tokens in the end. The batches
-    /// of a run are the same sequences in the same order; nothing else may prove or replay in between.
+    /// Each goes on at `position`, after what it was given before, and will have `room` tokens in the end. A sequence
+    /// keeps its number; nothing else may prove or replay in between.
     Kept {
         /// Tokens each sequence has already.
         position: usize,
         /// Tokens each sequence may come to.
         room: usize,
+        /// Number of the batch's first sequence among those that are kept.
+        first: usize,
     },
 }
 
@@ -70,4 +72,6 @@ pub struct ProofInputs<'a> {
     /// `None` runs the plain model on embeddings.
     pub reflections: Option<&'a Reflections>,
     pub place: ProofPlace,
+    /// Of every sequence, the first of the experts its tokens meet in each layer; empty where the router decides.
+    pub experts: &'a [Vec<u32>],
 }

@@ -53,7 +53,7 @@ impl Engine {
         let mut scored = Vec::with_capacity(continuation_ids.len());
         for (start, chunk) in chunks(fed, self.forward.rows_in_one()) {
             let rows = self.forward.scratch_rows(start, chunk.len(), 0);
-            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &[] };
+            let pass = Pass { phase: Phase::Prefill, rows: &rows, selected: &[], experts: &[] };
             self.forward.pass_in_one(pass, &Input::Ids(chunk), &[], Output::Nothing)?;
             let wanted = first.max(start)..(start + chunk.len()).min(whole.len() - 1);
             for from in wanted.clone().step_by(LOGIT_ROWS_MAX) {

@@ -26,6 +26,7 @@ pub mod seed;
 pub mod steps;
 pub mod trajectory;
 pub mod verdict;
+pub mod walk;
 
 #[cfg(test)]
 pub(crate) mod vectors;
@@ -38,6 +39,7 @@ pub use scheme::{DecodeRefusal, DecodeTerms, Scheme};
 pub use seed::Identity;
 pub use trajectory::{Comparison, MarginKind, judge_trajectories};
 pub use verdict::{StatTest, Verdict, judge};
+pub use walk::Walks;
 
 /// Why a proof could not be made or read.
 #[derive(Debug, thiserror::Error)]

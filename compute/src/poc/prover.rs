@@ -15,8 +15,7 @@ use super::inputs::{INPUT_VALUES_MAX, InputStreams};
 use super::reflection::layer_vectors;
 use super::scheme::{DecodeRefusal, DecodeTerms, Scheme};
 use super::seed::Identity;
-use super::steps::NonceSteps;
-use super::trajectory::Comparison;
+use super::walk::{Ground, Walks};
 use crate::llm::{Engine, ProofEmbeddings, ProofInputs, ProofPlace, Reflections};
 
 /// Tokens of one forward pass on a GPU: several nonces at once where they are short.
@@ -60,6 +59,9 @@ pub struct ProofSummary {
 pub struct Prover {
     round: Round,
     hidden: u32,
+    layers: usize,
+    /// Experts of a layer, where there are any.
+    experts: Option<u32>,
     reflections: Reflections,
     inputs: InputGenerator,
     pass_nonces: usize,
@@ -73,6 +75,8 @@ struct Decoding {
     codebook: Arc<Codebook>,
     /// Makes the single rows of a step.
     rows: InputGenerator,
+    /// Nonces whose prefills make one pass.
+    prefill_nonces: usize,
 }
 
 /// Why an engine does not prove in the scheme DECODE, if it does not.
@@ -83,9 +87,6 @@ pub fn decode_support(engine: &Engine, codebook: Option<&Codebook>) -> Result<()
     let hidden = engine.info().hidden;
     if hidden < SPHERE_DIMS {
         return Err(DecodeRefusal::Narrow { hidden });
-    }
-    if engine.has_experts() {
-        return Err(DecodeRefusal::Experts);
     }
     codebook.map(|_| ()).ok_or(DecodeRefusal::NoCodebook)
 }
@@ -131,7 +132,8 @@ impl Prover {
             Scheme::Decode(terms) => {
                 decode_support(engine, codebook.map(|codebook| &**codebook))?;
                 let codebook = codebook.map(Arc::clone).ok_or(DecodeRefusal::NoCodebook)?;
-                Some(Decoding { terms, codebook, rows: generator(hidden)? })
+                let prefill_nonces = prefill_nonces(engine, &round).clamp(1, pass_nonces);
+                Some(Decoding { terms, codebook, rows: generator(hidden)?, prefill_nonces })
             }
         };
         let vectors = layer_vectors(&round.identity, info.layers, hidden);
@@ -139,6 +141,8 @@ impl Prover {
             reflections: Reflections::upload(engine, &vectors)?,
             inputs: generator(count)?,
             hidden,
+            layers: info.layers,
+            experts: engine.expert_count().and_then(|count| u32::try_from(count).ok()),
             pass_nonces,
             decoding,
             round,
@@ -157,7 +161,7 @@ impl Prover {
         self.pass_nonces
     }
 
-    /// Final-norm hidden states `[hidden]` of the prefills' last tokens of up to [`Self::pass_nonces`] nonces.
+    /// Final-norm hidden states `[hidden]` of the last tokens of up to [`Self::pass_nonces`] nonces of a PREFILL round.
     ///
     /// `engine` must be the one this prover was made with.
     ///
@@ -168,15 +172,19 @@ impl Prover {
         engine: &mut Engine,
         nonces: &[u32],
     ) -> Result<Vec<Vec<f32>>, PocError> {
-        let count = self.hidden * self.round.seq_len as u32;
-        let Round { identity, stronger_rng, scheme, seq_len, .. } = &self.round;
-        let (stronger_rng, place) = match scheme {
-            Scheme::Prefill => (*stronger_rng, ProofPlace::Whole),
-            // This scheme's prefill knows the plain generator only.
-            Scheme::Decode(_) => {
-                (false, ProofPlace::Kept { position: 0, room: scheme.tokens(*seq_len) })
-            }
-        };
+        self.prefill(engine, nonces, self.round.stronger_rng, ProofPlace::Whole, &[])
+    }
+
+    fn prefill(
+        &self,
+        engine: &mut Engine,
+        nonces: &[u32],
+        stronger_rng: bool,
+        place: ProofPlace,
+        experts: &[Vec<u32>],
+    ) -> Result<Vec<Vec<f32>>, PocError> {
+        let Round { identity, seq_len, .. } = &self.round;
+        let count = self.hidden * *seq_len as u32;
         let streams: Vec<InputStreams> = nonces
             .iter()
             .map(|&nonce| InputStreams::new(identity, nonce, count, stronger_rng))
@@ -188,6 +196,7 @@ impl Prover {
             embeddings,
             reflections: Some(&self.reflections),
             place,
+            experts,
         })?)
     }
 
@@ -200,8 +209,9 @@ impl Prover {
         engine: &mut Engine,
         nonces: &[u32],
     ) -> Result<Vec<Option<Artifact>>, PocError> {
-        if let Some(decoding) = &self.decoding {
-            return self.walk(engine, decoding, nonces, None);
+        if self.decoding.is_some() {
+            let mut walks = self.begin(nonces)?;
+            return self.walk_out(engine, &mut walks);
         }
         let hidden = self.hidden_states(engine, nonces)?;
         let Round { identity, k_dim, .. } = &self.round;
@@ -221,123 +231,115 @@ impl Prover {
         engine: &mut Engine,
         claimed: &[(u32, &[u8])],
     ) -> Result<Vec<Option<Artifact>>, PocError> {
-        let Some(decoding) = &self.decoding else {
-            return Err(PocError::Request(
-                "trajectories are compared in DECODE rounds only".into(),
-            ));
-        };
+        let mut walks = self.begin_comparing(claimed)?;
+        self.walk_out(engine, &mut walks)
+    }
+
+    /// Begins what [`Self::prove`] does in a round of the scheme DECODE; nothing is computed yet.
+    ///
+    /// # Errors
+    /// Too many nonces, or a round of the other scheme.
+    pub fn begin(&self, nonces: &[u32]) -> Result<Walks, PocError> {
+        self.decoding("nonces are walked")?;
+        self.check_count(nonces.len())?;
+        Ok(Walks::new(&self.ground(), nonces))
+    }
+
+    /// Begins what [`Self::compare`] does.
+    ///
+    /// # Errors
+    /// As [`Self::compare`].
+    pub fn begin_comparing(&self, claimed: &[(u32, &[u8])]) -> Result<Walks, PocError> {
+        let decoding = self.decoding("trajectories are compared")?;
+        self.check_count(claimed.len())?;
         if let Some((nonce, _)) = claimed.iter().find(|(_, points)| points.is_empty()) {
             let why = format!("there is no trajectory to compare nonce {nonce} with");
             return Err(PocError::Request(why));
         }
-        let length = decoding.terms.max_tokens + 1;
-        let sound: Vec<(u32, &[u8])> =
-            claimed.iter().filter(|(_, points)| points.len() == length).copied().collect();
-        let (nonces, claims): (Vec<u32>, Vec<&[u8]>) = sound.into_iter().unzip();
-        let mut walked = match nonces.is_empty() {
-            true => vec![],
-            false => self.walk(engine, decoding, &nonces, Some(&claims))?,
-        }
-        .into_iter();
-        let artifact = |(nonce, points): &(u32, &[u8])| match points.len() == length {
-            true => walked.next().flatten(),
-            false => Some(Artifact::of_trajectory(*nonce, vec![], Some(Comparison::MALFORMED))),
-        };
-        Ok(claimed.iter().map(artifact).collect())
+        Ok(Walks::comparing(&self.ground(), claimed, decoding.terms.max_tokens + 1))
     }
 
-    /// The prefill and all steps of some nonces side by side.
-    fn walk(
+    /// One forward pass of what was begun; what came of it once all steps are done.
+    ///
+    /// `engine` must be the one this prover was made with, and may not have proved or replayed anything else since.
+    ///
+    /// # Errors
+    /// A failure of the engine; then nothing came of it.
+    pub fn walk_on(
         &self,
         engine: &mut Engine,
-        decoding: &Decoding,
-        nonces: &[u32],
-        claims: Option<&[&[u8]]>,
-    ) -> Result<Vec<Option<Artifact>>, PocError> {
-        let Round { identity, seq_len, scheme, .. } = &self.round;
-        let hidden = self.hidden_states(engine, nonces)?;
-        let mut walks: Vec<Walk> =
-            nonces.iter().map(|&nonce| Walk::new(identity, nonce, claims.is_some())).collect();
-        let claim = |number: usize, step: usize| Some(*claims?.get(number)?.get(step)?);
-        for (number, (walk, hidden)) in walks.iter_mut().zip(&hidden).enumerate() {
-            let picked = walk.seeds.first_pick(self.hidden);
-            walk.take(&decoding.codebook, &picked, hidden, claim(number, 0));
-        }
-        for step in 1..=decoding.terms.max_tokens {
-            // `tokens()` of the scheme fits a context, so a step fits 32 bits.
-            let number_of_step = step as u32;
-            let rows: Vec<InputStreams> = walks
-                .iter()
-                .map(|walk| walk.seeds.input(number_of_step, walk.before, self.hidden))
-                .collect();
+        walks: &mut Walks,
+    ) -> Result<Option<Vec<Option<Artifact>>>, PocError> {
+        let decoding = self.decoding("nonces are walked")?;
+        let Round { seq_len, scheme, .. } = &self.round;
+        let room = scheme.tokens(*seq_len);
+        let waiting = walks.next_prefill(decoding.prefill_nonces);
+        if !waiting.is_empty() {
+            let first = walks.prefilled;
+            let experts = walks.experts(first, waiting.len(), 0);
+            let place = ProofPlace::Kept { position: 0, room, first };
+            // This scheme's prefill knows the plain generator only.
+            let hidden = self.prefill(engine, waiting, false, place, &experts)?;
+            walks.prefills(&decoding.codebook, self.hidden, &hidden);
+        } else if walks.step < decoding.terms.max_tokens && !walks.nonces.is_empty() {
+            let (sequences, step) = (walks.nonces.len(), walks.step + 1);
+            let rows = walks.rows(self.hidden);
             let hidden = engine.prove_hidden(&ProofInputs {
-                sequences: nonces.len(),
+                sequences,
                 tokens: 1,
                 embeddings: ProofEmbeddings::Device(decoding.rows.generate(&rows)?),
                 reflections: Some(&self.reflections),
-                place: ProofPlace::Kept {
-                    position: seq_len + step - 1,
-                    room: scheme.tokens(*seq_len),
-                },
+                place: ProofPlace::Kept { position: seq_len + step - 1, room, first: 0 },
+                experts: &walks.experts(0, sequences, step),
             })?;
-            for (number, (walk, hidden)) in walks.iter_mut().zip(&hidden).enumerate() {
-                let picked = walk.seeds.pick(number_of_step, walk.before, self.hidden);
-                walk.take(&decoding.codebook, &picked, hidden, claim(number, step));
+            walks.steps(&decoding.codebook, self.hidden, &hidden);
+        }
+        let prefilled = walks.prefilled == walks.nonces.len();
+        let stepped = walks.step == decoding.terms.max_tokens || walks.nonces.is_empty();
+        Ok((prefilled && stepped).then(|| walks.finish()))
+    }
+
+    fn walk_out(
+        &self,
+        engine: &mut Engine,
+        walks: &mut Walks,
+    ) -> Result<Vec<Option<Artifact>>, PocError> {
+        loop {
+            if let Some(artifacts) = self.walk_on(engine, walks)? {
+                return Ok(artifacts);
             }
         }
-        Ok(walks.into_iter().zip(nonces).map(|(walk, nonce)| walk.finish(*nonce)).collect())
+    }
+
+    fn ground(&self) -> Ground<'_> {
+        let Self { layers, experts, .. } = *self;
+        Ground { identity: &self.round.identity, layers, experts }
+    }
+
+    fn decoding(&self, what: &str) -> Result<&Decoding, PocError> {
+        let refused = || PocError::Request(format!("{what} in DECODE rounds only"));
+        self.decoding.as_ref().ok_or_else(refused)
+    }
+
+    fn check_count(&self, count: usize) -> Result<(), PocError> {
+        let most = self.pass_nonces;
+        let refused = || PocError::Request(format!("{count} nonces at once, at most {most}"));
+        (count <= most).then_some(()).ok_or_else(refused)
     }
 }
 
-/// One nonce of a DECODE round under way.
-struct Walk {
-    seeds: NonceSteps,
-    points: Vec<u8>,
-    /// The point that the next step goes on from: its own, or the claimed one.
-    before: u8,
-    comparison: Option<Comparison>,
-    /// A hidden state was no number: a fault of ours, for which nobody is accused.
-    lost: bool,
-}
-
-impl Walk {
-    fn new(identity: &Identity, nonce: u32, compares: bool) -> Self {
-        Self {
-            seeds: NonceSteps::new(identity, nonce),
-            points: vec![],
-            before: 0,
-            comparison: compares.then(Comparison::default),
-            lost: false,
-        }
-    }
-
-    /// Snaps a step's hidden state. One that is lost is stepped on beside the others and dropped in the end.
-    fn take(&mut self, codebook: &Codebook, picked: &[usize], hidden: &[f32], claimed: Option<u8>) {
-        let query: Vec<f64> = picked.iter().map(|&index| f64::from(hidden[index])).collect();
-        let Some(snap) = codebook.snap(&query).filter(|_| hidden.iter().all(|v| !v.is_nan()))
-        else {
-            self.lost = true;
-            return;
-        };
-        self.points.push(snap.point);
-        if let (Some(comparison), Some(claimed)) = (&mut self.comparison, claimed) {
-            comparison.take(&snap, claimed);
-        }
-        self.before = claimed.unwrap_or(snap.point);
-    }
-
-    fn finish(self, nonce: u32) -> Option<Artifact> {
-        (!self.lost).then(|| Artifact::of_trajectory(nonce, self.points, self.comparison))
-    }
+/// Nonces whose prefills are worth one pass: so many that a GPU is busy, and so few that a stop is prompt.
+fn prefill_nonces(engine: &Engine, round: &Round) -> usize {
+    // No gain on a CPU.
+    if engine.gpu().is_software() { 1 } else { PASS_TOKENS / round.seq_len }
 }
 
 /// Nonces that are worth one step on this engine's adapter.
 fn pass_nonces(engine: &Engine, round: &Round, count: u32) -> usize {
     let gpu = engine.gpu();
     let most = match round.scheme {
-        // No gain on a CPU, and one nonce a pass keeps a stop prompt.
         Scheme::Prefill if gpu.is_software() => return 1,
-        Scheme::Prefill => PASS_TOKENS / round.seq_len,
+        Scheme::Prefill => prefill_nonces(engine, round),
         // A step of one nonce has a single row; the more there are, the better it pays to read the weights.
         Scheme::Decode(_) => engine.proof_sequences(round.scheme.tokens(round.seq_len)),
     };

@@ -40,11 +40,6 @@ pub enum DecodeRefusal {
         "the DECODE scheme needs the network's codebook file, and none was given; name it as `codebook` below `gpu:` in agent.yaml, or with --poc-codebook"
     )]
     NoCodebook,
-    /// The scheme forces which experts a row meets, which is not built.
-    #[error(
-        "the DECODE scheme forces the routing of a model's experts, which this engine cannot do; dense models only"
-    )]
-    Experts,
     /// The scheme picks 256 dimensions.
     #[error(
         "the DECODE scheme picks {} dimensions; the model has {hidden}",

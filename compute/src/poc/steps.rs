@@ -67,20 +67,29 @@ impl NonceSteps {
     }
 }
 
-/// The experts that the rows of a nonce meet in its `layer`-th layer of experts, counted from 0, in order of their
-/// share. All tokens of the prefill are step 0.
-#[must_use]
-pub fn forced_experts(
-    identity: &Identity,
-    nonce: u32,
-    layer: usize,
-    step: u32,
+/// Which experts the rows of a nonce meet, layer by layer: in this scheme no router is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForcedExperts {
+    /// Of each layer of experts, counted from 0.
+    layers: Vec<Seed>,
     experts: u32,
-    used: u32,
-) -> Vec<u32> {
-    let text = format!("{}_n{nonce}_route_layer_{layer}", identity.block_hash);
-    let first = Seed::of(&text).hash(step) % experts.max(1);
-    (0..used).map(|at| (first + at) % experts.max(1)).collect()
+}
+
+impl ForcedExperts {
+    /// Of `nonce` in a model with so many layers, each with `experts` experts.
+    #[must_use]
+    pub fn new(identity: &Identity, nonce: u32, layers: usize, experts: u32) -> Self {
+        let seed =
+            |layer| Seed::of(&format!("{}_n{nonce}_route_layer_{layer}", identity.block_hash));
+        Self { layers: (0..layers).map(seed).collect(), experts: experts.max(1) }
+    }
+
+    /// The first expert in every layer; those of smaller shares follow it, around the end. All tokens of the prefill are
+    /// step 0.
+    #[must_use]
+    pub fn firsts(&self, step: u32) -> Vec<u32> {
+        self.layers.iter().map(|seed| seed.hash(step) % self.experts).collect()
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +135,9 @@ mod tests {
             for routing in steps_of(&case, "routing") {
                 let [layer, step, experts, used] = ["layer", "step", "n_experts", "top_k"]
                     .map(|name| vectors::word(&routing[name]));
-                let forced = forced_experts(&identity, nonce, layer as usize, step, experts, used);
+                let forced = ForcedExperts::new(&identity, nonce, 1 + layer as usize, experts);
+                let first = forced.firsts(step)[layer as usize];
+                let forced: Vec<u32> = (0..used).map(|at| (first + at) % experts).collect();
                 let wanted: Vec<u32> =
                     routing["experts"].as_array().unwrap().iter().map(vectors::word).collect();
                 assert_eq!(forced, wanted, "layer {layer} step {step}");

@@ -113,11 +113,18 @@ impl ReferenceModel {
     /// Runs rows `[tokens, hidden]` through all layers, after what is in `cache`, and returns the
     /// final-norm hidden state of every row. `reflections[i]` follows layer i.
     #[must_use]
-    pub fn forward(
+    pub fn forward(&self, x: Vec<f32>, cache: &mut Cache, reflections: &[Vec<f32>]) -> Vec<f32> {
+        self.forward_routed(x, cache, reflections, &[])
+    }
+
+    /// As [`Self::forward`], with the first expert of every row given: `firsts[layer][row]`; the router is not asked.
+    #[must_use]
+    pub fn forward_routed(
         &self,
         mut x: Vec<f32>,
         cache: &mut Cache,
         reflections: &[Vec<f32>],
+        firsts: &[Vec<u32>],
     ) -> Vec<f32> {
         let c = &self.config;
         cache.layers.resize_with(c.layers, Default::default);
@@ -127,7 +134,7 @@ impl ReferenceModel {
             let branch = layer.output.of(&attended);
             ops::add(&mut x, &self.post_normed(branch, layer.attention_post_norm.as_deref()));
             let normed = ops::rms_norm(&x, &layer.ffn_norm, c.epsilon);
-            let branch = self.feed_forward(layer, &normed);
+            let branch = self.feed_forward(layer, &normed, firsts.get(index));
             ops::add(&mut x, &self.post_normed(branch, layer.ffn_post_norm.as_deref()));
             if let Some(v) = reflections.get(index) {
                 ops::reflect(&mut x, v);
@@ -144,13 +151,16 @@ impl ReferenceModel {
         }
     }
 
-    fn feed_forward(&self, layer: &Layer, normed: &[f32]) -> Vec<f32> {
+    fn feed_forward(&self, layer: &Layer, normed: &[f32], firsts: Option<&Vec<u32>>) -> Vec<f32> {
         let activation = self.config.family().activation;
         match (&layer.feed_forward, self.config.experts) {
             (FeedForward::Dense(dense), _) => dense.of(normed, activation),
             (FeedForward::Experts { router, experts }, shape) => {
                 let used = shape.map_or(0, |shape| shape.used);
-                let routes = ops::route_experts(&router.of(normed), experts.len(), used);
+                let routes = match firsts {
+                    Some(firsts) => ops::forced_routes(firsts, experts.len(), used),
+                    None => ops::route_experts(&router.of(normed), experts.len(), used),
+                };
                 let rows = normed.chunks_exact(self.config.hidden);
                 rows.zip(routes)
                     .flat_map(|(row, route)| {

@@ -212,6 +212,19 @@ pub fn route_experts(logits: &[f32], experts: usize, used: usize) -> Vec<Vec<(us
         .collect()
 }
 
+/// The `used` experts from each row's first on, around the end, with the softmax of logits that fall by one: how the
+/// network's scheme DECODE routes.
+#[must_use]
+pub fn forced_routes(firsts: &[u32], experts: usize, used: usize) -> Vec<Vec<(usize, f32)>> {
+    let mut shares: Vec<f32> = (0..used).map(|slot| (used - slot) as f32).collect();
+    softmax(&mut shares);
+    let of = |first: &u32| {
+        let chosen = (0..used).map(|slot| (*first as usize + slot) % experts);
+        chosen.zip(shares.iter().copied()).collect()
+    };
+    firsts.iter().map(of).collect()
+}
+
 /// Slots of all rows (row * used + slot) by expert, each expert's rising, cut into tiles of at most `tile`:
 /// (expert, slots).
 #[must_use]
