@@ -109,7 +109,11 @@ async fn not_found(uri: Uri) -> Response {
     detail(StatusCode::NOT_FOUND, "Not Found")
 }
 
-async fn not_allowed() -> Response {
+async fn not_allowed(uri: Uri) -> Response {
+    if is_openai(uri.path()) {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        return openai_error(status, "invalid_request_error", "Method Not Allowed", None);
+    }
     detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
 }
 

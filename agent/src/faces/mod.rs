@@ -13,6 +13,7 @@ mod metrics;
 mod mlnode;
 mod node;
 mod openai;
+mod path_end;
 pub mod pocstream;
 mod reply;
 

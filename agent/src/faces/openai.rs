@@ -20,7 +20,7 @@ mod tool;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -33,6 +33,7 @@ use serde_json::{Value, json};
 use super::body::read_body;
 use super::door::WholeBody;
 use super::node::{Node, OwnNode};
+use super::path_end::PathEnd;
 use super::reply::{no_backend, openai_bad_body, openai_error, openai_fault};
 use crate::engine::{Answer, EngineFault, ModelInfo, Prompt, ScoreRequest, TextRequest, TokenText};
 use crate::grammar::{GrammarError, GrammarSpec};
@@ -73,7 +74,7 @@ async fn models(State(node): Behind) -> Response {
     models_page(&node)
 }
 
-async fn model(State(node): Behind, Path(id): Path<String>) -> Response {
+async fn model(State(node): Behind, PathEnd(id): PathEnd) -> Response {
     model_page(&node, &id)
 }
 

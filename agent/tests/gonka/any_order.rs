@@ -22,6 +22,7 @@ const LEGAL: [u16; 17] =
 
 const STATE: &str = "/api/v1/state";
 const PROOF: &str = "/api/v1/inference/pow/status";
+const ENGINE: &str = "/api/v1/pow/status";
 const READY: &str = "/readyz";
 
 /// What is called.
@@ -38,6 +39,7 @@ enum Route {
     EngineInit,
     EngineGenerate,
     EngineStop,
+    EnginePoll,
     Chat,
     Completions,
     Tokenize,
@@ -47,7 +49,7 @@ enum Route {
 }
 
 impl Route {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Up,
         Self::UpAsync,
         Self::Down,
@@ -59,6 +61,7 @@ impl Route {
         Self::EngineInit,
         Self::EngineGenerate,
         Self::EngineStop,
+        Self::EnginePoll,
         Self::Chat,
         Self::Completions,
         Self::Tokenize,
@@ -76,10 +79,11 @@ impl Route {
             Self::Init => "/api/v1/inference/pow/init/generate",
             Self::Generate => "/api/v1/inference/pow/generate",
             Self::ProofStop => "/api/v1/inference/pow/stop",
-            Self::Poll => "/api/v1/inference/pow/generate/5001:%20unknown",
+            Self::Poll => "/api/v1/inference/pow/generate/",
             Self::EngineInit => "/api/v1/pow/init/generate",
             Self::EngineGenerate => "/api/v1/pow/generate",
             Self::EngineStop => "/api/v1/pow/stop",
+            Self::EnginePoll => "/api/v1/pow/generate/",
             Self::Chat => "/v1/chat/completions",
             Self::Completions => "/v1/completions",
             Self::Tokenize => "/tokenize",
@@ -106,7 +110,12 @@ impl Route {
             Self::Up | Self::UpAsync => {
                 json!({ "model": MODEL, "dtype": "float16", "additional_args": [] })
             }
-            Self::Down | Self::Stop | Self::ProofStop | Self::EngineStop | Self::Poll => json!({}),
+            Self::Down
+            | Self::Stop
+            | Self::ProofStop
+            | Self::EngineStop
+            | Self::Poll
+            | Self::EnginePoll => json!({}),
             Self::Init => order,
             Self::EngineInit => with(json!({ "group_id": 1, "n_groups": 2 })),
             Self::Generate | Self::EngineGenerate => with(json!({
@@ -176,6 +185,8 @@ fn places(document: &Value, at: &str, found: &mut Vec<String>) {
 struct Call {
     route: Route,
     body: Vec<u8>,
+    /// What a job is asked for by, as it stands in the address.
+    id: String,
     /// The body is the valid one.
     meant: bool,
 }
@@ -193,10 +204,15 @@ fn call() -> impl Strategy<Value = Call> {
         Just(b"{\"model\":1,\"model\":2}".to_vec()),
         Just(Vec::new()),
     ];
-    (route, 0..10, changes, raw).prop_map(|(route, kind, changes, raw)| {
+    // Ids of all kinds: escapes of bytes that are no UTF-8, labels with nothing behind them, nothing at all.
+    let id = prop_oneof![
+        Just("5001:%20unknown".to_owned()),
+        "(5001|[0-9]{1,6}|x)?(:|%3A|%3a)?(%[0-9A-F]{2}|[a-z0-9-]){0,9}",
+    ];
+    (route, 0..10, changes, raw, id).prop_map(|(route, kind, changes, raw, id)| {
         let valid = route.valid();
         match kind {
-            0..5 => Call { route, body: valid.to_string().into_bytes(), meant: true },
+            0..5 => Call { route, body: valid.to_string().into_bytes(), id, meant: true },
             5..8 => {
                 let mut pointers = Vec::new();
                 places(&valid, "", &mut pointers);
@@ -212,9 +228,9 @@ fn call() -> impl Strategy<Value = Call> {
                         None => {}
                     }
                 }
-                Call { route, body: body.to_string().into_bytes(), meant: false }
+                Call { route, body: body.to_string().into_bytes(), id, meant: false }
             }
-            _ => Call { route, body: raw, meant: false },
+            _ => Call { route, body: raw, id, meant: false },
         }
     })
 }
@@ -225,13 +241,12 @@ async fn play(calls: Vec<Call>) -> Result<(), String> {
     let rig = Rig::start(&home, false).await;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     let url = |path: &str| format!("http://{}{path}", home.address);
-    for (place, Call { route, body, meant }) in calls.into_iter().enumerate() {
+    for (place, Call { route, body, id, meant }) in calls.into_iter().enumerate() {
         let shown = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
         let told = |what: String| Err(format!("call {place}, {route:?} {shown}: {what}"));
-        let request = if route == Route::Poll {
-            http.get(url(route.path()))
-        } else {
-            http.post(url(route.path())).body(body)
+        let request = match route {
+            Route::Poll | Route::EnginePoll => http.get(url(route.path()) + &id),
+            _ => http.post(url(route.path())).body(body),
         };
         let answer = match request.send().await {
             Ok(answer) => answer,
@@ -243,8 +258,12 @@ async fn play(calls: Vec<Call>) -> Result<(), String> {
             return told(format!("{status} {text}"));
         }
         let document: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        if route.path().starts_with("/api/") && status >= 400 && document["detail"].is_null() {
-            return told(format!("{status} without a detail: {text}"));
+        let told_why = match route.path().starts_with("/api/") {
+            true => !document["detail"].is_null(),
+            false => document["error"]["code"] == status || text == "No vLLM backend available",
+        };
+        if status >= 400 && !told_why {
+            return told(format!("{status} in no form of the contract: {text} ({id})"));
         }
         if status == 422 && meant {
             return told(format!("a body that is meant is called unreadable: {text}"));
@@ -279,11 +298,16 @@ async fn agrees(
     // A model may come up between two questions: only answers about one and the same moment are held together.
     let (mut before, mut proof, mut ready) =
         (get(STATE).await?, get(PROOF).await?, get(READY).await?);
+    let mut engine = get(ENGINE).await?;
     let mut after = get(STATE).await?;
     while before != after {
         before = after;
-        (proof, ready) = (get(PROOF).await?, get(READY).await?);
+        (proof, ready, engine) = (get(PROOF).await?, get(READY).await?, get(ENGINE).await?);
         after = get(STATE).await?;
+    }
+    let generates = |view: &Value| view["status"] == "GENERATING";
+    if engine.0 != 200 || generates(&engine.1) != generates(&proof.1) {
+        return Err(format!("the engine says {engine:?} and its node {proof:?}"));
     }
     let ((state_status, state), (proof_status, proof), (ready, _)) = (after, proof, ready);
     let word = state["state"].as_str().unwrap_or("");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::super::body::{BodyFault, read_body};
 use super::super::door::WholeBody;
 use super::super::node::UpstreamNode;
+use super::super::path_end::PathEnd;
 use super::super::reply::{detail, unprocessable};
 use super::order::Floor;
 use super::pow::BACKEND;
@@ -156,7 +157,7 @@ async fn generate(State(node): Behind, body: WholeBody) -> Response {
     passed(answer.map(|(status, body)| (status, labelled(&node, body))))
 }
 
-async fn job(State(node): Behind, Path(id): Path<String>) -> Response {
+async fn job(State(node): Behind, PathEnd(id): PathEnd) -> Response {
     if node.server.proofs() == ProofPaths::Absent {
         return detail(StatusCode::NOT_FOUND, format!("request {id} is not known"));
     }
@@ -215,7 +216,7 @@ async fn engine_order(node: &UpstreamNode, body: &[u8], step: &str) -> Response 
     }
 }
 
-async fn engine_job(State(node): Behind, Path(id): Path<String>) -> Response {
+async fn engine_job(State(node): Behind, PathEnd(id): PathEnd) -> Response {
     let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if !plain || !is_engine(&node) {
         return detail(StatusCode::NOT_FOUND, format!("Request {id} not found"));

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::super::door::WholeBody;
 use super::super::node::OwnNode;
+use super::super::path_end::PathEnd;
 use super::super::reply::detail;
 use super::order::{Floor, begin, job_view, round_view, schemes, take_job, wait_for};
 
@@ -55,7 +56,7 @@ async fn generate(State(node): Behind, body: WholeBody) -> Response {
         .into_response()
 }
 
-async fn job(State(node): Behind, Path(id): Path<String>) -> Response {
+async fn job(State(node): Behind, PathEnd(id): PathEnd) -> Response {
     let Some((label, uuid)) = id.split_once(':') else {
         let message = "Invalid request_id format (expected port:uuid)";
         return detail(StatusCode::BAD_REQUEST, message);

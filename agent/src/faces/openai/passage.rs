@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,6 +20,7 @@ use super::super::body::read_body;
 use super::super::door::WholeBody;
 use super::super::metrics::ServingTimes;
 use super::super::node::UpstreamNode;
+use super::super::path_end::PathEnd;
 use super::super::reply::{no_backend, openai_bad_body, openai_pass_fault, openai_pass_fault_body};
 use super::stream::{DONE, event_of};
 use super::{model_page, models_page, refuse_other};
@@ -52,7 +53,7 @@ async fn models(State(node): Behind) -> Response {
     models_page(&node)
 }
 
-async fn model(State(node): Behind, Path(id): Path<String>) -> Response {
+async fn model(State(node): Behind, PathEnd(id): PathEnd) -> Response {
     model_page(&node, &id)
 }
 
