@@ -1,13 +1,15 @@
 //! `roadbed-agent serve`: the MLNode and OpenAI faces without a controller.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use roadbed_compute::list_adapters;
 use roadbed_compute::poc::Codebook;
+use roadbed_protocol::AgentId;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +26,8 @@ use crate::faces::{
     AnswerDefaults, Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve,
 };
 use crate::inference::Inference;
-use crate::proof::{CallbackStream, MemoryJournal, ProofService, ProofSettings};
+use crate::journal::Journal;
+use crate::proof::{ArtifactJournal, CallbackStream, MemoryJournal, ProofService, ProofSettings};
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
@@ -83,6 +86,13 @@ pub struct ServeArgs {
     /// by 0.01.
     #[arg(long)]
     pub apply_p_value_threshold: bool,
+    /// A folder where artifacts are kept before they are sent, so that a proof goes on where it was after a crash. Without
+    /// it they are kept in memory only. One process at a time may use it.
+    #[arg(long, value_name = "DIR", conflicts_with = "upstream")]
+    pub journal: Option<PathBuf>,
+    /// Seconds between two deliveries of artifacts; the network's own nodes take 5.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub send_every: u64,
     /// Start with nothing loaded and wait for `inference/up`.
     #[arg(long)]
     pub stopped: bool,
@@ -179,6 +189,15 @@ async fn callbacks(
     Ok(Some(stream))
 }
 
+/// Where artifacts are kept before they are sent.
+fn journal(folder: Option<&Path>) -> anyhow::Result<Arc<dyn ArtifactJournal>> {
+    let Some(folder) = folder else { return Ok(Arc::new(MemoryJournal::default())) };
+    let name = AgentId::new("serve").map_err(|error| anyhow::anyhow!("{error}"))?;
+    let journal = Journal::open(folder, &name)
+        .with_context(|| format!("cannot keep artifacts in {}", folder.display()))?;
+    Ok(Arc::new(journal))
+}
+
 /// What answers, and what it is to load; an encoder has taken some of the memory.
 async fn inference(
     args: &ServeArgs,
@@ -208,8 +227,9 @@ async fn inference(
     let loader = WgpuLoader::of_this_machine().with_codebook(codebook);
     let engine =
         EngineService::start_over(loader, replicas).context("cannot start the engine threads")?;
-    let journal = Arc::new(MemoryJournal::default());
+    let journal = journal(args.journal.as_deref())?;
     let settings = ProofSettings {
+        send_interval: Duration::from_secs(args.send_every),
         apply_p_value_threshold: args.apply_p_value_threshold,
         ..ProofSettings::default()
     };

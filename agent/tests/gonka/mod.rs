@@ -8,5 +8,6 @@ mod any_order;
 mod epoch;
 mod fan_out;
 mod interruptions;
+mod killed_process;
 mod real_model;
 mod rig;
