@@ -6,7 +6,8 @@
 
 use roadbed_protocol::{
     Cause, HashesPerSecond, JobCounters, MicrosPerHour, MicrosPerMwh, MilliCelsius, Millis, Money,
-    PowerReading, ProofRate, RigId, RigKind, RigState, UnixMillis, WattHours, Watts, Workload,
+    PowerReading, ProofRate, ProofStatus, RigId, RigKind, RigState, UnixMillis, WattHours, Watts,
+    Workload,
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,9 @@ pub struct RigView {
     pub target: Option<Workload>,
     /// Who wants that.
     pub cause: Option<Cause>,
+    /// The operator who holds it, whether it has obeyed yet or not.
+    #[serde(default)]
+    pub held_by: Option<String>,
     /// Why it was told so, in one line.
     pub reason: String,
     /// Why it is in its state, in its own words.
@@ -100,6 +104,9 @@ pub struct RigView {
     /// How fast it proves, once that was measured.
     #[serde(default)]
     pub proof_rate: Option<ProofRate>,
+    /// What its engine does of proofs, as `pow/status` says it.
+    #[serde(default)]
+    pub proof: Option<ProofStatus>,
     /// Running totals of work.
     pub jobs: JobCounters,
     /// When its last report was made.

@@ -19,6 +19,7 @@ mod maintenance;
 mod mint;
 mod params;
 mod post_mortem;
+mod power_cap;
 mod preflight;
 mod registered;
 mod rules;
@@ -27,7 +28,7 @@ pub use account::{
     ApprovedModel, DeclaredHardware, Delegations, EpochGroup, EpochResult, GroupMember,
     ModelCoefficient, Settlement, TokenPrice, Versions,
 };
-pub use alert::{NodeSight, Sight, Watch};
+pub use alert::{Generating, NodeSight, Sight, Watch};
 pub use calendar::{Absence, BLOCK_TIME_DRIFT_PERMILLE, Calendar, Estimate, Span};
 pub use chain::{
     BlockMoment, ChainEpoch, ConfirmationEvent, ConfirmationPhase, EpochStages, Height,
@@ -47,6 +48,7 @@ pub use params::{CollateralParams, ConfirmationParams};
 pub use post_mortem::{
     Cause, Culprit, HostStory, Loss, PostMortem, RigStory, Stretch, post_mortem,
 };
+pub use power_cap::power_cap;
 pub use preflight::{
     Check, FeederRoom, Forward, Grade, Measured, PREFLIGHT_LEADS, Point, PowStatus, Preflight,
     Reach, preflight, preflight_due,

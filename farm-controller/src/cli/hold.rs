@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use roadbed_protocol::{Cause, RigId, Workload};
+use roadbed_protocol::{RigId, Workload};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Site;
 use crate::control::socket;
 use crate::gonka::view::risk;
-use crate::view::{Action, FarmView};
+use crate::view::{Action, FarmView, RigView};
 
 /// How long the controller may take to show that it obeyed, wall time.
 const OBEYED_WAIT: Duration = Duration::from_secs(10);
@@ -97,23 +97,22 @@ async fn send(actions: &mpsc::Sender<Action>, action: Action) -> anyhow::Result<
     actions.send(action).await.context("the controller went away")
 }
 
-/// Waits until the plan of the present says what was asked for.
+/// Waits until the controller shows what was asked for, and says of which rigs it has to wait.
 async fn shown(
     views: &mut watch::Receiver<FarmView>,
     rigs: &[RigId],
     held: bool,
 ) -> anyhow::Result<ExitCode> {
-    let is_so = |view: &FarmView| {
-        let slot = view.plan.slots.iter().rposition(|slot| slot.start <= view.at);
-        rigs.iter().all(|id| {
-            let row = view.plan.rows.iter().find(|row| row.rig == *id);
-            let choice = row.zip(slot).and_then(|(row, slot)| row.choices.get(slot));
-            choice.is_some_and(|choice| (choice.cause == Cause::OperatorHold) == held)
-        })
+    let meant = |view: &FarmView| -> Vec<RigView> {
+        view.rigs.iter().filter(|rig| rigs.contains(&rig.id)).cloned().collect()
     };
+    let is_so = |view: &FarmView| meant(view).iter().all(|rig| rig.held_by.is_some() == held);
     match tokio::time::timeout(OBEYED_WAIT, views.wait_for(is_so)).await {
-        Ok(Ok(_)) => {
+        Ok(Ok(view)) => {
             println!("{}", if held { "held" } else { "released" });
+            for rig in meant(&view).iter().filter(|rig| !rig.online) {
+                eprintln!("{} is silent: the order reaches it when it is heard again", rig.id);
+            }
             Ok(ExitCode::SUCCESS)
         }
         Ok(Err(_)) => bail!("the controller went away"),

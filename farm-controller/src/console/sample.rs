@@ -5,6 +5,7 @@ use roadbed_protocol::{
     PowerReading, PowerSource, RigId, RigKind, RigState, UnixMillis, WattHours, Watts, Workload,
 };
 
+use crate::gonka::view::{GonkaView, WindowView};
 use crate::view::{
     ChoiceView, FarmView, FeederView, LogLine, PlanRowView, PlanView, RigView, Severity, SlotView,
     SwitchView, Totals,
@@ -28,6 +29,7 @@ fn asic(name: &str, online: bool) -> RigView {
         workload: Some(Workload::Mine { power_target: None }),
         target: Some(Workload::Mine { power_target: None }),
         cause: Some(Cause::Plan),
+        held_by: None,
         reason: "price 18.30/MWh is below break-even 41.20/MWh: mine".into(),
         state_reason: "confirmed by 2790 W and 121.3 TH/s".into(),
         generation: 3,
@@ -36,6 +38,7 @@ fn asic(name: &str, online: bool) -> RigView {
         hashrate: Some(HashesPerSecond(121_300_000_000_000)),
         temperature: Some(MilliCelsius(68_000)),
         proof_rate: None,
+        proof: None,
         promises: Vec::new(),
         jobs: JobCounters::default(),
         reported_at: Some(UnixMillis(3_590_000)),
@@ -66,6 +69,31 @@ fn choice(workload: Workload, cause: Cause, reason: &str) -> ChoiceView {
         assumed: true,
         next_best: None,
         reason: reason.into(),
+    }
+}
+
+/// An epoch of mainnet with one MLNode of ours that cannot earn, and one alert.
+pub(super) fn gonka() -> GonkaView {
+    let at = UnixMillis(3_600_000);
+    let window = |name: &str, from: i64| WindowView {
+        name: name.into(),
+        block: 6_355_391,
+        from: UnixMillis(from),
+        error: Millis::from_mins(3),
+        until: UnixMillis(from + 321_000),
+    };
+    GonkaView {
+        at,
+        address: "gonka1farm".into(),
+        height: Some((6_355_191, UnixMillis(3_596_000))),
+        epoch: Some(410),
+        phase: Some("Inference".into()),
+        windows: vec![
+            window("confirmation PoC 1: validate", 3_500_000),
+            window("epoch 411: PoC generate", 4_670_000),
+        ],
+        alerts: vec!["the Network Node does not know the rig".into()],
+        ..GonkaView::default()
     }
 }
 

@@ -24,6 +24,16 @@ fn fleet() {
 }
 
 #[test]
+fn a_line_says_where_the_chain_stands() {
+    let mut view = sample::view();
+    view.gonka = Some(Box::new(sample::gonka()));
+    let text = screen(&view, &[]);
+    insta::assert_snapshot!(text.lines().take(6).collect::<Vec<_>>().join("\n"));
+    view.gonka = Some(Box::default());
+    assert!(screen(&view, &[]).contains("gonka: where the chain stands is not known"));
+}
+
+#[test]
 fn rig() {
     insta::assert_snapshot!(screen(&sample::view(), &[Key::Enter]));
 }

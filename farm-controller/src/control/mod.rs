@@ -237,12 +237,15 @@ impl Control {
     ) {
         match action {
             Action::Hold { rig, workload, operator, accept_loss } => {
-                if let Some(text) = self.memory.risk(&rig, &workload, now)
-                    && !accept_loss
-                {
-                    let text = format!("not held for {operator}: {text}; it needs a yes to that");
-                    self.write(now, Severity::Warning, Some(rig), text);
-                    return;
+                if let Some(text) = self.memory.risk(&rig, &workload, now) {
+                    if !accept_loss {
+                        let text =
+                            format!("not held for {operator}: {text}; it needs a yes to that");
+                        self.write(now, Severity::Warning, Some(rig), text);
+                        return;
+                    }
+                    let text = format!("{operator} holds it and was told that it {text}");
+                    self.write(now, Severity::Warning, Some(rig.clone()), text);
                 }
                 records.push(Record::Hold {
                     rig: rig.clone(),

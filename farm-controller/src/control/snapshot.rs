@@ -160,6 +160,11 @@ fn rig_view(
         workload: report.and_then(|report| report.workload.clone()),
         target: assigned.map(|assigned| assigned.workload.clone()),
         cause: assigned.map(|assigned| assigned.cause),
+        held_by: farm
+            .holds()
+            .iter()
+            .find(|hold| hold.rig == spec.id)
+            .map(|hold| hold.operator.clone()),
         reason: reason.unwrap_or_default(),
         state_reason: report.map_or_else(String::new, |report| report.reason.clone()),
         generation: assigned.map_or(0, |assigned| assigned.generation),
@@ -168,6 +173,7 @@ fn rig_view(
         hashrate: report.and_then(|report| report.hashrate),
         temperature: report.and_then(|report| report.temperature),
         proof_rate: report.and_then(|report| report.proof_rate.as_deref().cloned()),
+        proof: report.and_then(|report| report.proof.as_deref().cloned()),
         jobs: report.map(|report| report.jobs).unwrap_or_default(),
         reported_at: rig.report.as_ref().map(|(at, _)| *at),
         margin: choice.map(|choice| choice.margin),

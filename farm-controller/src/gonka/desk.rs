@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 
 use farm_core::farm::Alert;
 use farm_core::gonka::{
-    Candidate, ChainView, EngineHealth, GonkaFacts, Income, NodeSight, Registration, RigPart,
-    Sight, Verdict, Watch, Weights, promises, verdict,
+    Candidate, ChainView, EngineHealth, Generating, GonkaFacts, Height, Income, NodeSight,
+    Registration, RigPart, Sight, Verdict, Watch, Weights, promises, verdict,
 };
 use farm_core::plan::Commitment;
-use roadbed_protocol::{Millis, ProofRate, RigId, RigProfile, RigState, UnixMillis, Workload};
+use roadbed_protocol::{
+    Millis, ProofActivity, ProofRate, RigId, RigProfile, RigState, UnixMillis, Workload,
+};
 
 use super::figures;
 use super::promised::Promised;
@@ -40,6 +42,10 @@ pub struct RigSight {
     pub rate: Option<ProofRate>,
     /// What its engine does.
     pub engine: EngineHealth,
+    /// What it generates.
+    pub generating: Generating,
+    /// Deliveries refused with a 4xx since its journal began; `None` while nobody hears it.
+    pub callbacks_refused: Option<u64>,
 }
 
 /// One MLNode with everything that was found out.
@@ -110,7 +116,7 @@ impl Desk {
         let is_due = self.looked_at.is_none_or(|at| now.since(at) >= LOOK_PAUSE);
         let alerts = if is_due {
             self.looked_at = Some(now);
-            self.watch.look(&Sight::of(facts, now, self.node_sights(facts)))
+            self.watch.look(&Sight::of(facts, now, self.node_sights(facts, rigs)))
         } else {
             Vec::new()
         };
@@ -179,12 +185,15 @@ impl Desk {
         Some(promises(chain, params.confirmation.as_ref(), facts.block.as_ref()?, now, &parts))
     }
 
-    fn node_sights(&self, facts: &GonkaFacts) -> Vec<NodeSight> {
-        let sight = |rig: &GonkaRig| NodeSight {
-            rig: rig.rig.clone(),
-            is_known: facts.nodes.last().map(|_| facts.node(&rig.node_id).is_some()),
-            generating: None,
-            callbacks_refused: None,
+    fn node_sights(&self, facts: &GonkaFacts, rigs: &BTreeMap<RigId, RigSight>) -> Vec<NodeSight> {
+        let sight = |rig: &GonkaRig| {
+            let seen = rigs.get(&rig.rig);
+            NodeSight {
+                rig: rig.rig.clone(),
+                is_known: facts.nodes.last().map(|_| facts.node(&rig.node_id).is_some()),
+                generating: seen.map_or(Generating::Unknown, |seen| seen.generating),
+                callbacks_refused: seen.and_then(|seen| seen.callbacks_refused),
+            }
         };
         self.site.rigs.iter().map(sight).collect()
     }
@@ -210,8 +219,30 @@ fn registration(facts: &GonkaFacts, rig: &GonkaRig) -> Registration {
 /// What the farm knows of its rigs.
 #[must_use]
 pub fn sights(view: &FarmView) -> BTreeMap<RigId, RigSight> {
-    let sight = |rig: &RigView| RigSight { rate: rig.proof_rate.clone(), engine: engine(rig) };
+    let sight = |rig: &RigView| RigSight {
+        rate: rig.proof_rate.clone(),
+        engine: engine(rig),
+        generating: generating(rig),
+        callbacks_refused: rig
+            .reported_at
+            .filter(|_| rig.online)
+            .map(|_| rig.jobs.callbacks_refused),
+    };
     view.rigs.iter().map(|rig| (rig.id.clone(), sight(rig))).collect()
+}
+
+/// What a rig's own report says of `pow/status`; that of a rig which is away may be over.
+fn generating(rig: &RigView) -> Generating {
+    let Some(proof) = rig.proof.as_ref().filter(|_| rig.online) else {
+        return Generating::Unknown;
+    };
+    match (proof.activity, &proof.round) {
+        (ProofActivity::Generating, Some(round)) => Generating::For(Height(round.block_height)),
+        (ProofActivity::Generating, None) => Generating::Unknown,
+        (ProofActivity::Absent | ProofActivity::Idle | ProofActivity::Validating, _) => {
+            Generating::Nothing
+        }
+    }
 }
 
 fn engine(rig: &RigView) -> EngineHealth {

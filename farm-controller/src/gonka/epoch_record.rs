@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use farm_core::gonka::{
     Cause, Culprit, Decimal, HostStory, PostMortem, RigStory, Stretch, post_mortem,
 };
-use roadbed_protocol::{Millis, RigId, UnixMillis};
+use roadbed_protocol::{JobCounters, Millis, RigId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::control::Answer;
@@ -62,6 +62,54 @@ pub struct RigRecord {
     pub before: (u64, u64),
     /// And at the last look.
     pub after: (u64, u64),
+    /// What became of the rest, before the stage; nothing in records of versions whose agents did not count it.
+    #[serde(default)]
+    pub lost_before: LostRecord,
+    /// And at the last look.
+    #[serde(default)]
+    pub lost_after: LostRecord,
+}
+
+/// What an agent counts of artifacts that did not arrive, and of nonces that gave none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LostRecord {
+    /// Payloads refused with a 4xx.
+    pub payloads_refused: u64,
+    /// Artifacts set aside because of that.
+    pub refused: u64,
+    /// Artifacts that fell out of a full buffer.
+    pub dropped: u64,
+    /// Artifacts that waited when their round was stopped.
+    pub discarded: u64,
+    /// Nonces that gave no number.
+    pub not_a_number: u64,
+}
+
+impl LostRecord {
+    /// The part of a rig's counters.
+    #[must_use]
+    pub const fn of(jobs: &JobCounters) -> Self {
+        Self {
+            payloads_refused: jobs.callbacks_refused,
+            refused: jobs.artifacts_refused,
+            dropped: jobs.artifacts_dropped,
+            discarded: jobs.artifacts_discarded,
+            not_a_number: jobs.nonces_nan,
+        }
+    }
+
+    /// What came since `earlier`; a counter that fell counts from zero.
+    fn since(&self, earlier: &Self) -> Self {
+        let count = |after: u64, before: u64| after.checked_sub(before).unwrap_or(after);
+        Self {
+            payloads_refused: count(self.payloads_refused, earlier.payloads_refused),
+            refused: count(self.refused, earlier.refused),
+            dropped: count(self.dropped, earlier.dropped),
+            discarded: count(self.discarded, earlier.discarded),
+            not_a_number: count(self.not_a_number, earlier.not_a_number),
+        }
+    }
 }
 
 /// A stretch in which it did not.
@@ -138,6 +186,10 @@ impl RigRecord {
             (u64::try_from(rate).unwrap_or(u64::MAX), self.usual_rate)
         });
         let missing = computed - delivered;
+        let lost = self.lost_after.since(&self.lost_before);
+        // One that was refused and taken in a later try is no loss.
+        let refused = lost.refused.min(missing);
+        let late = missing - refused;
         RigStory {
             rig: rig.clone(),
             expected: self.expected,
@@ -162,13 +214,22 @@ impl RigRecord {
             coefficient: decimal(self.coefficient_counted.unwrap_or(self.coefficient)),
             coefficient_expected: decimal(self.coefficient),
             rate,
-            // The agent's counters do not tell a refusal from a silence; its own log does.
-            refused: (0, String::new()),
-            undelivered: (
-                missing,
-                format!("{computed} computed, {delivered} delivered by the agent's count"),
+            refused: (
+                refused,
+                format!(
+                    "{} payloads answered with a 4xx, by the agent's count",
+                    lost.payloads_refused
+                ),
             ),
-            not_a_number: 0,
+            undelivered: (
+                late,
+                format!(
+                    "{computed} computed, {delivered} delivered by the agent's count; {} fell out of a full buffer, {} \
+                     waited when the round was stopped",
+                    lost.dropped, lost.discarded
+                ),
+            ),
+            not_a_number: lost.not_a_number,
         }
     }
 }
@@ -248,6 +309,14 @@ mod tests {
             stretches: Vec::new(),
             before: (100, 100),
             after: (1_100, 900),
+            lost_before: LostRecord::default(),
+            lost_after: LostRecord {
+                payloads_refused: 3,
+                refused: 60,
+                dropped: 0,
+                discarded: 140,
+                not_a_number: 20,
+            },
         };
         EpochRecord {
             epoch_index: 410,
@@ -277,9 +346,13 @@ mod tests {
             "epoch 410: weight 1000 expected, 400 earned",
             "  -200 gpu-1: rig off line (rig)",
             "      60 s from 00:00 UTC: faulted",
-            "  -100 gpu-1: artifacts not delivered (network)",
-            "      200 artifacts: 1000 computed, 800 delivered by the agent's count",
-            "  -300 gpu-1: slower than usual (rig)",
+            "  -30 gpu-1: artifacts refused (Network Node)",
+            "      60 artifacts: 3 payloads answered with a 4xx, by the agent's count",
+            "  -70 gpu-1: artifacts not delivered (network)",
+            "      140 artifacts: 1000 computed, 800 delivered by the agent's count; 0 fell out of a full buffer, 140 waited when the round was stopped",
+            "  -10 gpu-1: nonces without a number (rig)",
+            "      20 nonces gave no number",
+            "  -290 gpu-1: slower than usual (rig)",
             "      250.0 nonces/min, usually 400.0",
         ];
         assert_eq!(lines(&account), expected);

@@ -49,6 +49,10 @@ pub fn income(
         total_weight: total_weight(facts),
         is_in_total: node.is_some(),
         host_weight_beside: weight_beside(facts, node),
+        others: facts.group.last().map(|(group, at)| {
+            let others = group.members.iter().filter(|member| member.address != facts.address);
+            Sourced::read(others.map(|member| member.weight).collect(), at)
+        }),
         mint: params
             .and_then(|(params, at)| Some(Sourced::read(params.mint?.of_epoch(epoch)?, at))),
         work: None,
@@ -61,6 +65,8 @@ pub fn income(
             Fact::Unread | Fact::Failing(_) => None,
         },
         delegation: delegation(site, facts, epoch),
+        vesting_epochs: params
+            .and_then(|(params, at)| Some(Sourced::read(params.reward_vesting_epochs?, at))),
         expected_loss: site.expected_loss.and_then(|(millionths, source)| {
             Some(Sourced { value: Decimal::new(millionths, -6)?, source })
         }),

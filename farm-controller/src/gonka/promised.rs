@@ -64,7 +64,7 @@ impl Promised {
         for promise in fresh {
             let key = (promise.commitment.rig.clone(), promise.epoch_index);
             match self.made.get_mut(&key) {
-                Some(made) => renew(made, promise.commitment, now),
+                Some(made) => renew(made, promise, now),
                 None => {
                     self.made.insert(key, promise.commitment);
                 }
@@ -120,7 +120,8 @@ impl Promised {
     }
 }
 
-fn renew(made: &mut Commitment, fresh: Commitment, now: UnixMillis) {
+fn renew(made: &mut Commitment, promise: Promise, now: UnixMillis) {
+    let Promise { commitment: fresh, valued, .. } = promise;
     if made.from > now && is_far(made.from, fresh.from, now) {
         made.from = fresh.from;
     }
@@ -130,9 +131,11 @@ fn renew(made: &mut Commitment, fresh: Commitment, now: UnixMillis) {
     let differs =
         |a: Money, b: Money| a.0.abs_diff(b.0) > b.0.unsigned_abs() / MONEY_PART.unsigned_abs();
     let source = |of: &Commitment| of.source == IncomeSource::Assumption;
-    if differs(made.income, fresh.income)
-        || differs(made.penalty, fresh.penalty)
-        || source(made) != source(&fresh)
+    // A rig that is silent for an hour is not worth less: its figures are not known now, and the last ones stay.
+    if valued
+        && (differs(made.income, fresh.income)
+            || differs(made.penalty, fresh.penalty)
+            || source(made) != source(&fresh))
     {
         (made.income, made.penalty, made.source) = (fresh.income, fresh.penalty, fresh.source);
     }
@@ -202,6 +205,9 @@ mod tests {
         promised.take(Some(vec![promise(8, 11 * HOUR, 30 * HOUR, 20_000)]), UnixMillis(0));
         let moved = &promised.commitments()[0];
         assert_eq!((moved.from, moved.income), (UnixMillis(11 * HOUR), Money(20_000)));
+        let unvalued = Promise { valued: false, ..promise(8, 11 * HOUR, 30 * HOUR, 0) };
+        promised.take(Some(vec![unvalued]), UnixMillis(0));
+        assert_eq!(promised.commitments()[0].income, Money(20_000), "not known is not nothing");
         // Near its beginning seconds matter; once begun it does not begin again.
         let near = UnixMillis(11 * HOUR - 60_000);
         promised.take(Some(vec![promise(8, 11 * HOUR + 15_000, 30 * HOUR, 20_000)]), near);

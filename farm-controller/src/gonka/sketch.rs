@@ -178,12 +178,21 @@ fn income(income: &Income, eligible: bool) -> IncomeView {
     step("backed by collateral", count(steps.backed));
     step("confirmed", count(steps.confirmed));
     step("after delegation", count(steps.kept));
+    step("under the cap on one host", count(steps.capped).filter(|_| steps.capped != steps.kept));
     step(
         "share of the network",
         steps.share_millionths.map(|share| format!("{}.{:04} %", share / 10_000, share % 10_000)),
     );
     step("reward of the epoch", steps.reward.map(gnk));
     step("expected after losses", steps.expected.map(gnk));
+    let epochs = income.parts.vesting_epochs.as_ref().map(|epochs| epochs.value);
+    step(
+        "paid out with each epoch",
+        steps
+            .released
+            .zip(epochs)
+            .map(|(amount, epochs)| format!("{} for {epochs} epochs", gnk(amount))),
+    );
     step("collateral at stake", steps.slash.map(gnk));
     IncomeView {
         by_epoch: sum.map(|sum| sum.money),

@@ -122,6 +122,67 @@ async fn what_may_only_rise_never_falls() {
     assert_eq!(kept.signer_counter, 5);
 }
 
+/// Schema 1 as the first version wrote it, row for row; this text never changes.
+const SCHEMA_1: &str = r#"
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+CREATE TABLE plan (
+    id INTEGER PRIMARY KEY, made_at INTEGER NOT NULL, plan TEXT NOT NULL
+) STRICT;
+CREATE TABLE assignment (
+    rig TEXT PRIMARY KEY, generation INTEGER NOT NULL, assignment TEXT NOT NULL
+) STRICT;
+CREATE TABLE entry (
+    agent TEXT NOT NULL, journal TEXT NOT NULL, seq INTEGER NOT NULL, parts TEXT NOT NULL,
+    PRIMARY KEY (agent, journal, seq)
+) STRICT;
+CREATE TABLE journal (
+    agent TEXT NOT NULL, journal TEXT NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (agent, journal)
+) STRICT;
+CREATE TABLE alert (
+    at INTEGER NOT NULL, key TEXT NOT NULL, rig TEXT, active INTEGER NOT NULL, text TEXT NOT NULL
+) STRICT;
+CREATE TABLE hold (
+    rig TEXT PRIMARY KEY, workload TEXT NOT NULL, operator TEXT NOT NULL
+) STRICT;
+INSERT INTO counter VALUES ('signer', 20000);
+INSERT INTO journal VALUES ('hall-box', 'j', 1);
+INSERT INTO hold VALUES ('asic-1', '{"kind":"idle"}', 'eva');
+INSERT INTO alert VALUES (5, 'silent', 'asic-1', 1, 'gone');
+INSERT INTO entry VALUES ('hall-box', 'j', 1, '[{"artifacts":{"rig":"asic-1","block_hash":"ab","nonces":[1,2]}}]');
+PRAGMA user_version = 1;
+"#;
+
+#[tokio::test]
+async fn a_file_of_the_first_schema_is_taken_over_with_everything_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch(SCHEMA_1).unwrap();
+    drop(connection);
+
+    let (store, kept) = Store::open(&path).unwrap();
+    assert_eq!(kept.signer_counter, 20_000);
+    assert_eq!(kept.memory.holds, vec![(rig(), Workload::Idle, "eva".into())]);
+    assert_eq!(kept.memory.journals, vec![(agent(), "j".into(), 1)]);
+    let artifacts = Part::Artifacts { rig: rig(), block_hash: "ab".into(), nonces: vec![1, 2] };
+    assert_eq!(kept.entries[0].parts, [artifacts]);
+    assert_eq!((kept.gonka.len(), alerts(&path).unwrap().len()), (0, 1));
+    // What only the newer schema has can be written, and the file is of that schema from now on.
+    let body = "{}".to_owned();
+    store
+        .keep(vec![Record::Gonka { key: "params".into(), at: UnixMillis(9), body }])
+        .await
+        .unwrap();
+    drop(store);
+    let kept = read_kept(&path).unwrap();
+    assert_eq!((kept.gonka[0].key.as_str(), kept.signer_counter), ("params", 20_000));
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let version: u32 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+}
+
 #[test]
 fn a_newer_or_broken_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();

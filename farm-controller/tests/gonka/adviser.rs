@@ -162,7 +162,7 @@ fn facts(clock: &FarmClock, epoch_index: u64, start: i64, height: i64) -> GonkaF
     facts
 }
 
-fn view(state: &str, computed: u64) -> FarmView {
+pub(super) fn view(state: &str, computed: u64) -> FarmView {
     let rate = ProofRate {
         model: MODEL.into(),
         seq_len: 1_024,

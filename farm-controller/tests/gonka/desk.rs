@@ -5,14 +5,18 @@ use std::path::Path;
 
 use farm_controller::config::Site;
 use farm_controller::feeds::options;
-use farm_controller::gonka::desk::{Desk, Outcome, RigSight};
+use farm_controller::gonka::desk::{Desk, Outcome, RigSight, sights};
 use farm_controller::gonka::promised::Promised;
 use farm_controller::gonka::question::Question;
 use farm_controller::gonka::reader::Reader;
 use farm_controller::gonka::view::risk;
-use farm_core::gonka::{EngineHealth, GonkaFacts};
+use farm_controller::view::{FarmView, RigView};
+use farm_core::gonka::{EngineHealth, Generating, GonkaFacts, Height};
 use farm_core::plan::{Commitment, IncomeSource};
-use roadbed_protocol::{MicrosPerHour, Millis, ProofRate, RigId, UnixMillis, Workload};
+use roadbed_protocol::{
+    MicrosPerHour, Millis, ProofActivity, ProofRate, ProofRound, ProofStatus, RigId, UnixMillis,
+    Workload,
+};
 use serde_json::json;
 
 use super::reader::{ask_all, at};
@@ -51,6 +55,8 @@ fn rigs() -> BTreeMap<RigId, RigSight> {
             measured_at: at(-3_600),
         }),
         engine: EngineHealth::Answering,
+        generating: Generating::Nothing,
+        callbacks_refused: Some(0),
     };
     ["h100-1", "h100-2"].map(|id| (RigId::new(id).unwrap(), sight.clone())).into()
 }
@@ -166,4 +172,65 @@ fn a_node_that_the_network_node_forgot_is_told_once() {
         .map(|alert| (alert.key.as_str(), alert.rig.as_ref().map(RigId::as_str)))
         .collect();
     assert_eq!(told, [("gonka-unknown", Some("h100-1")), ("gonka-unknown", Some("h100-2"))]);
+}
+
+#[test]
+fn an_old_generation_and_refused_deliveries_are_told_of_their_rig() {
+    let site = site();
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    let facts = facts();
+    let mut rigs = rigs();
+    let mut alerts = Vec::new();
+    for second in 0..12 {
+        let rig = rigs.get_mut(&RigId::new("h100-2").unwrap()).unwrap();
+        rig.generating = if (2..7).contains(&second) {
+            Generating::For(Height(6_300_000))
+        } else {
+            Generating::Nothing
+        };
+        rig.callbacks_refused = Some(if second < 5 { 7 } else { 9 });
+        alerts.extend(desk.look(&facts, &rigs, at(second * 6)).alerts);
+    }
+    let told: Vec<(&str, bool)> =
+        alerts.iter().map(|alert| (alert.key.as_str(), alert.active)).collect();
+    assert_eq!(
+        told,
+        [
+            ("gonka-stale-generating", true),
+            ("gonka-callback", true),
+            ("gonka-callback", false),
+            ("gonka-stale-generating", false),
+        ]
+    );
+    assert!(
+        alerts.iter().all(|alert| alert.rig.as_ref().is_some_and(|rig| rig.as_str() == "h100-2"))
+    );
+    assert!(alerts[1].text.contains("refused 2 deliveries for good (4xx)"), "{}", alerts[1].text);
+}
+
+#[test]
+fn what_a_rig_reports_of_its_proofs_is_seen_while_it_is_there() {
+    let round =
+        ProofRound { block_hash: "AB".into(), block_height: 6_339_991, processed: 3, waiting: 1 };
+    let mut view = super::adviser::view("running", 0).rigs.remove(0);
+    view.online = true;
+    view.reported_at = Some(at(0));
+    view.jobs.callbacks_refused = 4;
+    view.proof = None;
+    let mut status =
+        ProofStatus { activity: ProofActivity::Generating, since: at(-9), round: Some(round) };
+    let seen = |view: &RigView| {
+        let farm = FarmView { rigs: vec![view.clone()], ..FarmView::default() };
+        let sight = sights(&farm).into_values().next().unwrap();
+        (sight.generating, sight.callbacks_refused)
+    };
+    assert_eq!(seen(&view), (Generating::Unknown, Some(4)), "no engine of ours");
+    view.proof = Some(status.clone());
+    assert_eq!(seen(&view), (Generating::For(Height(6_339_991)), Some(4)));
+    // A round that ended early and still delivers is no generation.
+    status.activity = ProofActivity::Idle;
+    view.proof = Some(status);
+    assert_eq!(seen(&view).0, Generating::Nothing);
+    view.online = false;
+    assert_eq!(seen(&view), (Generating::Unknown, None));
 }

@@ -3,6 +3,7 @@
 mod adviser;
 mod desk;
 mod feed;
+mod hold;
 mod network_node;
 mod parse;
 mod reader;

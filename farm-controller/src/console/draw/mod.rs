@@ -93,10 +93,12 @@ fn gonka_line(gonka: &GonkaView) -> String {
         .map_or(String::new(), |window| format!("   next: {} at {} UTC", window.name, window.from));
     let alerts = match gonka.alerts.len() {
         0 => String::new(),
-        count => format!("   {count} alert(s)"),
+        1 => "   1 alert".to_owned(),
+        count => format!("   {count} alerts"),
     };
+    // What somebody must act on stands before what a narrow terminal cuts off.
     format!(
-        "  gonka epoch {epoch} {phase}, block {height} {} ago   {eligible} of {} MLNodes eligible{next}{alerts}",
+        "  gonka epoch {epoch} {phase}, block {height} {} ago{alerts}   {eligible} of {} MLNodes eligible{next}",
         ago(gonka.at, Some(at)),
         gonka.rigs.len(),
     )

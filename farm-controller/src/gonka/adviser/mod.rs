@@ -3,26 +3,32 @@
 //! It looks on and speaks; it moves nothing. What it says goes through the farm machine's log and alerts, what it saw into
 //! the store, so that `roadbed gonka post-mortem` can answer after a restart.
 
+mod observed;
+mod trials;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::farm::{Alert, FarmEvent};
 use farm_core::gonka::{
-    Calendar, ChainEpoch, Decimal, EpochStages, Estimate, FeederRoom, GonkaFacts, Grade, Height,
-    PowStatus, Preflight, Span, StageWindow, preflight, preflight_due,
+    Calendar, ChainEpoch, EpochStages, Estimate, GonkaFacts, Grade, Height, PowStatus, Preflight,
+    Span, StageWindow, preflight, preflight_due,
 };
 use futures_util::future::join_all;
-use roadbed_protocol::{Cause, Millis, RigId, RigState, UnixMillis, Watts};
+use roadbed_protocol::{Millis, RigId, UnixMillis};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::epoch_record::{EpochRecord, Hindrance, RECORDS_MAX, RigRecord, lines};
-use super::preflight::{Trial, measure, pow_status_of};
+use super::epoch_record::{EpochRecord, Hindrance, LostRecord, RECORDS_MAX, lines};
+use super::preflight::{measure, pow_status_of};
 use crate::clock::FarmClock;
 use crate::config::Site;
 use crate::control::{Answer, Keeper, Record};
-use crate::view::{FarmView, RigView};
+use crate::view::FarmView;
+use observed::{begun, complete, hindrance};
+use trials::faces;
+pub use trials::{rates_among, trials};
 
 /// Farm time between two looks.
 const LOOK_EVERY: Millis = Millis::from_secs(5);
@@ -168,6 +174,7 @@ impl Adviser {
         for rig in &view.rigs {
             let Some(seen) = record.rigs.get_mut(&rig.id) else { continue };
             seen.after = (rig.jobs.artifacts_computed, rig.jobs.artifacts_delivered);
+            seen.lost_after = LostRecord::of(&rig.jobs);
             let (from, until) = (since.max(record.from), now.min(record.until));
             if from >= until {
                 continue;
@@ -252,221 +259,6 @@ impl Adviser {
     async fn say(&self, event: FarmEvent) {
         // The loop's end is the end of this task too.
         let _ = self.events.send(event).await;
-    }
-}
-
-/// What is known of each rig of the site that is an MLNode, for its trial.
-#[must_use]
-pub fn trials(
-    site: &Site,
-    view: &FarmView,
-    rates: &Rates,
-    chain: &ChainEpoch,
-    poc_start: Height,
-) -> Vec<Trial> {
-    let Some(gonka) = &site.gonka else { return Vec::new() };
-    let faces: BTreeMap<RigId, (String, Option<String>)> =
-        faces(site).map(|(rig, face, token)| (rig, (face, token))).collect();
-    let one = |rig: &crate::config::GonkaRig| {
-        let seen = view.rigs.iter().find(|view| view.id == rig.rig);
-        let of_site = site.rigs.iter().find(|one| one.id == rig.rig);
-        let proving = of_site.and_then(|one| one.profile.ai_watts).unwrap_or_default();
-        let drawn = seen.and_then(|seen| seen.power).map_or(Watts::ZERO, |power| power.watts);
-        let (face, token) = faces.get(&rig.rig).cloned().unzip();
-        Trial {
-            rig: rig.rig.clone(),
-            model: rig.model.clone(),
-            face,
-            token: token.flatten(),
-            callback: gonka.callback_url.clone(),
-            network_node: gonka.nodes.first().cloned().unwrap_or_default(),
-            rate: seen.and_then(|seen| seen.proof_rate.clone()),
-            usual_rate: rates.get(&rig.rig).and_then(|rates| usual(rates)),
-            draws_more: proving.saturating_sub(drawn),
-            feeders: of_site
-                .map(|one| feeders(site, view, one.feeder.as_str()))
-                .unwrap_or_default(),
-            is_confirming: chain.confirmation.is_some(),
-            poc_start,
-        }
-    };
-    gonka.rigs.iter().map(one).collect()
-}
-
-/// The median of the measurements before the newest; `None` when there is none before it.
-fn usual(rates: &[(UnixMillis, u64)]) -> Option<u64> {
-    let (_, before) = rates.split_last()?;
-    let mut before: Vec<u64> = before.iter().map(|(_, rate)| *rate).collect();
-    before.sort_unstable();
-    before.get(before.len() / 2).copied()
-}
-
-/// Rates among what was kept.
-#[must_use]
-pub fn rates_among(kept: &[Answer]) -> Rates {
-    let found = kept.iter().find(|answer| answer.key == RATES_KEY);
-    found.and_then(|answer| serde_json::from_str(&answer.body).ok()).unwrap_or_default()
-}
-
-fn faces(site: &Site) -> impl Iterator<Item = (RigId, String, Option<String>)> + '_ {
-    let provers = site.gonka.iter().flat_map(|gonka| &gonka.rigs);
-    provers.filter_map(|prover| {
-        let rig = site.rigs.iter().find(|rig| rig.id == prover.rig)?;
-        let face = rig.ai.as_ref()?;
-        let token = face.token.as_ref().map(|token| token.expose().to_owned());
-        Some((rig.id.clone(), format!("http://{}", face.authority), token))
-    })
-}
-
-/// The circuits above a feeder, itself first; a circle ends where it began.
-fn feeders(site: &Site, view: &FarmView, from: &str) -> Vec<FeederRoom> {
-    let mut rooms: Vec<FeederRoom> = Vec::new();
-    let mut at = site.feeders.iter().find(|feeder| feeder.id.as_str() == from);
-    while let Some(feeder) = at.filter(|feeder| rooms.iter().all(|room| room.feeder != feeder.id)) {
-        if let Some(seen) = view.feeders.iter().find(|seen| seen.id == feeder.id.as_str()) {
-            rooms.push(FeederRoom {
-                feeder: feeder.id.clone(),
-                load: seen.power,
-                limit: seen.limit,
-            });
-        }
-        at = site.feeders.iter().find(|above| Some(&above.id) == feeder.parent.as_ref());
-    }
-    rooms
-}
-
-/// What keeps a rig from proving, by its own report and its orders.
-fn hindrance(site: &Site, rig: &RigView) -> Option<(Hindrance, String)> {
-    let gonka = site.gonka.as_ref()?;
-    let model = &gonka.rigs.iter().find(|prover| prover.rig == rig.id)?.model;
-    let has = |workload: Option<&roadbed_protocol::Workload>| {
-        workload.and_then(|workload| workload.model()) == Some(model.as_str())
-    };
-    let is_up = rig.online && rig.state == Some(RigState::Running) && has(rig.workload.as_ref());
-    if is_up {
-        return None;
-    }
-    let is_told = has(rig.target.as_ref());
-    match rig.cause {
-        Some(Cause::Curtailment) if !is_told => {
-            return Some((Hindrance::Curtailed, rig.reason.clone()));
-        }
-        Some(Cause::OperatorHold) if !is_told => {
-            return Some((Hindrance::Held, rig.reason.clone()));
-        }
-        Some(Cause::Curtailment | Cause::OperatorHold | Cause::Plan | Cause::PocWindow) | None => {}
-    }
-    let state = match (rig.online, rig.state) {
-        (false, _) => return Some((Hindrance::Offline, "its agent is away".into())),
-        (true, None) => return Some((Hindrance::Offline, "it never reported".into())),
-        (true, Some(state)) => state,
-    };
-    let line = format!("{state}: {}", rig.state_reason);
-    match state {
-        RigState::Booting | RigState::Faulted | RigState::Tripped => {
-            Some((Hindrance::Offline, line))
-        }
-        RigState::Idle
-        | RigState::Starting
-        | RigState::Running
-        | RigState::Draining
-        | RigState::Stopping
-        | RigState::Curtailed => Some((Hindrance::NotLoaded, line)),
-    }
-}
-
-/// A record at its first look, with what is expected of each rig whose rate and coefficient are known.
-fn begun(
-    site: &Site,
-    facts: &GonkaFacts,
-    view: &FarmView,
-    stages: &EpochStages,
-    stage: Span,
-    rates: &Rates,
-) -> EpochRecord {
-    let blocks = stages.poc_generation_wind_down.0.saturating_sub(stages.poc_start.0).max(0);
-    let pace = facts.block.map_or(0, |block| block.block_time.0);
-    let taken = u128::from(pace) * u128::from(blocks.unsigned_abs());
-    let provers = site.gonka.iter().flat_map(|gonka| &gonka.rigs);
-    let expected = provers.filter_map(|prover| {
-        let seen = view.rigs.iter().find(|rig| rig.id == prover.rig)?;
-        let newest = seen.proof_rate.as_ref().filter(|rate| rate.model == prover.model)?;
-        let rate = rates.get(&prover.rig).and_then(|rates| usual(rates));
-        let rate = rate.unwrap_or(newest.millinonces_per_minute);
-        let coefficient = facts.coefficient(&prover.model)?;
-        let nonces = i128::try_from(u128::from(rate) * taken / 60_000_000).ok()?;
-        let counters = (seen.jobs.artifacts_computed, seen.jobs.artifacts_delivered);
-        let record = RigRecord {
-            expected: u64::try_from(coefficient.of(nonces)).ok()?,
-            proved: None,
-            coefficient: (coefficient.value, coefficient.exponent),
-            coefficient_counted: None,
-            usual_rate: rate,
-            stretches: Vec::new(),
-            before: counters,
-            after: counters,
-        };
-        Some((prover.rig.clone(), record))
-    });
-    EpochRecord {
-        epoch_index: stages.epoch_index,
-        from: stage.from.at,
-        until: stage.until.at,
-        rigs: expected.collect(),
-        entered: None,
-        confirmed_permille: None,
-        rewarded: None,
-        misses: None,
-        told: false,
-    }
-}
-
-/// Takes what the chain tells of the record's epoch.
-fn complete(record: &mut EpochRecord, facts: &GonkaFacts, site: &Site) {
-    let epoch = record.epoch_index;
-    let group = [&facts.group, &facts.former_group]
-        .into_iter()
-        .filter_map(|fact| fact.last().map(|(group, _)| group))
-        .find(|group| group.epoch_index == epoch);
-    if let Some(member) = group.and_then(|group| group.member(&facts.address)) {
-        record.entered = Some(member.weight);
-        for (id, rig) in &mut record.rigs {
-            let provers = site.gonka.iter().flat_map(|gonka| &gonka.rigs);
-            let Some(prover) = provers.into_iter().find(|prover| prover.rig == *id) else {
-                continue;
-            };
-            let of_model = facts.model_groups.get(&prover.model).and_then(|fact| fact.last());
-            let nodes = of_model
-                .filter(|(group, _)| group.epoch_index == epoch)
-                .and_then(|(group, _)| group.member(&facts.address))
-                .map_or(&member.nodes, |member| &member.nodes);
-            let coefficient = facts.coefficient(&prover.model).filter(|_| {
-                facts.group.last().is_some_and(|(group, _)| group.epoch_index == epoch)
-            });
-            let counted = coefficient
-                .map(|coefficient| (coefficient.value, coefficient.exponent))
-                .or(rig.coefficient_counted)
-                .unwrap_or(rig.coefficient);
-            if let Some(node) = nodes.iter().find(|node| node.node_id == prover.node_id) {
-                let weight = Decimal::new(counted.0, counted.1)
-                    .map_or(0, |coefficient| coefficient.of(i128::from(node.poc_weight)));
-                rig.proved = Some(u64::try_from(weight).unwrap_or(0));
-                rig.coefficient_counted = Some(counted);
-            }
-        }
-    }
-    if facts.group.last().is_some_and(|(group, _)| group.epoch_index == epoch) {
-        record.confirmed_permille = facts.confirmed_permille().or(record.confirmed_permille);
-    }
-    if let Some((result, _)) = facts.result.last().filter(|(result, _)| result.epoch_index == epoch)
-    {
-        record.rewarded = result.reward_weight.or(record.rewarded);
-        if result.missed + result.invalidated > 0 {
-            record.misses = Some(format!(
-                "{} requests missed, {} answers invalid, of {} served",
-                result.missed, result.invalidated, result.inferences
-            ));
-        }
     }
 }
 

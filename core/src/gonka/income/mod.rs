@@ -7,7 +7,7 @@ use std::fmt;
 
 use roadbed_protocol::{MicrosPerHour, Millis, Money, UnixMillis};
 
-use super::{CollateralParams, Decimal, Ngonka, Stake};
+use super::{CollateralParams, Decimal, Ngonka, Stake, power_cap};
 use crate::plan::IncomeSource;
 
 /// Ngonka in one GNK.
@@ -56,6 +56,8 @@ pub struct IncomeParts {
     pub is_in_total: bool,
     /// Weight of the host's other rigs: collateral is the host's, not a rig's.
     pub host_weight_beside: u64,
+    /// Weights of all other hosts, for the cap on one host. Without them nothing is cut.
+    pub others: Option<Sourced<Vec<u64>>>,
     /// What the epoch mints; needed.
     pub mint: Option<Sourced<Ngonka>>,
     /// Fees of inference the rig may expect in an epoch. Without it none are counted.
@@ -67,6 +69,8 @@ pub struct IncomeParts {
     /// Share of the weight given away or taken for models not served (5 % delegated, 10 % refused, 15 % neither, each
     /// model); needed, and nought is an answer.
     pub delegation: Option<Sourced<Decimal>>,
+    /// Epochs over which a reward is paid out (`reward_vesting_period`). Without it nothing is said of when it comes.
+    pub vesting_epochs: Option<Sourced<u64>>,
     /// Share of epochs expected to be lost (missed requests, failed confirmations); needed, and nought is an answer.
     pub expected_loss: Option<Sourced<Decimal>>,
     /// Millionths of the site's currency for one GNK; needed, and only the operator can know it.
@@ -90,6 +94,8 @@ pub enum Part {
     Confirmed,
     /// See [`IncomeParts::total_weight`].
     TotalWeight,
+    /// See [`IncomeParts::others`].
+    Cap,
     /// See [`IncomeParts::mint`].
     Mint,
     /// See [`IncomeParts::work`].
@@ -100,6 +106,8 @@ pub enum Part {
     Deposit,
     /// See [`IncomeParts::delegation`].
     Delegation,
+    /// See [`IncomeParts::vesting_epochs`].
+    Vesting,
     /// See [`IncomeParts::expected_loss`].
     ExpectedLoss,
     /// See [`IncomeParts::price`].
@@ -118,11 +126,13 @@ impl Part {
             Self::Coefficient => "the model's coefficient",
             Self::Confirmed => "the confirmed share of the weight",
             Self::TotalWeight => "the network's total weight",
+            Self::Cap => "the cap on one host (a rule read in public code, by the weights of all)",
             Self::Mint => "the epoch's mint",
             Self::Work => "fees of inference",
             Self::Collateral => "the chain's collateral rules",
             Self::Deposit => "the host's collateral",
             Self::Delegation => "the delegation shares",
+            Self::Vesting => "the epochs over which a reward is paid out",
             Self::ExpectedLoss => "the share of epochs expected to be lost",
             Self::Price => "the operator's price of a GNK",
         }
@@ -148,12 +158,16 @@ pub struct Steps {
     pub confirmed: Option<u64>,
     /// Of it, what delegation leaves.
     pub kept: Option<u64>,
+    /// Of it, what the cap on one host leaves.
+    pub capped: Option<u64>,
     /// Millionths of all weight.
     pub share_millionths: Option<u64>,
     /// That share of the mint.
     pub reward: Option<Ngonka>,
     /// Reward and fees, less the epochs expected to be lost.
     pub expected: Option<Ngonka>,
+    /// What of that is paid out with each epoch of its vesting.
+    pub released: Option<Ngonka>,
     /// Collateral slashed when the epoch is broken off.
     pub slash: Option<Ngonka>,
 }
@@ -191,8 +205,8 @@ pub struct Income {
 }
 
 impl Income {
-    /// Goes as far as the parts allow. The divisions are the chain's: each cuts to a whole number. Two things it cannot
-    /// know are left out: the cap on a host with more than 30 % of the network, and what vesting is worth.
+    /// Goes as far as the parts allow. The divisions are the chain's: each cuts to a whole number. What it is worth that a
+    /// reward is paid out over many epochs nobody can reckon without a price to come; the sum is today's.
     #[must_use]
     pub fn of(parts: IncomeParts) -> Self {
         let steps = steps(&parts);
@@ -228,15 +242,30 @@ fn steps(parts: &IncomeParts) -> Steps {
     let kept = confirmed
         .zip(parts.delegation)
         .map(|(weight, share)| weight.saturating_sub(scaled(share.value, weight)));
+    let capped = kept.map(|kept| {
+        let host = parts.host_weight_beside.saturating_add(kept);
+        let cap = parts.others.as_ref().and_then(|others| {
+            let all: Vec<u64> = others.value.iter().copied().chain([host]).collect();
+            power_cap(&all)
+        });
+        match cap.filter(|cap| *cap < host) {
+            // The chain cuts the host; its rigs bear it by their weight.
+            Some(cap) => {
+                let part = u128::from(kept) * u128::from(cap) / u128::from(host.max(1));
+                u64::try_from(part).unwrap_or(kept)
+            }
+            None => kept,
+        }
+    });
     // The chain divides by what hosts entered the epoch with: what is taken from one is not given to the others.
     let total = backed.zip(parts.total_weight).map(|(backed, total)| {
         let beside = if parts.is_in_total { 0 } else { u128::from(backed) };
         total.value.saturating_add(beside).max(1)
     });
-    let share_millionths = kept.zip(total).map(|(kept, total)| {
+    let share_millionths = capped.zip(total).map(|(kept, total)| {
         u64::try_from(u128::from(kept) * 1_000_000 / total).unwrap_or(u64::MAX)
     });
-    let reward = kept.zip(total).and_then(|(kept, total)| {
+    let reward = capped.zip(total).and_then(|(kept, total)| {
         Some(Ngonka(parts.mint?.value.0.saturating_mul(u128::from(kept)) / total))
     });
     let expected = reward.zip(parts.expected_loss).map(|(reward, loss)| {
@@ -245,12 +274,27 @@ fn steps(parts: &IncomeParts) -> Steps {
         let lost = loss.value.of(gross).clamp(0, gross);
         Ngonka(u128::try_from(gross - lost).unwrap_or(0))
     });
+    let released = expected
+        .zip(parts.vesting_epochs)
+        .map(|(expected, epochs)| Ngonka(expected.0 / u128::from(epochs.value.max(1))));
     let slash = weight.zip(parts.collateral).map(|(weight, params)| {
         let required = i128::try_from(params.value.required(weight).0).unwrap_or(i128::MAX);
         let slash = params.value.slash_fraction_downtime.of(required).clamp(0, required);
         Ngonka(u128::try_from(slash).unwrap_or(0))
     });
-    Steps { nonces, weight, backed, confirmed, kept, share_millionths, reward, expected, slash }
+    Steps {
+        nonces,
+        weight,
+        backed,
+        confirmed,
+        kept,
+        capped,
+        share_millionths,
+        reward,
+        expected,
+        released,
+        slash,
+    }
 }
 
 fn both<A: Copy, B: Copy>(a: Option<Sourced<A>>, b: Option<Sourced<B>>) -> Option<(A, B)> {
@@ -300,7 +344,7 @@ impl Part {
     #[must_use]
     pub const fn is_needed(self) -> bool {
         match self {
-            Self::Confirmed | Self::Work => false,
+            Self::Confirmed | Self::Cap | Self::Work | Self::Vesting => false,
             Self::Epoch
             | Self::Rate
             | Self::Generate
@@ -320,7 +364,7 @@ impl Part {
 impl IncomeParts {
     /// Every part with its source, in the order of the steps; `None` is not known.
     #[must_use]
-    pub fn sources(&self) -> [(Part, Option<IncomeSource>); 14] {
+    pub fn sources(&self) -> [(Part, Option<IncomeSource>); 16] {
         fn of<T>(part: Option<&Sourced<T>>) -> Option<IncomeSource> {
             part.map(|part| part.source)
         }
@@ -332,11 +376,13 @@ impl IncomeParts {
             (Part::Coefficient, of(self.coefficient.as_ref())),
             (Part::Confirmed, of(self.confirmed_permille.as_ref())),
             (Part::TotalWeight, of(self.total_weight.as_ref())),
+            (Part::Cap, of(self.others.as_ref())),
             (Part::Mint, of(self.mint.as_ref())),
             (Part::Work, of(self.work.as_ref())),
             (Part::Collateral, of(self.collateral.as_ref())),
             (Part::Deposit, of(self.deposit.as_ref())),
             (Part::Delegation, of(self.delegation.as_ref())),
+            (Part::Vesting, of(self.vesting_epochs.as_ref())),
             (Part::ExpectedLoss, of(self.expected_loss.as_ref())),
             (Part::Price, of(self.price.as_ref())),
         ]
@@ -344,117 +390,4 @@ impl IncomeParts {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn decimal(value: i64, exponent: i32) -> Decimal {
-        Decimal::new(value, exponent).unwrap()
-    }
-
-    /// One H100 of epoch 410 (457 of 497 724), without collateral rules.
-    fn h100() -> IncomeParts {
-        let at = UnixMillis(100);
-        let params = CollateralParams {
-            grace_period_end_epoch: 1_000,
-            base_weight_ratio: decimal(2, -1),
-            per_weight_unit: decimal(32, 6),
-            slash_fraction_invalid: decimal(2, -1),
-            slash_fraction_downtime: decimal(1, -1),
-        };
-        IncomeParts {
-            epoch: Some(Sourced::read(410, at)),
-            rate: Some(Sourced::read(371_550, UnixMillis(50))),
-            generate: Some(Sourced::read(Millis::from_mins(5), at)),
-            epoch_length: Some(Sourced::read(Millis::from_hours(24), at)),
-            coefficient: Some(Sourced::read(decimal(246, -3), at)),
-            confirmed_permille: Some(Sourced::read(1_000, at)),
-            total_weight: Some(Sourced::read(497_724, at)),
-            is_in_total: true,
-            host_weight_beside: 0,
-            mint: Some(Sourced::read(Ngonka(266_000_000_000_000), at)),
-            work: None,
-            collateral: Some(Sourced::read(params, at)),
-            deposit: Some(Sourced::read(Ngonka(0), at)),
-            delegation: Some(Sourced::read(decimal(0, 0), at)),
-            expected_loss: Some(Sourced::read(decimal(0, 0), at)),
-            price: Some(Sourced::read(500_000, at)),
-        }
-    }
-
-    #[test]
-    fn the_example_of_epoch_410() {
-        let income = Income::of(h100());
-        assert_eq!((income.steps.nonces, income.steps.weight), (Some(1_857), Some(456)));
-        // 456 / 497 724 of 266 000 GNK are 243.7 GNK; at 0.50 they are 121.85 of the site's money.
-        assert_eq!(income.steps.reward, Some(Ngonka(243_701_328_447)));
-        let sum = income.sum.unwrap();
-        assert_eq!((sum.money, sum.rate), (Money(121_850_664), MicrosPerHour(5_077_111)));
-        assert_eq!(sum.source, IncomeSource::Data { at: UnixMillis(50) });
-    }
-
-    #[test]
-    fn what_is_missing_is_named_and_the_steps_before_it_stand() {
-        let mut parts = h100();
-        (parts.price, parts.mint) = (None, None);
-        let income = Income::of(parts);
-        assert_eq!(income.steps.share_millionths, Some(916));
-        assert_eq!(income.sum, Err(vec![Part::Mint, Part::Price]));
-        assert_eq!(Income::of(IncomeParts::default()).sum.unwrap_err().len(), 12);
-        let unconfirmed = IncomeParts { confirmed_permille: None, ..h100() };
-        assert_eq!(Income::of(unconfirmed).sum.unwrap().source, IncomeSource::Assumption);
-        let priced = IncomeParts { price: Some(Sourced::assumed(500_000)), ..h100() };
-        assert_eq!(Income::of(priced).sum.unwrap().source, IncomeSource::Assumption);
-    }
-
-    #[test]
-    fn caps_collateral_delegation_and_loss_each_take_their_part() {
-        let mut parts = h100();
-        parts.epoch = Some(Sourced::read(1_410, UnixMillis(100)));
-        parts.confirmed_permille = Some(Sourced::read(500, UnixMillis(100)));
-        parts.deposit = Some(Sourced::read(Ngonka(32_000_000 * 100), UnixMillis(100)));
-        parts.host_weight_beside = 228;
-        parts.delegation = Some(Sourced::assumed(decimal(5, -2)));
-        parts.expected_loss = Some(Sourced::assumed(decimal(1, -2)));
-        let steps = Income::of(parts).steps;
-        // Of 684 units of the host a fifth is free and 100 are backed: 236, two thirds of it ours; half is confirmed.
-        assert_eq!((steps.weight, steps.backed, steps.confirmed), (Some(456), Some(157), Some(78)));
-        assert_eq!(steps.kept, Some(75));
-        let (reward, expected) = (steps.reward.unwrap().0, steps.expected.unwrap().0);
-        assert_eq!(expected, reward - reward / 100);
-        // 456 units want collateral for 364.8 of them; a tenth of that is at stake.
-        assert_eq!(steps.slash, Some(Ngonka(32_000_000 * 3_648 / 100)));
-    }
-
-    proptest! {
-        #[test]
-        fn no_part_makes_it_panic_and_no_step_grows(
-            rate in any::<u64>(), generate in any::<u64>(), coefficient in (any::<i64>(), -18..=18_i32),
-            confirmed in any::<u32>(), total in any::<u128>(), mint in any::<u128>(), beside in any::<u64>(),
-            deposit in any::<u128>(), price in any::<i64>(), share in (any::<i64>(), -18..=18_i32),
-            in_total in any::<bool>(), length in any::<u64>(),
-        ) {
-            let share = Some(Sourced::assumed(decimal(share.0, share.1)));
-            let parts = IncomeParts {
-                rate: Some(Sourced::assumed(rate)),
-                generate: Some(Sourced::assumed(Millis(generate))),
-                epoch_length: Some(Sourced::assumed(Millis(length))),
-                coefficient: Some(Sourced::assumed(decimal(coefficient.0, coefficient.1))),
-                confirmed_permille: Some(Sourced::assumed(confirmed)),
-                total_weight: Some(Sourced::assumed(total)),
-                is_in_total: in_total,
-                host_weight_beside: beside,
-                mint: Some(Sourced::assumed(Ngonka(mint))),
-                deposit: Some(Sourced::assumed(Ngonka(deposit))),
-                delegation: share,
-                expected_loss: share,
-                price: Some(Sourced::assumed(price)),
-                ..h100()
-            };
-            let steps = Income::of(parts).steps;
-            prop_assert!(steps.backed <= steps.weight && steps.confirmed <= steps.backed);
-            prop_assert!(steps.kept <= steps.confirmed && steps.expected <= steps.reward);
-        }
-    }
-}
+mod tests;
