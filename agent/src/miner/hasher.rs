@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 
 use super::work::{Find, Work};
 
-/// Chunks between two updates of the hash counter: tens of milliseconds, so the rate is live.
-const CHUNKS_PER_UPDATE: u64 = 4;
+/// Chunks between two updates of the hash counter: milliseconds on a CPU, some tenths of a second on a GPU, so the rate
+/// is live and preparing a range costs nothing.
+const CHUNKS_PER_UPDATE: u64 = 16;
 
 /// What all threads share.
 pub struct Board {

@@ -107,7 +107,7 @@ impl GpuBackend {
         let columns = groups.min(self.gpu.limits().max_compute_workgroups_per_dimension);
         let params = Params {
             middle: job.midstate.state,
-            third: job.midstate.after_three_rounds(),
+            third: job.prepared.third,
             tail: job.midstate.tail,
             top_word: job.target.top_word(),
             start,
@@ -228,8 +228,9 @@ mod tests {
             start: 0x1234_5678,
             count: 1 << 19,
         };
-        let mut backends: Vec<Box<dyn HashBackend>> = vec![Box::new(CpuBackend::portable())];
-        backends.extend(CpuBackend::sha_ni().map(|b| Box::new(b) as Box<dyn HashBackend>));
+        let cpu = |backend| Box::new(backend) as Box<dyn HashBackend>;
+        let mut backends: Vec<Box<dyn HashBackend>> =
+            CpuBackend::all().into_iter().map(cpu).collect();
         backends.extend(backend().map(|b| Box::new(b) as Box<dyn HashBackend>));
         let mut expected = None;
         for backend in &mut backends {

@@ -14,20 +14,27 @@ pub mod job;
 pub mod sha256;
 pub mod target;
 
+#[cfg(target_arch = "aarch64")]
+mod arm_sha2;
 mod backend;
 mod cpu;
 mod gpu;
+mod lanes;
+mod prepared;
 mod scan;
 #[cfg(target_arch = "x86_64")]
 mod sha_ni;
 #[cfg(test)]
 mod vectors;
+#[cfg(target_arch = "x86_64")]
+mod x86_lanes;
 
 pub use backend::BackendKind;
 pub use cpu::CpuBackend;
 pub use gpu::GpuBackend;
 pub use header::Header;
 pub use job::{Extranonce, Job, Roll};
+pub use prepared::{Prepared, reject_mask};
 pub use scan::{
     COUNT_MAX, HITS_MAX, HashBackend, Hit, ScanJob, ScanRequest, ScanSummary, collect, scan,
 };

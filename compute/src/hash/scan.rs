@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::prepared::{Prepared, reject_mask};
 use super::sha256::{Midstate, bytes};
 use super::{HashError, Target};
 
@@ -49,13 +50,19 @@ pub struct ScanSummary {
 #[derive(Debug, Clone, Copy)]
 pub struct ScanJob {
     pub midstate: Midstate,
+    /// What the kernels start from.
+    pub prepared: Prepared,
     pub target: Target,
+    /// Bits that the last state word of no share has; see [`reject_mask`].
+    pub mask: u32,
 }
 
 impl ScanJob {
     #[must_use]
     pub fn new(header: &[u8; 76], target: Target) -> Self {
-        Self { midstate: Midstate::new(header), target }
+        let midstate = Midstate::new(header);
+        let mask = reject_mask(target.top_word());
+        Self { prepared: Prepared::new(&midstate), midstate, target, mask }
     }
 
     /// The full check of one nonce, on the CPU: a backend's candidates pass through it.
@@ -68,10 +75,11 @@ impl ScanJob {
 
 /// Something that can look through nonces.
 pub trait HashBackend: Send {
-    /// For logs and telemetry: `cpu portable`, `cpu sha-ni`, or an adapter's name.
+    /// For logs and telemetry: `cpu portable`, `cpu sha-ni x4`, or an adapter's name.
     fn name(&self) -> &str;
 
-    /// Nonces to ask for at once: a few tens of milliseconds of work, so that a stop is prompt.
+    /// Nonces to ask for at once: a millisecond or two of a CPU's work, a few tens of a GPU's, so that a stop and
+    /// a new job are prompt.
     fn chunk(&self) -> u32;
 
     /// Appends every hit among `count` nonces from `start` (modulo 2^32), in that order.

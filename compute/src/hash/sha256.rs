@@ -84,10 +84,11 @@ pub const ROUND: [u32; 64] = [
     0xC671_78F2,
 ];
 
-/// Padding after the 16 bytes of a header's second block, and after a 32-byte hash.
-const HEADER_BITS: u32 = 640;
-const DIGEST_BITS: u32 = 256;
-const PAD: u32 = 0x8000_0000;
+/// The word after a message.
+pub(super) const PAD: u32 = 0x8000_0000;
+/// Bits of a header and of a hash: the last word of a header's second block and of a hash's only one.
+pub(super) const HEADER_BITS: u32 = 640;
+pub(super) const DIGEST_BITS: u32 = 256;
 
 /// One application of the compression function to 16 big-endian words.
 #[must_use]
@@ -120,7 +121,7 @@ fn eight_rounds([a, b, c, d, e, f, g, h]: [u32; 8], wk: [u32; 8]) -> [u32; 8] {
 }
 
 /// One round; `wk` is message word plus round constant.
-fn round(s: [u32; 8], wk: u32) -> [u32; 8] {
+pub(super) fn round(s: [u32; 8], wk: u32) -> [u32; 8] {
     let (e, a) = half_round(s, wk);
     [a, s[0], s[1], s[2], e, s[4], s[5], s[6]]
 }
@@ -178,13 +179,6 @@ impl Midstate {
         }
     }
 
-    /// State after the first three rounds of the second block, which no nonce changes: where the
-    /// GPU kernel starts.
-    #[must_use]
-    pub fn after_three_rounds(&self) -> [u32; 8] {
-        (0..3).fold(self.state, |s, i| round(s, self.tail[i].wrapping_add(ROUND[i])))
-    }
-
     /// State words of the double hash with `nonce`, big-endian as computed.
     #[must_use]
     pub fn double_hash(&self, nonce: u32) -> [u32; 8] {
@@ -212,7 +206,7 @@ pub fn bytes(state: [u32; 8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::vectors;
+    use crate::hash::{Prepared, vectors};
     use sha2::{Digest, Sha256};
 
     #[test]
@@ -223,7 +217,7 @@ mod tests {
             let midstate = Midstate::new(&prefix);
             assert_eq!(midstate.state.to_vec(), vectors::words(&case["midstate_words"]));
             assert_eq!(midstate.tail.to_vec(), vectors::words(&case["tail_words"])[..3]);
-            let three = midstate.after_three_rounds();
+            let three = Prepared::new(&midstate).third;
             assert_eq!(three.to_vec(), vectors::words(&case["state_after_3_rounds_of_block2"]));
             let nonce = u32::try_from(case["nonce"].as_u64().unwrap()).unwrap();
             assert_eq!(nonce.swap_bytes(), vectors::hex_word(&case["nonce_word_be_for_w3"]));
