@@ -5,7 +5,7 @@ MODEL ?= smollm2-135m
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help demo test test-peers lint fmt sim bench-inference bench-poc setup setup-system openai-client model build release
+.PHONY: help demo test test-peers lint fmt sim bench-inference bench-poc bench-hash setup setup-system openai-client model build release
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -27,6 +27,9 @@ test-peers: release ## hold the built programs against foreign software (Python,
 
 bench-poc: release model ## nonces a minute beside plain prefill of the same length (BENCH_ARGS="--adapter all")
 	@target/release/roadbed-agent poc bench --model $(MODEL) $(BENCH_ARGS)
+
+bench-hash: release ## SHA-256d beside the sha2 crate, every adapter, new jobs and stops (BENCH_ARGS="--rounds 15")
+	@target/release/roadbed-agent bench hash $(BENCH_ARGS)
 
 bench-inference: release model ## time the engine beside llama.cpp on this machine (BENCH_ARGS="--rounds 3")
 	tests/peers/python tests/peers/bench_inference.py $(BENCH_ARGS)

@@ -25,6 +25,8 @@ mod gguf_hostile;
 #[cfg(test)]
 mod greedy;
 #[cfg(test)]
+mod hash_equal;
+#[cfg(test)]
 mod hugging_face;
 #[cfg(test)]
 mod kernels_equal;

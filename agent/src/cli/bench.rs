@@ -4,12 +4,16 @@
 //! On a busy machine the wall says what is left over, the normalised figure what an idle machine would give. It means
 //! something only where the work is done by the CPU, so it is shown for software adapters alone.
 
+pub mod hash;
+mod hash_threads;
+mod hash_watts;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use roadbed_compute::llm::{Activations, Found, KvFormat, TunedShape, Tuning};
 use roadbed_compute::{
     AdapterKind, Engine, EngineInfo, EngineOptions, GenerateRequest, Gpu, SequenceEvent, source,
@@ -25,13 +29,17 @@ const COLD_PROMPT: usize = 16;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:\n  roadbed-agent bench --model smollm2-135m\n  \
     roadbed-agent bench --model smollm2-135m --tuning again\n  \
     roadbed-agent bench --model big.gguf --adapter 03:00.0 --prompt 512 --tokens 128 --json")]
 pub struct BenchArgs {
+    /// Something else than a model.
+    #[command(subcommand)]
+    pub other: Option<OtherBench>,
     /// Model file or catalogue name.
-    #[arg(long)]
-    pub model: String,
+    #[arg(long, required = true)]
+    pub model: Option<String>,
     /// Pin an adapter by list position, name or PCI id.
     #[arg(long)]
     pub adapter: Option<String>,
@@ -60,6 +68,13 @@ pub struct BenchArgs {
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What else can be measured.
+#[derive(Debug, Subcommand)]
+pub enum OtherBench {
+    /// Measure SHA-256d: every code of the CPU, every adapter, new jobs and stops.
+    Hash(hash::HashBenchArgs),
 }
 
 /// As `--activations` spells it.
@@ -157,8 +172,12 @@ pub struct BenchReport {
 ///
 /// # Errors
 /// What went wrong.
-pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
-    let request = load_request(&args.model, args.adapter.as_deref())?;
+pub async fn run(mut args: BenchArgs) -> anyhow::Result<()> {
+    if let Some(OtherBench::Hash(hash)) = args.other.take() {
+        return hash::run(hash).await;
+    }
+    let model = args.model.as_deref().context("--model is missing")?;
+    let request = load_request(model, args.adapter.as_deref())?;
     let adapter = request.gpus.first().cloned().unwrap_or_default();
     let (json, tells_trials) = (args.json, args.tuning == TuningChoice::Again);
     let report =

@@ -8,6 +8,8 @@ use clap::Args;
 use roadbed_compute::hash::{BackendKind, ScanRequest, Target, collect, header, hex};
 use serde_json::json;
 
+use crate::engine::kept::kept_folder;
+
 /// Arguments of `hash scan`.
 #[derive(Debug, Args)]
 pub struct HashScanArgs {
@@ -48,7 +50,7 @@ fn scan(args: &HashScanArgs) -> anyhow::Result<()> {
     let target = hex::decode_exact("target", &args.target).map(Target).context("--target")?;
     let kind: BackendKind = args.backend.parse().context("--backend")?;
     let Ok(adapter) = args.adapter.as_deref().unwrap_or("best").parse();
-    let mut backend = kind.open(&adapter)?;
+    let mut backend = kind.open(&adapter, kept_folder().as_deref())?;
     let request = ScanRequest { header, target, start: args.start, count: args.count };
     let began = Instant::now();
     let (hits, summary) = collect(backend.as_mut(), &request, &AtomicBool::new(false))?;

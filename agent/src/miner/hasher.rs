@@ -148,12 +148,13 @@ fn search(
     threads: usize,
 ) {
     let interrupt = &board.interrupts[thread];
-    let batch = u64::from(backend.chunk().max(1)).saturating_mul(CHUNKS_PER_UPDATE).min(COUNT_MAX);
     let mut index = thread as u64;
     while let Some(roll) = work.roll(index) {
         let header = work.header(&roll).prefix();
         let mut done = 0;
         while done < COUNT_MAX {
+            // A GPU's chunk grows until it fills the device, so it is asked for anew.
+            let batch = u64::from(backend.chunk().max(1)).saturating_mul(CHUNKS_PER_UPDATE);
             let count = batch.min(COUNT_MAX - done);
             // `done` is below 2^32 here.
             let request = ScanRequest { header, target: work.target, start: done as u32, count };

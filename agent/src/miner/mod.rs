@@ -13,11 +13,12 @@
 
 pub mod dialect;
 pub mod pools;
+pub mod rates;
 pub mod share;
 pub mod stratum1;
 pub mod work;
 
-mod hasher;
+pub(crate) mod hasher;
 mod line;
 mod meter;
 mod switchboard;

@@ -71,6 +71,17 @@ impl Boards {
         facts
     }
 
+    /// What a card draws now, as NVML measures it.
+    ///
+    /// # Errors
+    /// Why nobody knows.
+    pub fn milliwatts(&self, adapter: &AdapterSummary) -> Result<u32, String> {
+        let nvml = self.nvml().ok_or("this machine has no NVML")?;
+        let pci = adapter.pci_bus_id.as_deref().ok_or("the adapter has no PCI slot")?;
+        let device = nvml.device_by_pci_bus_id(pci).map_err(|error| format!("NVML: {error}"))?;
+        device.power_usage().map_err(|error| format!("NVML: {error}"))
+    }
+
     /// NVML's versions, if this machine has NVML.
     #[must_use]
     pub fn driver(&self) -> Option<DriverFacts> {

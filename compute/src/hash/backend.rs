@@ -1,6 +1,7 @@
 //! Choosing what hashes, by the name an operator gives it.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use super::{CpuBackend, GpuBackend, HashBackend, HashError};
@@ -17,14 +18,19 @@ pub enum BackendKind {
 }
 
 impl BackendKind {
-    /// Makes the backend ready; `adapter` matters to [`Self::Gpu`] alone.
+    /// Makes the backend ready; `adapter` matters to [`Self::Gpu`] alone, as does the folder in which is kept what was
+    /// found out about it.
     ///
     /// # Errors
     /// When no adapter matches, or the GPU refuses the kernel.
-    pub fn open(self, adapter: &AdapterChoice) -> Result<Box<dyn HashBackend>, HashError> {
+    pub fn open(
+        self,
+        adapter: &AdapterChoice,
+        kept: Option<&Path>,
+    ) -> Result<Box<dyn HashBackend>, HashError> {
         match self {
             Self::Cpu => Ok(Box::new(CpuBackend::best())),
-            Self::Gpu => Ok(Box::new(GpuBackend::new(Gpu::open(adapter)?)?)),
+            Self::Gpu => Ok(Box::new(GpuBackend::new(Gpu::open_keeping(adapter, kept)?)?)),
         }
     }
 }
@@ -63,6 +69,8 @@ mod tests {
             assert_eq!(kind.to_string().parse::<BackendKind>().unwrap(), kind);
         }
         assert!("asic".parse::<BackendKind>().is_err());
-        assert!(BackendKind::Cpu.open(&AdapterChoice::Best).unwrap().name().starts_with("cpu"));
+        assert!(
+            BackendKind::Cpu.open(&AdapterChoice::Best, None).unwrap().name().starts_with("cpu")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Hashing on a GPU: the WGSL kernel behind the same interface as the CPU.
+//! Hashing on a GPU: the WGSL kernels behind the same interface as the CPU.
 //!
 //! A dispatch reports candidates through an atomic counter and a bounded list. If more were found
 //! than the list holds, the range is halved and asked again, so no hit is ever lost, however easy
@@ -8,10 +8,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::HashError;
 use super::scan::{HashBackend, Hit, ScanJob};
-use crate::gpu::{Gpu, Pipeline, Readback};
-use crate::kernels::hash::SHA256D;
+use super::{HashError, Target, tuner};
+use crate::gpu::{Gpu, GpuError, Pipeline, Readback, Stopwatch};
+use crate::kernels::hash::HashVariant;
 
 /// Aimed length of one dispatch.
 const DISPATCH_TARGET: Duration = Duration::from_millis(25);
@@ -23,27 +23,52 @@ const CHUNK_MIN: u32 = 1 << 10;
 const CHUNK_MAX: u32 = 1 << 28;
 /// Candidates one dispatch can report. Real targets give far less than one.
 const FOUND_MAX: u32 = 1024;
-/// Fits every adapter we know and divides their vector widths.
-const WORKGROUP: u32 = 64;
 
 /// The kernel's uniform block, in its layout.
 #[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     middle: [u32; 8],
-    third: [u32; 8],
-    tail: [u32; 3],
-    top_word: u32,
+    third_abc: [u32; 3],
+    fourth_a: u32,
+    third_efg: [u32; 3],
+    fourth_e: u32,
+    words: [u32; 4],
+    w31: u32,
+    mask: u32,
     start: u32,
     count: u32,
     row: u32,
-    padding: u32,
+    padding: [u32; 3],
+}
+
+impl Params {
+    fn new(job: &ScanJob, start: u32, count: u32, row: u32) -> Self {
+        let p = &job.prepared;
+        let [a, b, c, _, e, f, g, _] = p.third;
+        let [fourth_a, fourth_e] = p.fourth;
+        Self {
+            middle: p.middle,
+            third_abc: [a, b, c],
+            fourth_a,
+            third_efg: [e, f, g],
+            fourth_e,
+            words: [p.w16, p.w17, p.w18, p.w19],
+            w31: p.w31,
+            mask: job.mask,
+            start,
+            count,
+            row,
+            padding: [0; 3],
+        }
+    }
 }
 
 /// SHA-256d on one open GPU.
 pub struct GpuBackend {
     name: String,
     gpu: Arc<Gpu>,
+    variant: HashVariant,
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     params: wgpu::Buffer,
@@ -53,21 +78,47 @@ pub struct GpuBackend {
 }
 
 impl GpuBackend {
-    /// Compiles the kernel and runs it once, so that the first real chunk meets a warm device.
+    /// The form of the kernel that was found fastest on this adapter and driver, or is found now, some seconds.
+    ///
+    /// # Errors
+    /// When the GPU refuses a buffer or every form of the kernel.
+    pub fn new(gpu: Arc<Gpu>) -> Result<Self, HashError> {
+        let variant = tuner::choose(&gpu)?.chosen;
+        Self::with_variant(gpu, variant)
+    }
+
+    /// Compiles this form and runs it once, so that the first real chunk meets a warm device.
     ///
     /// # Errors
     /// When the GPU refuses a buffer or the kernel.
-    pub fn new(gpu: Arc<Gpu>) -> Result<Self, HashError> {
-        let pipeline = gpu.pipeline(&SHA256D, &[("WORKGROUP", f64::from(WORKGROUP))])?;
+    pub fn with_variant(gpu: Arc<Gpu>, variant: HashVariant) -> Result<Self, HashError> {
+        let constants = [("WORKGROUP", f64::from(variant.workgroup))];
+        let pipeline = gpu.pipeline(variant.kernel(), &constants)?;
         let params = gpu.uniform("sha256d parameters", &Params::default())?;
         let found = gpu.storage("sha256d candidates", found_bytes())?;
         let bind_group = gpu.bind(&pipeline, &[&params, &found])?;
         let readback = gpu.readback("sha256d candidates", found_bytes())?;
-        let name = format!("wgsl on {}", gpu.summary().name);
+        let name = format!("wgsl {variant} on {}", gpu.summary().name);
+        let chunk = CHUNK_FIRST;
         let mut backend =
-            Self { name, gpu, pipeline, bind_group, params, found, readback, chunk: CHUNK_FIRST };
-        backend.candidates(&ScanJob::new(&[0; 76], super::Target::MAX), 0, 1)?;
+            Self { name, gpu, variant, pipeline, bind_group, params, found, readback, chunk };
+        backend.candidates(&ScanJob::new(&[0; 76], Target::MAX), 0, 1)?;
         Ok(backend)
+    }
+
+    /// The form of the kernel.
+    #[must_use]
+    pub fn variant(&self) -> HashVariant {
+        self.variant
+    }
+
+    /// Time on the device of one dispatch that finds nothing.
+    pub(super) fn time(&self, stopwatch: &Stopwatch, count: u32) -> Result<Duration, GpuError> {
+        let job = ScanJob::new(&[0; 76], Target([0; 32]));
+        let grid = self.prepare(&job, 0, count);
+        stopwatch.time(&self.gpu, "sha256d", |pass| {
+            Gpu::dispatch(pass, &self.pipeline, &self.bind_group, grid);
+        })
     }
 
     /// Appends the checked hits of a range, halving it while it has too many candidates.
@@ -93,8 +144,19 @@ impl GpuBackend {
         }
     }
 
+    /// Writes the parameters of a dispatch and gives its grid.
+    fn prepare(&self, job: &ScanJob, start: u32, count: u32) -> [u32; 3] {
+        let invocations = count.div_ceil(self.variant.width.lanes());
+        let groups = invocations.div_ceil(self.variant.workgroup);
+        let columns = groups.min(self.gpu.limits().max_compute_workgroups_per_dimension);
+        let params = Params::new(job, start, count, columns * self.variant.workgroup);
+        self.gpu.write(&self.params, 0, bytemuck::bytes_of(&params));
+        self.gpu.write(&self.found, 0, &[0; 4]);
+        [columns, groups.div_ceil(columns), 1]
+    }
+
     /// One dispatch; `None` if there were more candidates than the list holds.
-    fn candidates(
+    pub(super) fn candidates(
         &mut self,
         job: &ScanJob,
         start: u32,
@@ -103,24 +165,10 @@ impl GpuBackend {
         if count == 0 {
             return Ok(Some(Vec::new()));
         }
-        let groups = count.div_ceil(WORKGROUP);
-        let columns = groups.min(self.gpu.limits().max_compute_workgroups_per_dimension);
-        let params = Params {
-            middle: job.midstate.state,
-            third: job.prepared.third,
-            tail: job.midstate.tail,
-            top_word: job.target.top_word(),
-            start,
-            count,
-            row: columns * WORKGROUP,
-            padding: 0,
-        };
-        self.gpu.write(&self.params, 0, bytemuck::bytes_of(&params));
-        self.gpu.write(&self.found, 0, &[0; 4]);
+        let grid = self.prepare(job, start, count);
         let mut encoder = self.gpu.encoder("sha256d");
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            let grid = [columns, groups.div_ceil(columns), 1];
             Gpu::dispatch(&mut pass, &self.pipeline, &self.bind_group, grid);
         }
         let bytes = self.gpu.run_and_read(
@@ -165,12 +213,6 @@ impl HashBackend for GpuBackend {
     }
 }
 
-impl Default for Params {
-    fn default() -> Self {
-        bytemuck::Zeroable::zeroed()
-    }
-}
-
 fn found_bytes() -> u64 {
     4 * (1 + u64::from(FOUND_MAX))
 }
@@ -187,18 +229,22 @@ fn next_chunk(chunk: u32, elapsed: Duration) -> u32 {
 mod tests {
     use super::*;
     use crate::adapter::AdapterChoice;
-    use crate::hash::{CpuBackend, ScanRequest, Target, collect, vectors};
+    use crate::hash::{CpuBackend, ScanRequest, collect, vectors};
     use std::sync::atomic::AtomicBool;
 
-    fn backend() -> Option<GpuBackend> {
+    fn gpu() -> Option<Arc<Gpu>> {
         match Gpu::open(&AdapterChoice::Best) {
-            Ok(gpu) => Some(GpuBackend::new(gpu).unwrap()),
+            Ok(gpu) => Some(gpu),
             Err(error) if std::env::var_os("ROADBED_REQUIRE_GPU").is_none() => {
                 println!("SKIPPED: {error}");
                 None
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    fn backend() -> Option<GpuBackend> {
+        gpu().map(|gpu| GpuBackend::with_variant(gpu, HashVariant::UNTRIED).unwrap())
     }
 
     #[test]
@@ -221,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn every_backend_finds_the_same_and_tells_its_rate() {
+    fn every_backend_finds_the_same() {
         let request = ScanRequest {
             header: std::array::from_fn(|i| i as u8),
             target: Target::from_difficulty(2f64.powi(-16)).unwrap(),
             start: 0x1234_5678,
-            count: 1 << 19,
+            count: 1 << 17,
         };
         let cpu = |backend| Box::new(backend) as Box<dyn HashBackend>;
         let mut backends: Vec<Box<dyn HashBackend>> =
@@ -234,10 +280,7 @@ mod tests {
         backends.extend(backend().map(|b| Box::new(b) as Box<dyn HashBackend>));
         let mut expected = None;
         for backend in &mut backends {
-            let begun = Instant::now();
             let (hits, _) = collect(backend.as_mut(), &request, &AtomicBool::new(false)).unwrap();
-            let rate_mhs = request.count as f64 / begun.elapsed().as_secs_f64() / 1e6;
-            println!("{:>40}: {rate_mhs:.2} MH/s", backend.name());
             assert!(!hits.is_empty());
             assert_eq!(&hits, expected.get_or_insert(hits.clone()), "{}", backend.name());
         }
@@ -250,7 +293,8 @@ mod tests {
             println!("SKIPPED: set ROADBED_HASH_ALL=1 to scan 2^32 nonces");
             return;
         }
-        let Some(mut backend) = backend() else { return };
+        let Some(gpu) = gpu() else { return };
+        let mut backend = GpuBackend::new(gpu).unwrap();
         let genesis = &vectors::list("headers.json")[0];
         let header: [u8; 80] = vectors::bytes(&genesis["header_hex"]);
         let request = ScanRequest {

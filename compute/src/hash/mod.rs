@@ -11,8 +11,10 @@
 pub mod header;
 pub mod hex;
 pub mod job;
+pub mod operations;
 pub mod sha256;
 pub mod target;
+pub mod tuner;
 
 #[cfg(target_arch = "aarch64")]
 mod arm_sha2;
@@ -29,6 +31,7 @@ mod vectors;
 #[cfg(target_arch = "x86_64")]
 mod x86_lanes;
 
+pub use crate::kernels::hash::HashVariant;
 pub use backend::BackendKind;
 pub use cpu::CpuBackend;
 pub use gpu::GpuBackend;
