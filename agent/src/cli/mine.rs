@@ -193,6 +193,7 @@ fn document(stats: &MinerStats, mining: &MiningConfig) -> Value {
         "hashing_for": stats.hash_for.and_then(|place| mining.pools.get(place)).map(|pool| pool.address.to_string()),
         "hashes": stats.hashes,
         "hashes_per_second": stats.hashrate.0,
+        "threads": stats.threads.iter().map(|rate| rate.0).collect::<Vec<u64>>(),
         "shares": shares(&stats.shares),
         "pools": mining.pools.iter().zip(&stats.pools).map(pool).collect::<Vec<Value>>(),
     })

@@ -7,8 +7,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use roadbed_compute::hash::{COUNT_MAX, HashBackend, ScanRequest, scan};
+use roadbed_protocol::HashesPerSecond;
 use tokio::sync::mpsc;
 
 use super::work::{Find, Work};
@@ -23,10 +25,30 @@ pub struct Board {
     changed: Condvar,
     /// Raised to make every thread look at the state again.
     interrupts: Vec<AtomicBool>,
-    hashes: AtomicU64,
+    counts: Vec<Count>,
     busy: AtomicUsize,
     finds: mpsc::Sender<Find>,
     lost_finds: AtomicU64,
+}
+
+/// What one thread has done.
+#[derive(Debug, Default)]
+struct Count {
+    hashes: AtomicU64,
+    per_second: AtomicU64,
+}
+
+impl Count {
+    /// Takes a batch into the mean of about the last second.
+    fn add(&self, hashes: u64, took: Duration) {
+        self.hashes.fetch_add(hashes, Ordering::Relaxed);
+        let seconds = took.as_secs_f64().max(1e-9);
+        let before = self.per_second.load(Ordering::Relaxed) as f64;
+        let rate = hashes as f64 / seconds;
+        // The first batch is all there is to go by.
+        let share = if before == 0.0 { 1.0 } else { seconds.min(1.0) };
+        self.per_second.store((before + (rate - before) * share) as u64, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -42,7 +64,7 @@ impl Board {
             state: Mutex::default(),
             changed: Condvar::new(),
             interrupts: (0..threads).map(|_| AtomicBool::new(false)).collect(),
-            hashes: AtomicU64::new(0),
+            counts: (0..threads).map(|_| Count::default()).collect(),
             busy: AtomicUsize::new(0),
             finds,
             lost_finds: AtomicU64::new(0),
@@ -66,7 +88,18 @@ impl Board {
 
     /// Hashes done so far by all threads.
     pub fn hashes(&self) -> u64 {
-        self.hashes.load(Ordering::Relaxed)
+        self.counts.iter().map(|count| count.hashes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// What each thread hashes a second, over about the last second in which it did: hashes counted, whatever a pool sees
+    /// of them. Nothing while all are silent.
+    pub fn rates(&self) -> Vec<HashesPerSecond> {
+        let silent = self.is_silent();
+        let rate = |count: &Count| match silent {
+            true => HashesPerSecond::ZERO,
+            false => HashesPerSecond(count.per_second.load(Ordering::Relaxed)),
+        };
+        self.counts.iter().map(rate).collect()
     }
 
     /// Whether no thread hashes now.
@@ -165,9 +198,10 @@ fn search(
                 }
                 ControlFlow::Continue(())
             };
+            let began = Instant::now();
             match scan(backend, &request, interrupt, &mut tell) {
                 Ok(summary) => {
-                    board.hashes.fetch_add(summary.hashes, Ordering::Relaxed);
+                    board.counts[thread].add(summary.hashes, began.elapsed());
                     if !summary.complete {
                         return;
                     }
@@ -192,5 +226,29 @@ fn idle(board: &Board, thread: usize) {
     let mut state = board.lock();
     while !board.interrupts[thread].load(Ordering::Relaxed) {
         state = board.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threads_rate_follows_its_batches_and_all_is_counted() {
+        let (sender, _finds) = mpsc::channel(1);
+        let board = Board::new(2, sender);
+        board.counts[0].add(1_000, Duration::from_millis(1));
+        board.counts[1].add(500, Duration::from_millis(1));
+        assert_eq!(board.hashes(), 1_500);
+        assert!(board.rates().iter().all(|rate| *rate == HashesPerSecond::ZERO), "all are silent");
+        board.busy.store(1, Ordering::SeqCst);
+        assert_eq!(board.rates(), [HashesPerSecond(1_000_000), HashesPerSecond(500_000)]);
+        // A second at half the rate replaces what was known, a millisecond of it hardly.
+        board.counts[0].add(500, Duration::from_millis(1));
+        assert!(board.rates()[0] > HashesPerSecond(999_000));
+        board.counts[0].add(500_000, Duration::from_secs(1));
+        assert_eq!(board.rates()[0], HashesPerSecond(500_000));
+        // A batch that was broken off at once is no division by zero.
+        board.counts[1].add(0, Duration::ZERO);
     }
 }

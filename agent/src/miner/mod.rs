@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::config::{AuthorityKey, PoolAddress};
 use crate::config::{Difficulty, MiningConfig, PoolConfig, PoolProtocol};
+use crate::engine::kept::kept_folder;
 use dialect::{Dialect, DialectReport, Login};
 use hasher::Board;
 use line::Line;
@@ -88,6 +89,8 @@ pub struct MinerStats {
     pub hashes: u64,
     /// Mean of the last seconds, of hashes really done.
     pub hashrate: HashesPerSecond,
+    /// The same of each thread, GPUs first.
+    pub threads: Vec<HashesPerSecond>,
     /// Shares by what became of them.
     pub shares: ShareTally,
     /// Jobs received.
@@ -142,7 +145,7 @@ impl Miner {
         let mut backends: Vec<Box<dyn HashBackend>> = Vec::new();
         for gpu in &config.gpus {
             let Ok(adapter) = gpu.parse::<AdapterChoice>();
-            let backend = BackendKind::Gpu.open(&adapter);
+            let backend = BackendKind::Gpu.open(&adapter, kept_folder().as_deref());
             backends.push(backend.map_err(|error| MinerError::Gpu { gpu: gpu.clone(), error })?);
         }
         for _ in 0..config.threads.min(THREADS_MAX) {
@@ -250,6 +253,7 @@ impl MinerHandle {
             hash_for: switched.hash_for,
             hashes,
             hashrate: switched.hashrate,
+            threads: self.board.rates(),
             ..MinerStats::default()
         };
         let mut troubles = Vec::new();

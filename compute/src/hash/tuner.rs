@@ -23,7 +23,9 @@ const FILE: &str = "hash.json";
 /// A dozen trials.
 const BYTES_MAX: u64 = 64 << 10;
 /// Longest that trying out may take; whatever was not tried by then is not taken.
-const TIME_MAX: Duration = Duration::from_secs(8);
+const TIME_GPU_MAX: Duration = Duration::from_secs(8);
+/// A CPU driver compiles slowly, and whoever hashes on it has the CPU for it.
+const TIME_SOFTWARE_MAX: Duration = Duration::from_secs(3);
 /// Other sizes of a workgroup that the fastest kernel is tried with, where the adapter allows them.
 const WORKGROUPS: [u32; 3] = [32, 128, 256];
 /// Nonces that are checked: no multiple of anything, and past the wrap.
@@ -72,7 +74,8 @@ pub fn choose(gpu: &Arc<Gpu>) -> Result<HashTuning, HashError> {
 /// # Errors
 /// As [`choose`].
 pub fn try_out(gpu: &Arc<Gpu>) -> Result<HashTuning, HashError> {
-    let until = Instant::now() + TIME_MAX;
+    let longest = if gpu.is_software() { TIME_SOFTWARE_MAX } else { TIME_GPU_MAX };
+    let until = Instant::now() + longest;
     let stopwatch = Stopwatch::new(gpu)?;
     let mut trials = Vec::new();
     let mut candidates = HashVariant::kernels();
