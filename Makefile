@@ -19,7 +19,7 @@ demo: setup-system release ## set up, build and run the demo farm (DEMO_ARGS="--
 test: setup openai-client ## set up and run every test
 	$(CARGO) test --workspace --locked
 	@echo "== OpenAI's own client against the agent"
-	AGENT=target/debug/roadbed-agent PYTHON=tests/peers/python_openai tests/peers/run_openai
+	AGENT=target/debug/roadbed-agent ROADBED=target/debug/roadbed PYTHON=tests/peers/python_openai tests/peers/run_openai
 
 test-peers: release ## hold the built programs against foreign software (Python, the package registry; some need root)
 	@sh packaging/setup.sh --peers

@@ -19,7 +19,8 @@ use crate::models::{smollm2, vectors};
 use crate::requantised::Requantised;
 use crate::tiny_models::TinyModel;
 
-/// Nonces of the real model in the everyday test, by length: each costs seconds on a software adapter. Set
+/// Nonces of the real model in the everyday test, by length: each costs seconds on a software adapter, one of 1024 tokens
+/// 20 s of CPU time, which is more than an everyday test may take. Set
 /// `ROADBED_PROVE_ALL=1` for every nonce at every length of the vectors (minutes to half an hour).
 fn everyday_nonces(seq_len: usize) -> usize {
     match seq_len {

@@ -1,4 +1,6 @@
-"""Drives a served model with OpenAI's own Python client. Usage: openai_check.py http://HOST:PORT
+"""Drives a served model with OpenAI's own Python client. Usage: openai_check.py http://HOST:PORT [GATEWAY]
+
+GATEWAY is the address of a farm's gateway in front of the same model; keys as in run_openai.
 
 Each line of output is one claim; the exit code is 0 only if all held.
 """
@@ -12,6 +14,7 @@ import openai
 from claims import PATIENCE_SECONDS, claim, finish, until
 
 BASE = sys.argv[1]
+GATEWAY = sys.argv[2] if len(sys.argv) > 2 else None
 
 
 def metric(name):
@@ -259,6 +262,62 @@ def disconnects(client, model):
     claim("his job counts as cancelled", metric("roadbed_jobs_cancelled_total") == before + 1)
 
 
+def gateway(model):
+    """The same model behind the controller: a customer's answer is judged at the rig's own address, as validators do."""
+    def of(path, key):
+        return openai.OpenAI(base_url=f"{GATEWAY}{path}", api_key=key, max_retries=0, timeout=PATIENCE_SECONDS)
+
+    def ask_for(client, **more):
+        extra = {"return_token_ids": True, "skip_special_tokens": False, "logprobs_mode": "processed", "top_k": 3,
+                 **more.pop("extra", {})}
+        return client.chat.completions.create(
+            model=model, messages=ask("What is the capital of France?"), logprobs=True, top_logprobs=5, seed=7,
+            temperature=0.8, max_tokens=6, extra_body=extra, **more)
+
+    def lists(tokens):
+        return [(t.token, {top.token: top.logprob for top in t.top_logprobs}) for t in tokens]
+
+    farm, rig = of("/v1", "customer-key"), of("/rigs/gpu-1/v1", "node-secret")
+
+    def answers():
+        try:
+            return [m.id for m in farm.models.list().data] == [model]
+        except openai.OpenAIError:
+            return False
+
+    claim("the gateway lists the farm's model", until(answers))
+    claim("the rig behind it lists the same", [m.id for m in rig.models.list().data] == [model])
+    for client, name in [(of("/v1", "another"), "customer"), (of("/rigs/gpu-1/v1", "customer-key"), "Network Node")]:
+        try:
+            ask_for(client)
+            claim(f"a {name} without the key is turned away", False)
+        except openai.AuthenticationError as error:
+            claim(f"a {name} without the key is turned away", True, f"({error.message[:40]})")
+    said = ask_for(farm)
+    executed = lists(said.choices[0].logprobs.content)
+    numeric = all(t.isdigit() and all(map(str.isdigit, top)) for t, top in executed)
+    claim("a customer's tokens are numbers", numeric and len(executed) > 0, f"({len(executed)})")
+    filtered = {sum(p == -9999 for p in top.values()) for _, top in executed}
+    claim("filtered tokens show", filtered == {2}, f"({filtered})")
+    enforced = {"tokens": [{"token": t, "top_tokens": list(top)} for t, top in executed]}
+    replay = lists(ask_for(rig, extra={"enforced_tokens": enforced}).choices[0].logprobs.content)
+    far = max(abs(p - b.get(i, 99)) for (_, a), (_, b) in zip(executed, replay) for i, p in a.items())
+    same = [t for t, _ in replay][:len(executed)] == [t for t, _ in executed]
+    claim("enforced tokens come back with the same lists", same and far < 1e-3, f"({far:.1e})")
+    text = ask_for(rig, extra={"enforced_str": said.choices[0].message.content})
+    retold = [t for t, _ in lists(text.choices[0].logprobs.content)]
+    claim("so does enforced text", retold[:3] == [t for t, _ in executed][:3], f"({retold})")
+    with ask_for(farm, stream=True, stream_options={"include_usage": True}) as stream:
+        chunks = list(stream)
+    told = lists(t for c in chunks if c.choices and c.choices[0].logprobs for t in c.choices[0].logprobs.content)
+    claim("a stream through the gateway tells the same", told == executed and chunks[-1].usage is not None)
+    try:
+        farm.chat.completions.create(model="gpt-4", messages=ask("a"))
+        claim("a model nobody serves is refused", False)
+    except openai.NotFoundError as error:
+        claim("a model nobody serves is refused", True, f"({error.message[:60]})")
+
+
 def main():
     print(f"openai {openai.__version__}")
     claim("the server is up", until(is_up))
@@ -266,6 +325,8 @@ def main():
     model = models(client)
     for check in [chats, completions, sampling, forms, tools, validation, errors, disconnects]:
         check(client, model)
+    if GATEWAY:
+        gateway(model)
     finish()
 
 
