@@ -36,10 +36,13 @@ def peer_is_there():
 class Miner:
     """`roadbed-agent mine` and the last status it told."""
 
+    started = []
+
     def __init__(self, port, *arguments):
         pool = f"stratum+tcp://127.0.0.1:{port}"
         command = [agent, "mine", "--pool", pool, "--user", "farm.rig", "--every", "1", "--json", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.started.append(self.process)
         self.status = {"shares": {"accepted": 0, "submitted": 0}, "hashes_per_second": 0, "hashing_for": None, "pools": [{"jobs": 0, "connections": 0}]}
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -84,18 +87,28 @@ def mines(name, *arguments):
     return front, miner
 
 
+def closed(shares):
+    refused = sum(shares[reason] for reason in ("stale", "duplicate", "low_difficulty", "other"))
+    return shares["accepted"] + refused + shares["unanswered"]
+
+
 def agree(front, miner):
     """Whether the miner's books are what the pool said, once every share is answered."""
     steer("difficulty", difficulty=1e6)
-    until(lambda: miner.status["pools"][0]["difficulty"] == 1e6 and front.submitted == sum(front.verdicts.values()))
-    claim("the miner ends when told to", miner.end() == 0)
+    answered = until(lambda: miner.status["pools"][0]["difficulty"] == 1e6 and front.submitted == sum(front.verdicts.values()))
+    until(lambda: miner.status["shares"]["submitted"] == front.submitted == closed(miner.status["shares"]))
     shares, said = miner.status["shares"], front.verdicts
     ours = {"accepted": shares["accepted"], 21: shares["stale"], 22: shares["duplicate"], 23: shares["low_difficulty"]}
     other = sum(count for code, count in said.items() if code not in ours)
     equal = all(said[code] == count for code, count in ours.items()) and shares["other"] == other
-    closed = sum(ours.values()) + shares["other"] + shares["unanswered"]
-    held = equal and shares["submitted"] == front.submitted == closed
+    held = answered and equal and shares["submitted"] == front.submitted == closed(shares)
     claim("every share is booked once, as the pool judged it", held, f"(pool {dict(said)}, sent {front.submitted}, miner {shares})")
+
+
+def ends(miner):
+    code = miner.end()
+    shares = miner.status["shares"]
+    claim("the miner ends when told to, with its books closed", code == 0 and shares["submitted"] == closed(shares), f"({shares})")
 
 
 def main():
@@ -109,10 +122,14 @@ def main():
         front, miner = mines("CPU", "--threads", "2")
         check_pool(front, miner)
         agree(front, miner)
+        check_restart(front, miner)
+        ends(miner)
         front, miner = mines("WGSL", "--threads", "0", "--gpu", os.environ.get("ADAPTER", "auto"))
         agree(front, miner)
+        ends(miner)
     finally:
-        node.kill()
+        for process in [node, *Miner.started]:
+            process.kill()
     claims.finish()
 
 
@@ -122,7 +139,7 @@ def check_pool(front, miner):
     claim("vardiff raises the difficulty, and it is followed", held and follows, f"({front.difficulties[:4]})")
     claim("no share was refused so far but for its age", not set(front.verdicts) - {"accepted", 21}, f"({dict(front.verdicts)})")
 
-    for difficulty in (1e-6, 5e-5, 2e-6, 1e-5):
+    for difficulty in (2e-6, 5e-5, 4e-6, 1e-5):
         steer("difficulty", difficulty=difficulty)
         claim(f"difficulty {difficulty} is followed", until(lambda: miner.status["pools"][0]["difficulty"] == difficulty))
     claim("none was too easy for its job", not front.verdicts[23], f"({dict(front.verdicts)})")
@@ -139,12 +156,15 @@ def check_pool(front, miner):
     front.hide_jobs = True
     claim("shares of a job that is over are stale", until(lambda: front.verdicts[21] >= stale + 3))
     front.hide_jobs = False
-    front.ease_difficulty = 2
-    steer("difficulty", difficulty=2e-5)
+    # Twice, because the pool also takes what meets the difficulty before.
+    front.ease_difficulty = 4
+    for difficulty in (4e-5, 8e-5):
+        steer("difficulty", difficulty=difficulty)
     claim("shares below the pool's difficulty are refused as that", until(lambda: front.verdicts[23] >= 3))
     front.ease_difficulty = 1
-    steer("difficulty", difficulty=1e-5)
 
+
+def check_restart(front, miner):
     connections, seen = front.connections, miner.accepted()
     steer("restart")
     held = until(lambda: front.connections > connections and miner.accepted() > seen + 10)

@@ -1,5 +1,6 @@
 //! `roadbed-agent mine`: mines for a pool, or for the pools of a config file, without a controller.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -89,7 +90,7 @@ pub async fn run(args: MineArgs) -> anyhow::Result<()> {
             _ = ticks.tick() => true,
         };
         if goes_on {
-            tell(&miner.stats(), &mining, args.json);
+            tell(&miner.stats(), &mining, args.json)?;
         } else {
             break;
         }
@@ -101,7 +102,7 @@ pub async fn run(args: MineArgs) -> anyhow::Result<()> {
 async fn end(miner: &MinerHandle, mining: &MiningConfig, as_json: bool) -> anyhow::Result<()> {
     miner.stop();
     let silent = miner.silence().await;
-    tell(&miner.stats(), mining, as_json);
+    tell(&miner.stats(), mining, as_json)?;
     anyhow::ensure!(silent, "a hash thread does not end");
     Ok(())
 }
@@ -145,14 +146,16 @@ fn of_arguments(args: &MineArgs) -> anyhow::Result<MiningConfig> {
     Ok(MiningConfig { threads, gpus: args.gpus.clone(), pools: pools.collect() })
 }
 
-fn tell(stats: &MinerStats, mining: &MiningConfig, as_json: bool) {
+/// # Errors
+/// Nobody reads any more.
+fn tell(stats: &MinerStats, mining: &MiningConfig, as_json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
     if as_json {
-        println!("{}", document(stats, mining));
-        return;
+        return writeln!(out, "{}", document(stats, mining));
     }
     let rate = stats.hashrate.0 as f64 / 1e6;
     if !stats.mining && !stats.trouble.is_empty() {
-        println!("no pool: {}", stats.trouble);
+        writeln!(out, "no pool: {}", stats.trouble)?;
     }
     for (place, (pool, seen)) in mining.pools.iter().zip(&stats.pools).enumerate() {
         let now = match (stats.hash_for == Some(place), seen.connected) {
@@ -162,15 +165,17 @@ fn tell(stats: &MinerStats, mining: &MiningConfig, as_json: bool) {
         };
         let ShareTally { accepted, stale, duplicate, low_difficulty, other, .. } =
             seen.report.shares;
-        println!(
+        writeln!(
+            out,
             "{}: {now}, difficulty {}, {accepted} shares accepted, {} refused ({stale} stale, {duplicate} duplicate, \
              {low_difficulty} low difficulty, {other} other), {} unanswered",
             pool.address,
             seen.report.difficulty,
             seen.report.shares.rejected(),
             seen.report.shares.unanswered,
-        );
+        )?;
     }
+    Ok(())
 }
 
 fn document(stats: &MinerStats, mining: &MiningConfig) -> Value {

@@ -5,9 +5,10 @@ use std::ops::AddAssign;
 
 use roadbed_protocol::{JobCounters, Millis};
 
-/// Shares under way at once. At one share a second and a pool that answers within seconds there are
-/// a handful; more means a difficulty far too low or a pool that does not answer, and further finds are held back.
-const OPEN_MAX: usize = 256;
+/// Shares under way at once. At one share a second and a pool that answers within seconds there are a handful; more means
+/// a difficulty far too low or a pool that does not answer, and further finds are held back. Small enough that all of them
+/// in one packet stay below the 10 KiB at which foundation-stratum takes a miner for a flood and hangs up.
+const OPEN_MAX: usize = 64;
 /// A share without an answer for this long has none.
 const ANSWER_WITHIN: Millis = Millis::from_secs(60);
 /// Shares remembered to tell a second find of the same one.

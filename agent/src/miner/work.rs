@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use roadbed_compute::hash::{Extranonce, Header, Job, Roll, Target};
 
-/// Version variants of a header before the extranonce moves on: four bits are within every mask.
+/// Version variants of a work with a coinbase: four bits are within every mask.
 const VERSIONS: u64 = 16;
 /// Seconds a header's time may run ahead of its job's, rolled only when nothing else is left: far below the two hours
 /// that Bitcoin allows, because pools allow less.
@@ -53,7 +53,8 @@ pub struct Work {
 
 impl Work {
     /// What is rolled for header `index`; none when the search space ends before it. Two indices never give the same
-    /// header. Version bits come first because they cost no new merkle root, then the extranonce, time last.
+    /// header, nor the same extranonce until all are used up: foundation-stratum tells duplicates without looking at the
+    /// version. Time is rolled last.
     #[must_use]
     pub fn roll(&self, index: u64) -> Option<Roll> {
         let bits = self.version_mask.count_ones();
@@ -65,8 +66,8 @@ impl Work {
             }
             Source::Header { id: _, header } => (1 << bits, 1, header.ntime),
         };
-        let (counter, variant) = (index / versions, index % versions);
-        let (ahead, counter) = (counter / extranonces, counter % extranonces);
+        let (round, counter) = (index / extranonces, index % extranonces);
+        let (ahead, variant) = (round / versions, (counter % versions + round) % versions);
         if ahead > TIME_AHEAD_MAX {
             return None;
         }
