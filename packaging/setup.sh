@@ -40,6 +40,8 @@ if [ "${1:-}" = --peers ]; then
     command -v npm >/dev/null 2>&1 || need npm "fetches them"
     command -v c++ >/dev/null 2>&1 || need g++ "their big numbers are built from C++"
     command -v make >/dev/null 2>&1 || need make "the same"
+    command -v capnp >/dev/null 2>&1 || need capnproto "the foreign Stratum V2 pool is built with it"
+    [ -e /usr/include/capnp/c++.capnp ] || need libcapnp-dev "the same"
 fi
 
 [ -n "$missing" ] || exit 0

@@ -24,7 +24,10 @@ pub use kv::Kv;
 pub use logprobs::LogprobsWord;
 pub use memory::MemoryBytes;
 pub use mining::{Difficulty, MiningConfig, POOLS_MAX, PoolConfig, PoolTrust};
-pub use pool_address::{AddressError, AuthorityKey, PoolAddress, PoolProtocol};
+pub use pool_address::{
+    AddressError, AuthorityKey, ChannelKind, Identity, KeyError, PoolAddress, PoolProtocol,
+    UnknownKind,
+};
 pub use split::Split;
 pub use upstream::{CONCURRENT_DEFAULT, ServerCommand, UpstreamConfig, UpstreamUrl};
 pub use yaml::{ConfigError, load, load_profile, read_secret};

@@ -14,6 +14,7 @@ use crate::customer::CustomerConfig;
 use crate::gonka::GonkaConfig;
 use crate::network_node::NetworkNodeConfig;
 use crate::pool::PoolConfig;
+use crate::stratum2::templates::TemplatesConfig;
 
 /// What to stand in for, and where.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,6 +28,9 @@ pub struct StandinsConfig {
     /// The mining pool.
     #[serde(default)]
     pub pool: Option<PoolConfig>,
+    /// The template provider of a real Stratum V2 pool.
+    #[serde(default)]
+    pub templates: Option<TemplatesConfig>,
     /// The emulated miners.
     #[serde(default)]
     pub asics: Vec<AsicConfig>,
@@ -107,6 +111,11 @@ impl StandinsConfig {
             && let Some((field, expected)) = pool.first_fault()
         {
             return Some((format!("pool.{field}"), expected));
+        }
+        if let Some(templates) = &self.templates
+            && let Some((field, expected)) = templates.first_fault()
+        {
+            return Some((format!("templates.{field}"), expected));
         }
         let mut ids = HashSet::new();
         for (place, asic) in self.asics.iter().enumerate() {

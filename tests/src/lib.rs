@@ -15,3 +15,4 @@ pub mod pool;
 pub mod sim;
 pub mod standins;
 pub mod status;
+pub mod stratum2;

@@ -14,6 +14,7 @@ use crate::gonka::{self, GonkaNode};
 use crate::network_node::{self, NetworkNode};
 use crate::pool::{self, Pool};
 use crate::status;
+use crate::stratum2::templates::{self, Templates};
 
 /// Why the stand-ins could not start.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,8 @@ pub struct StartError {
 pub struct Parts {
     /// The mining pool.
     pub pool: Option<Arc<Pool>>,
+    /// The template provider.
+    pub templates: Option<Arc<Templates>>,
     /// The miners.
     pub asics: Vec<RunningAsic>,
     /// The Network Node.
@@ -69,6 +72,13 @@ impl Standins {
             }
             None => None,
         };
+        let templates = match &config.templates {
+            Some(templates) => {
+                let started = templates::start(templates, &stop, &tasks).await;
+                Some(started.map_err(failed("template provider", templates.listen))?)
+            }
+            None => None,
+        };
         let mut asics = Vec::new();
         for asic in &config.asics {
             let started = asic::start(asic, clock, &stop, &tasks).await;
@@ -95,7 +105,7 @@ impl Standins {
             }
             None => None,
         };
-        let parts = Arc::new(Parts { pool, asics, network_node, gonka, customer });
+        let parts = Arc::new(Parts { pool, templates, asics, network_node, gonka, customer });
         let listener = TcpListener::bind(config.status_listen)
             .await
             .map_err(failed("status server", config.status_listen))?;

@@ -42,6 +42,7 @@ async fn status(State(parts): State<Arc<Parts>>) -> Json<Value> {
 pub fn document(parts: &Parts) -> Value {
     json!({
         "pool": parts.pool.as_ref().map(|pool| pool.status()),
+        "templates": parts.templates.as_ref().map(|templates| templates.status()),
         "network_node": parts.network_node.as_ref().map(|node| node.status()),
         "gonka": parts.gonka.as_ref().map(|node| json!({
             "public_url": node.public_url(), "admin_url": node.admin_url(),

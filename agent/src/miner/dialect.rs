@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use roadbed_protocol::Millis;
+use roadbed_protocol::{HashesPerSecond, Millis};
 
 use super::share::ShareTally;
 use super::work::{Find, Work};
@@ -108,6 +108,8 @@ pub trait Dialect: Send {
     fn found(&mut self, now: Millis, find: &Find) -> Vec<Action>;
     /// Time passes; called about twice a second while connected.
     fn tick(&mut self, now: Millis) -> Vec<Action>;
+    /// How fast the threads hash for this pool now; a dialect may tell the pool with its next actions.
+    fn measured(&mut self, _rate: HashesPerSecond) {}
     /// The socket is closed, by whomever.
     fn disconnected(&mut self);
     /// What it does and has done.

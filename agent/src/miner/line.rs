@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::PoolStats;
 use super::dialect::{Action, Cause, Dialect};
+use super::meter::HashMeter;
+use super::switchboard::Switched;
 use super::work::{Find, Work};
 
 /// A pool is across the internet.
@@ -57,6 +59,9 @@ pub struct Line {
     pub finds: mpsc::Receiver<Find>,
     pub events: mpsc::Sender<(usize, LineEvent)>,
     pub stats: watch::Sender<PoolStats>,
+    /// Where the hashes done for each pool are counted.
+    pub switched: watch::Receiver<Switched>,
+    pub meter: HashMeter,
     pub began: Instant,
 }
 
@@ -159,7 +164,10 @@ impl Line {
                     Err(error) => return End::because(error.to_string()),
                 },
                 Some(find) = self.finds.recv() => self.dialect.found(self.now(), &find),
-                _ = ticks.tick() => self.dialect.tick(self.now()),
+                _ = ticks.tick() => {
+                    self.measure();
+                    self.dialect.tick(self.now())
+                }
             };
             if let Err(end) = self.carry_out(actions, &mut writer).await {
                 return end;
@@ -191,6 +199,13 @@ impl Line {
             }
         }
         Ok(())
+    }
+
+    /// Tells the dialect how fast its pool is hashed for.
+    fn measure(&mut self) {
+        let hashes = self.switched.borrow().hashes.get(self.pool).copied().unwrap_or(0);
+        let rate = self.meter.sample(self.now(), hashes);
+        self.dialect.measured(rate);
     }
 
     async fn tell(&mut self, event: LineEvent) -> Result<(), End> {

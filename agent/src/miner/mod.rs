@@ -1,6 +1,6 @@
 //! The built-in miner: clients of pools and hash threads.
 //!
-//! A [`dialect`] is a pool's language, without a socket: [`stratum1`] is one. Each pool of the list has a line, which owns
+//! A [`dialect`] is a pool's language, without a socket: [`stratum1`] and [`stratum2`] are two. Each pool of the list has a line, which owns
 //! its socket; [`pools`] decides, without a clock, which of them is hashed for; the switchboard stands between them and the
 //! threads. Hashing on a CPU or GPU is a proof that the whole way from a job to an accepted share works, not income: one
 //! ASIC out-hashes ten thousand cards.
@@ -16,6 +16,7 @@ pub mod pools;
 pub mod rates;
 pub mod share;
 pub mod stratum1;
+pub mod stratum2;
 pub mod work;
 
 pub(crate) mod hasher;
@@ -26,7 +27,7 @@ mod tls;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use roadbed_compute::AdapterChoice;
 use roadbed_compute::hash::{BackendKind, CpuBackend, HashBackend, HashError};
@@ -127,9 +128,6 @@ pub enum MinerError {
         /// Why not.
         error: HashError,
     },
-    /// A pool whose protocol is not spoken.
-    #[error("{0} is not spoken by this agent")]
-    Protocol(&'static str),
 }
 
 /// The built-in miner.
@@ -166,6 +164,8 @@ impl Miner {
         let (sender, finds) = mpsc::channel(FINDS_MAX);
         let (began, stop) = (Instant::now(), CancellationToken::new());
         let (told_of, events) = mpsc::channel(EVENTS_MAX);
+        let hashes = vec![0; config.pools.len()];
+        let (told, switched) = watch::channel(Switched { hashes, ..Switched::default() });
         let (mut lines, mut ends, mut stats) = (Vec::new(), Vec::new(), Vec::new());
         for (place, pool) in config.pools.iter().enumerate() {
             let (wanted, wants) = watch::channel(false);
@@ -173,7 +173,7 @@ impl Miner {
             let (shown, seen) = watch::channel(PoolStats::default());
             lines.push(Line {
                 pool: place,
-                dialect: dialect(pool, workload, WorkNumbers::of_pool(place))?,
+                dialect: dialect(pool, workload, WorkNumbers::of_pool(place)),
                 place: (pool.address.host.clone(), pool.address.port),
                 tls: (pool.address.protocol == PoolProtocol::StratumV1Tls)
                     .then(|| tls::connector(&pool.trust)),
@@ -181,6 +181,8 @@ impl Miner {
                 finds,
                 events: told_of.clone(),
                 stats: shown,
+                switched: switched.clone(),
+                meter: HashMeter::default(),
                 began,
             });
             ends.push(LineEnd { wanted, finds: finds_to, work: None });
@@ -189,8 +191,6 @@ impl Miner {
         let board = Board::new(backends.len(), sender);
         let threads = hasher::spawn(&board, backends)?;
         let rank = |pool: &PoolConfig| Rank { priority: pool.priority, weight: pool.weight };
-        let hashes = vec![0; config.pools.len()];
-        let (told, switched) = watch::channel(Switched { hashes, ..Switched::default() });
         let switchboard = Switchboard {
             pools: Pools::new(config.pools.iter().map(rank)),
             lines: ends,
@@ -213,11 +213,7 @@ impl Miner {
 }
 
 /// The language of a pool, before the first connection.
-fn dialect(
-    pool: &PoolConfig,
-    workload: &str,
-    numbers: WorkNumbers,
-) -> Result<Box<dyn Dialect>, MinerError> {
+fn dialect(pool: &PoolConfig, workload: &str, numbers: WorkNumbers) -> Box<dyn Dialect> {
     let user = pool.user.replace("{workload}", workload);
     let login = Login {
         suggest_difficulty: pool.suggest_difficulty.map(Difficulty::get),
@@ -228,10 +224,18 @@ fn dialect(
     };
     match pool.address.protocol {
         PoolProtocol::StratumV1 | PoolProtocol::StratumV1Tls => {
-            Ok(Box::new(Session::new(login, numbers)))
+            Box::new(Session::new(login, numbers))
         }
-        PoolProtocol::StratumV2 { authority: _ } => Err(MinerError::Protocol("Stratum V2")),
+        PoolProtocol::StratumV2 { identity, channel } => {
+            Box::new(stratum2::Session::new(login, identity, channel, numbers, unix_seconds))
+        }
     }
+}
+
+/// Time of day in seconds since 1970; by it certificates are valid.
+fn unix_seconds() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    u32::try_from(since).unwrap_or(u32::MAX)
 }
 
 /// A running miner; dropping it stops it.

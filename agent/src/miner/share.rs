@@ -151,6 +151,11 @@ impl ShareBook {
         self.known.insert(share)
     }
 
+    /// A share was found while enough had been sent.
+    pub const fn held_back(&mut self) {
+        self.tally.held_back += 1;
+    }
+
     /// How long the oldest share under way has waited for its answer.
     #[must_use]
     pub fn oldest_wait(&self, now: Millis) -> Millis {
@@ -177,11 +182,13 @@ impl ShareBook {
         true
     }
 
-    /// All open requests up to `last` were taken, and how many these were; for pools that answer in batches.
-    pub fn accepted_through(&mut self, last: u64) -> u64 {
-        let open: Vec<u64> = self.open.iter().map(|open| open.request).collect();
-        open.into_iter().filter(|request| *request <= last && self.accepted(*request)).count()
-            as u64
+    /// The oldest `count` open requests up to `last` were taken; how many these were, which is fewer when the pool counts
+    /// more than it was sent. For pools that answer in batches.
+    pub fn accepted_through(&mut self, last: u64, count: u64) -> u64 {
+        let most = usize::try_from(count).unwrap_or(usize::MAX);
+        let taken: Vec<u64> = self.open.iter().map(|open| open.request).collect();
+        let taken = taken.into_iter().filter(|request| *request <= last).take(most);
+        taken.filter(|request| self.accepted(*request)).count() as u64
     }
 
     /// Request `request` was refused; false when that was no share, or is answered already.
@@ -248,7 +255,7 @@ mod tests {
                             0 => book.rejected(value, Reason::Stale),
                             1 => book.rejected(value, Reason::Other),
                             2 => book.accepted(value),
-                            _ => book.accepted_through(value) > 0,
+                            _ => book.accepted_through(value, request % 5) > 0,
                         };
                     }
                     2 => {

@@ -6,6 +6,7 @@
 
 pub(crate) mod pool;
 mod several;
+mod stratum2;
 mod vectors;
 
 use roadbed_agent::config::{MiningConfig, PoolConfig, PoolTrust};

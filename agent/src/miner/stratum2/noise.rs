@@ -1,0 +1,223 @@
+//! The encrypted transport of Stratum V2 as a state: bytes in, messages out, and back.
+//!
+//! ```text
+//! hello (64 bytes) -> reply (234 bytes) checked against the authority key -> frames, each with its own seal
+//! ```
+//! The crates below panic on nothing a peer can send, but they also identity a frame's declared length up to 16 MiB. The
+//! longest message a pool has for a miner is a job of two coinbase halves and a merkle path, so a frame that grows
+//! beyond [`FRAME_BYTES_MAX`] ends the connection. A seal that does not fit ends it too: the cipher's counter is lost
+//! and nothing that follows could be read.
+
+use stratum_core::codec_sv2::{
+    Decoded, Decrypted, Error as CodecError, Handshake, InitiatorSent, MessageFrame, NoiseDecoder,
+    NoiseEncoder, TransportDecryptState, TransportEncryptState,
+};
+use stratum_core::noise_sv2::{Error as SealError, Initiator};
+use stratum_core::parsers_sv2::{AnyMessage, AnyMessageOwned, ParserError};
+
+use crate::config::Identity;
+
+/// Sealed bytes of one frame: a job has two coinbase halves of 64 KiB, 255 branches and little else.
+pub const FRAME_BYTES_MAX: usize = 160 * 1024;
+
+/// Why the connection can no longer be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoiseError {
+    #[error("it is not the pool it should be: its certificate is not signed by the authority key")]
+    WrongAuthority,
+    #[error("its authority key is no point of secp256k1: look for another one with the pool")]
+    NoKey,
+    #[error("its certificate is valid from {from} to {until}, and this machine's clock says {now}")]
+    OutOfDate { from: u32, until: u32, now: u32 },
+    #[error("its answer to the handshake is no Stratum V2: {0}")]
+    Handshake(String),
+    #[error("it sent a frame that its key does not open")]
+    Unreadable,
+    #[error("it sent a frame longer than {FRAME_BYTES_MAX} bytes")]
+    Oversize,
+    #[error("a message could not be sealed: {0}")]
+    Seal(String),
+}
+
+/// What a frame held.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// The handshake is done; messages may be sent.
+    Open,
+    /// A message of the protocol.
+    Message(Box<AnyMessageOwned>),
+    /// A message of a kind or extension that is not known here.
+    Unknown { kind: u8 },
+    /// A message of a known kind that could not be read.
+    Malformed { kind: u8, why: String },
+}
+
+enum State {
+    Shaking(Handshake<InitiatorSent>),
+    Open { seal: TransportEncryptState, unseal: TransportDecryptState },
+    Over,
+}
+
+/// One connection's transport.
+pub struct Noise {
+    state: State,
+    identity: Identity,
+    decoder: NoiseDecoder,
+    encoder: NoiseEncoder,
+    /// Received and not yet taken by the decoder, which takes whole pieces only; below one piece and one read.
+    pending: Vec<u8>,
+    /// Bytes of the frame being received.
+    frame: usize,
+}
+
+impl Noise {
+    /// Begins a connection: the state, and what to send first.
+    ///
+    /// # Errors
+    /// When the key is no point of the curve.
+    pub fn hello(identity: Identity) -> Result<(Self, Vec<u8>), NoiseError> {
+        let broken = |error: &dyn std::fmt::Debug| NoiseError::Handshake(format!("{error:?}"));
+        let initiator = match identity {
+            Identity::Authority(key) => Initiator::from_raw_k(key.bytes()),
+            Identity::Anyone => Initiator::without_pk(),
+        };
+        let initiator = initiator.map_err(|_| NoiseError::NoKey)?;
+        let (first, sent) =
+            Handshake::initiator(initiator).step_0().map_err(|error| broken(&error))?;
+        let mut encoder = NoiseEncoder::new();
+        let hello = encoder.encode_handshake(first);
+        let mut decoder = NoiseDecoder::new();
+        // Tells the decoder how much the first answer is; there is nothing to read yet.
+        decoder.next_handshake_frame::<InitiatorSent>().map_err(|error| broken(&error))?;
+        let noise = Self {
+            state: State::Shaking(sent),
+            identity,
+            decoder,
+            encoder,
+            pending: Vec::new(),
+            frame: 0,
+        };
+        Ok((noise, hello))
+    }
+
+    /// Whether the handshake is done.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// Bytes arrived; ask [`Self::next`] what they hold.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if !matches!(self.state, State::Over) {
+            self.pending.extend_from_slice(bytes);
+        }
+    }
+
+    /// The next message of what was fed, `None` when more bytes are needed. `unix` is the time of day in seconds since
+    /// 1970, for the certificate.
+    ///
+    /// # Errors
+    /// The connection is over; later calls give `None`.
+    pub fn next(&mut self, unix: u32) -> Result<Option<Incoming>, NoiseError> {
+        let outcome = self.advance(unix);
+        if outcome.is_err() {
+            self.state = State::Over;
+            self.pending = Vec::new();
+        }
+        outcome
+    }
+
+    fn advance(&mut self, unix: u32) -> Result<Option<Incoming>, NoiseError> {
+        while self.take_piece()? {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Shaking(sent) => {
+                    let decoded = self.decoder.next_handshake_frame::<InitiatorSent>();
+                    let Ok(Decoded::Frame(reply)) = decoded else {
+                        self.state = State::Shaking(sent);
+                        continue;
+                    };
+                    self.frame = 0;
+                    let reply = reply
+                        .payload()
+                        .try_into()
+                        .map_err(|_| NoiseError::Handshake("its length".into()))?;
+                    let transport = sent
+                        .step_2_with_now(reply, unix)
+                        .map_err(|error| self.refused(error, unix))?;
+                    let (seal, unseal) = transport.split();
+                    self.state = State::Open { seal, unseal };
+                    return Ok(Some(Incoming::Open));
+                }
+                State::Open { seal, unseal } => match self.decoder.next_transport_frame(unseal) {
+                    Ok(Decrypted::Incomplete(_, unseal)) => {
+                        self.state = State::Open { seal, unseal };
+                    }
+                    Ok(Decrypted::Frame(mut frame, unseal)) => {
+                        self.state = State::Open { seal, unseal };
+                        self.frame = 0;
+                        return Ok(Some(read(frame.header(), frame.payload())));
+                    }
+                    Err(_) => return Err(NoiseError::Unreadable),
+                },
+                State::Over => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Hands the decoder the piece it waits for; false when that has not arrived whole.
+    fn take_piece(&mut self) -> Result<bool, NoiseError> {
+        let wanted = self.decoder.writable_len();
+        if self.pending.len() < wanted || matches!(self.state, State::Over) {
+            return Ok(false);
+        }
+        self.frame += wanted;
+        if self.frame > FRAME_BYTES_MAX {
+            return Err(NoiseError::Oversize);
+        }
+        let rest = self.pending.split_off(wanted);
+        self.decoder.writable().copy_from_slice(&self.pending);
+        self.pending = rest;
+        Ok(true)
+    }
+
+    fn refused(&self, error: CodecError, now: u32) -> NoiseError {
+        match (error, self.identity) {
+            (CodecError::NoiseSv2Error(SealError::InvalidCertificate(paper)), identity) => {
+                let (from, until) = (paper.valid_from, paper.not_valid_after);
+                match identity {
+                    _ if now < from || now > until => NoiseError::OutOfDate { from, until, now },
+                    Identity::Authority(_) => NoiseError::WrongAuthority,
+                    Identity::Anyone => NoiseError::Handshake("its certificate's version".into()),
+                }
+            }
+            (other, _) => NoiseError::Handshake(other.to_string()),
+        }
+    }
+
+    /// Seals a message for sending.
+    ///
+    /// # Errors
+    /// Before the handshake is done, and for a message that does not fit a frame.
+    pub fn seal(&mut self, message: AnyMessageOwned) -> Result<Vec<u8>, NoiseError> {
+        let State::Open { seal, .. } = &mut self.state else {
+            return Err(NoiseError::Seal("the handshake is not done".into()));
+        };
+        let frame = MessageFrame::try_from(message)
+            .map_err(|error: ParserError| NoiseError::Seal(error.to_string()))?;
+        self.encoder
+            .encode_transport(frame, seal)
+            .map_err(|error| NoiseError::Seal(error.to_string()))
+    }
+}
+
+fn read(header: stratum_core::framing_sv2::header::Header, payload: &mut [u8]) -> Incoming {
+    let kind = header.msg_type();
+    match AnyMessage::try_from((header, payload)) {
+        Ok(message) => Incoming::Message(Box::new(message.into_owned())),
+        Err(ParserError::UnexpectedMessage(_) | ParserError::ExtensionError(_)) => {
+            Incoming::Unknown { kind }
+        }
+        Err(error) => Incoming::Malformed { kind, why: error.to_string() },
+    }
+}
