@@ -31,7 +31,7 @@ pub(super) fn judge(
     ledger: &Ledger,
     judgements: &Judgements,
 ) -> Vec<Claim> {
-    let mut claims = vec![shares(judgements), chats(judgements)];
+    let mut claims = vec![shares(judgements), chats(judgements), gateway(judgements)];
     claims.extend(proofs(day, judgements));
     claims.push(prices(site, entries));
     claims.push(commitment(site, day, entries));
@@ -95,6 +95,20 @@ fn chats(judgements: &Judgements) -> Claim {
         evidence: format!(
             "{} asked, {} answered with {} tokens, {} refused for now, {} failed{failure}",
             customer.asked, customer.answered, customer.tokens, customer.refused, customer.failed
+        ),
+    }
+}
+
+/// Customer and Network Node know the gateway's address only: what they got came through it, one request an answer at least.
+fn gateway(judgements: &Judgements) -> Claim {
+    let (passed, answered) = (judgements.passed, judgements.customer.answered);
+    let rounds = &judgements.network_node.rounds;
+    let started = rounds.iter().filter(|round| round.artifacts > 0).count() as u64;
+    Claim {
+        name: "customer and Network Node reached the rig through the gateway",
+        held: answered > 0 && passed >= answered + started,
+        evidence: format!(
+            "{passed} requests passed on; {answered} answers and {started} proof rounds came of them"
         ),
     }
 }

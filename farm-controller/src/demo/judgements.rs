@@ -23,6 +23,9 @@ pub struct Judgements {
     /// What the agents reported of the same things.
     #[serde(skip)]
     pub booked: Booked,
+    /// Requests that the controller's gateway passed on, by its own count.
+    #[serde(skip)]
+    pub passed: u64,
 }
 
 /// The pool's counters.
@@ -154,6 +157,22 @@ impl Booked {
         }
         booked
     }
+}
+
+/// Requests that the gateway at `url` passed to rigs, from its metrics page.
+///
+/// # Errors
+/// When it does not answer, or does not count them.
+pub(super) async fn passed(url: &str) -> anyhow::Result<u64> {
+    const FAMILY: &str = "roadbed_gateway_requests_total{";
+    let client = reqwest::Client::builder().no_proxy().timeout(FETCH_DEADLINE).build()?;
+    let page = client.get(format!("{url}/metrics")).send().await;
+    let page = page.with_context(|| format!("asking {url}"))?.text().await?;
+    let counts = page.lines().filter(|line| line.starts_with(FAMILY));
+    let counts: Vec<u64> =
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    anyhow::ensure!(!counts.is_empty(), "the gateway's metrics have no {FAMILY}..}}");
+    Ok(counts.iter().sum())
 }
 
 impl Judgements {

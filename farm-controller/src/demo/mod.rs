@@ -230,6 +230,7 @@ async fn settle(
     children: &mut Children,
 ) -> anyhow::Result<Judgements> {
     let mut judgements = Judgements::fetch(&files.status_url).await?;
+    judgements.passed = judgements::passed(&files.gateway_url).await?;
     let deadline = tokio::time::Instant::now() + SETTLE_DEADLINE;
     let views = controller.views();
     loop {

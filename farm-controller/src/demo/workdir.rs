@@ -50,6 +50,7 @@ pub(super) struct Files {
     pub standins: PathBuf,
     pub agents: Vec<(String, PathBuf)>,
     pub status_url: String,
+    pub gateway_url: String,
 }
 
 /// Loopback addresses nobody uses now.
@@ -59,6 +60,8 @@ struct Ports {
     pool: SocketAddr,
     callback: SocketAddr,
     faces: SocketAddr,
+    /// Of the controller's gateway: what Network Node and customer are given.
+    gateway: SocketAddr,
 }
 
 /// The shipped site, to read the day from before anything is written.
@@ -129,6 +132,8 @@ impl WorkDir {
             let key = hex(&login::public_key(&secret));
             text = with_key(&text, &agent.id, &key)?;
         }
+        text = with_face(&text, &template, ports.faces)?;
+        let _ = writeln!(text, "\ngateway:\n  listen: {}", ports.gateway);
         text.push_str(&clock_section(day));
         self.put("site.yaml", &text)?;
         let site = Site::load(&site_path)?;
@@ -142,7 +147,8 @@ impl WorkDir {
             agents.push((agent.id.to_string(), path));
         }
         let status_url = format!("http://{}/status", ports.status);
-        Ok(Files { site: site_path, standins, agents, status_url })
+        let gateway_url = format!("http://{}", ports.gateway);
+        Ok(Files { site: site_path, standins, agents, status_url, gateway_url })
     }
 }
 
@@ -162,6 +168,7 @@ impl Ports {
             pool: free()?,
             callback: free()?,
             faces: free()?,
+            gateway: free()?,
         })
     }
 }
@@ -185,6 +192,18 @@ fn with_key(text: &str, agent: &AgentId, key: &str) -> anyhow::Result<String> {
         text.split_once(&head).with_context(|| format!("demo-site.yaml has no agent {agent}"))?;
     let (_, after) = rest.split_once('\n').unwrap_or((rest, ""));
     Ok(format!("{before}{head}\"{key}\"\n{after}"))
+}
+
+/// The text with the address of the GPU rig's agent put into its line, for the gateway.
+fn with_face(text: &str, template: &Site, faces: SocketAddr) -> anyhow::Result<String> {
+    let rig = gpu(template).context("demo-site.yaml has no GPU rig")?;
+    let head = format!("  - {{id: {}, ", rig.id);
+    anyhow::ensure!(text.contains(&head), "demo-site.yaml has no line {head:?}");
+    Ok(text.replacen(&head, &format!("{head}ai_url: \"http://{faces}\", "), 1))
+}
+
+fn gpu(site: &Site) -> Option<&crate::config::SiteRig> {
+    site.rigs.iter().find(|rig| rig.profile.kind == RigKind::Gpu)
 }
 
 fn clock_section(day: &Day) -> String {
@@ -246,11 +265,13 @@ fn standins(site: &Site, day: &Day, ports: &Ports) -> String {
             steps.join(", ")
         );
     }
-    let model = site.rigs.iter().find_map(|rig| rig.model.clone()).unwrap_or_default();
-    let faces = ports.faces;
+    let model = gpu(site).and_then(|rig| rig.model.clone()).unwrap_or_default();
+    let rig = gpu(site).map_or("", |rig| rig.id.as_str());
+    // Nobody outside is told where the rig itself listens: everything goes through the gateway.
+    let gateway = ports.gateway;
     let _ = writeln!(
         text,
-        "network_node:\n  callback_listen: {}\n  mlnode_url: http://{faces}\n  model: {model}\n  seq_len: {SEQ_LEN}\n  validation_sample: {VALIDATION_SAMPLE}\n  windows:",
+        "network_node:\n  callback_listen: {}\n  mlnode_url: http://{gateway}/rigs/{rig}\n  model: {model}\n  seq_len: {SEQ_LEN}\n  validation_sample: {VALIDATION_SAMPLE}\n  windows:",
         ports.callback
     );
     for (index, window) in day.windows.iter().enumerate() {
@@ -271,7 +292,7 @@ fn standins(site: &Site, day: &Day, ports: &Ports) -> String {
     }
     let _ = writeln!(
         text,
-        "customer: {{base_url: \"http://{faces}\", model: {model}, pause_wall_ms: {CUSTOMER_PAUSE_MS}, max_tokens: {ANSWER_TOKENS_MAX}}}"
+        "customer: {{base_url: \"http://{gateway}\", model: {model}, pause_wall_ms: {CUSTOMER_PAUSE_MS}, max_tokens: {ANSWER_TOKENS_MAX}}}"
     );
     text
 }

@@ -19,7 +19,7 @@ use super::door::{READ_WAIT_MAX, whole, with_query};
 use super::health::look;
 use super::reply::{backend_failed, no_backend, openai_error};
 use super::rig::Rig;
-use super::wire::{Asked, Wire};
+use super::wire::{Asked, Wire, WireFault};
 
 /// Rigs asked for one request.
 const TRIES_MAX: usize = 2;
@@ -100,7 +100,11 @@ async fn balanced(
             Ok(response) => response,
             Err(fault) => {
                 tracing::debug!(%fault, "a customer is served by another rig, if there is one");
-                backend_failed()
+                match fault {
+                    // Nothing was sent, and the rig may be there in a moment.
+                    WireFault::Unreached { .. } => no_backend(),
+                    WireFault::Broken { .. } | WireFault::Silent { .. } => backend_failed(),
+                }
             }
         });
     }

@@ -507,6 +507,12 @@ impl Driver {
         let mut desk = lock(&self.desk);
         desk.counters().calls += 1;
         match answer {
+            // A gateway in between whose rig is not there (yet): as good as no connection.
+            Ok(answer) if is_gone(&answer) => {
+                tracing::debug!(path, status = answer.status, "nobody behind the gateway");
+                desk.counters().unreached += 1;
+                None
+            }
             Ok(answer) => {
                 if answer.status == 415 {
                     desk.complain(format!("{path}: 415, but a Content-Type is never sent"));
@@ -524,6 +530,12 @@ impl Driver {
     fn complain(&self, what: String) {
         lock(&self.desk).complain(what);
     }
+}
+
+/// Whether a gateway says that it could not reach the MLNode: nothing of the call arrived there.
+fn is_gone(answer: &Answer) -> bool {
+    let said = answer.body["detail"].as_str().unwrap_or_default();
+    matches!(answer.status, 502 | 503) && said.contains("cannot be reached")
 }
 
 const PROOF_STATUS: &str = "/api/v1/inference/pow/status";
