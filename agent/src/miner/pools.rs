@@ -17,7 +17,7 @@ use super::dialect::Cause;
 const RETURN_AFTER: Millis = Millis::from_secs(60);
 /// The same at most, after failing again and again.
 const RETURN_AFTER_MAX: Millis = Millis::from_secs(30 * 60);
-/// A pool that was up for this long has made good its earlier failures.
+/// A pool that was up for this long beyond its proof has made good its earlier failures.
 const CALM_AFTER: Millis = Millis::from_secs(10 * 60);
 /// How long a pool may take to be up before the next of the list is connected as well.
 const GRACE: Millis = Millis::from_secs(10);
@@ -159,7 +159,8 @@ impl Pools {
             return;
         }
         member.failed = true;
-        let was_calm = lived.is_some_and(|lived| lived >= CALM_AFTER.0);
+        let calm_after = member.proof.0 + CALM_AFTER.0;
+        let was_calm = lived.is_some_and(|lived| lived >= calm_after);
         if was_calm {
             (member.proof, member.strikes) = (RETURN_AFTER, 0);
         }
