@@ -1,5 +1,7 @@
 //! A scripted pool: says what the test wants, and re-hashes what it is sent.
 
+use std::io;
+
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -61,11 +63,16 @@ impl Talk {
     }
 
     pub async fn raw(&mut self, bytes: &[u8]) {
+        self.write(bytes).await.unwrap();
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         for piece in bytes.chunks(self.slice) {
-            self.writer.write_all(piece).await.unwrap();
-            self.writer.flush().await.unwrap();
+            self.writer.write_all(piece).await?;
+            self.writer.flush().await?;
             tokio::task::yield_now().await;
         }
+        Ok(())
     }
 
     pub async fn say(&mut self, value: Value) {
@@ -131,9 +138,14 @@ impl Talk {
         self.share_or_end().await.expect("a share")
     }
 
-    pub async fn answer(&mut self, share: &Share, mut answer: Value) {
+    pub async fn answer(&mut self, share: &Share, answer: Value) {
+        assert!(self.answered(share, answer).await, "the miner has hung up");
+    }
+
+    /// False when the miner has hung up.
+    pub async fn answered(&mut self, share: &Share, mut answer: Value) -> bool {
         answer["id"] = share.id.clone();
-        self.say(answer).await;
+        self.write(format!("{answer}\n").as_bytes()).await.is_ok()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Stand-ins for what lies between a rig and the Hub: a front that speaks TLS, and a proxy that opens tunnels.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional};
@@ -13,19 +13,21 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// Certificates made for tests: the front's name is `hub.test`.
 pub const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/tls");
 
-async fn listener() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+async fn listener(ip: IpAddr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
 /// Speaks TLS as `hub.test` and passes on to a server that does not.
 pub async fn tls_front(server: SocketAddr) -> SocketAddr {
-    tls_front_as("hub", server).await
+    tls_front_as("hub", LOCALHOST, server).await
 }
 
-/// The same with one of the certificates.
-pub async fn tls_front_as(name: &str, server: SocketAddr) -> SocketAddr {
+/// The same with one of the certificates, at one of this machine's addresses.
+pub async fn tls_front_as(name: &str, ip: IpAddr, server: SocketAddr) -> SocketAddr {
     let file = |file: &str| format!("{CERTIFICATES}/{file}");
     let chain = vec![CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap()];
     let key = PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap();
@@ -37,7 +39,7 @@ pub async fn tls_front_as(name: &str, server: SocketAddr) -> SocketAddr {
         .with_single_cert(chain, key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let (listener, address) = listener().await;
+    let (listener, address) = listener(ip).await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
@@ -63,7 +65,7 @@ pub struct ProxyStandIn {
 impl ProxyStandIn {
     /// Tunnels to `hub.test:443` end at `target`; without the right word nothing does.
     pub async fn start(target: SocketAddr, password: Option<&'static str>) -> Self {
-        let (listener, address) = listener().await;
+        let (listener, address) = listener(LOCALHOST).await;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&seen);
         tokio::spawn(async move {
