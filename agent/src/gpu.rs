@@ -163,6 +163,7 @@ impl GpuDriver {
             encoder,
             mining: config.mining.clone(),
             shared: Arc::clone(&shared),
+            opening: Arc::default(),
         };
         let (orders, wanted) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(Task::new(parts, events, serving).run(wanted, deliveries));

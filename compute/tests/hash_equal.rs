@@ -1,7 +1,11 @@
 //! Every form of the hash kernel against the double hash in plain code, on every adapter, and the measure of integer
 //! instructions against its twin.
 
-use roadbed_compute::hash::{GpuBackend, HashBackend, HashVariant, Hit, ScanJob, Target};
+use std::sync::atomic::AtomicBool;
+
+use roadbed_compute::hash::{
+    GpuBackend, HashBackend, HashError, HashVariant, Hit, ScanJob, Target,
+};
 use roadbed_compute::kernels::hash::INTEGER_RATE;
 use roadbed_compute::{Gpu, hash};
 
@@ -51,7 +55,9 @@ fn hit_of(job: &ScanJob) -> u32 {
 #[test]
 fn the_published_scans_are_found_by_the_form_that_was_tried_out() {
     for gpu in adapters::all() {
-        let tuning = hash::tuner::try_out(gpu).unwrap();
+        let stopped = hash::tuner::try_out(gpu, &AtomicBool::new(true));
+        assert!(matches!(stopped, Err(HashError::Stopped)), "a raised flag ends it");
+        let tuning = hash::tuner::try_out(gpu, &AtomicBool::new(false)).unwrap();
         assert!(tuning.trials.iter().any(|trial| trial.variant == tuning.chosen));
         for trial in &tuning.trials {
             assert_eq!(trial.dropped, None, "{}", trial.variant);

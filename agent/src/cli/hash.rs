@@ -50,7 +50,7 @@ fn scan(args: &HashScanArgs) -> anyhow::Result<()> {
     let target = hex::decode_exact("target", &args.target).map(Target).context("--target")?;
     let kind: BackendKind = args.backend.parse().context("--backend")?;
     let Ok(adapter) = args.adapter.as_deref().unwrap_or("best").parse();
-    let mut backend = kind.open(&adapter, kept_folder().as_deref())?;
+    let mut backend = kind.open(&adapter, kept_folder().as_deref(), &AtomicBool::new(false))?;
     let request = ScanRequest { header, target, start: args.start, count: args.count };
     let began = Instant::now();
     let (hits, summary) = collect(backend.as_mut(), &request, &AtomicBool::new(false))?;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,18 @@ pub(super) struct Parts {
     pub(super) encoder: Option<(EmbeddingService, LoadRequest)>,
     pub(super) mining: Option<MiningConfig>,
     pub(super) shared: Arc<Mutex<Shared>>,
+    /// Held while GPUs are made ready to hash, which works them hard.
+    pub(super) opening: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Raises its flag when the start that waits is given up.
+#[derive(Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 type Outcome = Pin<Box<dyn Future<Output = Option<DriverEvent>> + Send>>;
@@ -227,8 +240,19 @@ impl Parts {
     async fn start_mining(&self, workload: &Workload) -> Result<(), String> {
         let mining = self.mining.as_ref().ok_or("no pool is configured for this rig")?;
         self.gate.set(Gate::Other(WorkloadKind::Mine));
-        let miner =
-            Miner::start(mining, workload.kind().word()).map_err(|error| error.to_string())?;
+        let opening = Arc::clone(&self.opening).lock_owned().await;
+        let given_up = GivenUp::default();
+        let (config, stop) = (mining.clone(), Arc::clone(&given_up.0));
+        let opened = tokio::task::spawn_blocking(move || {
+            let backends = Miner::open(&config, &stop);
+            drop(opening);
+            backends
+        });
+        let backends = opened.await.map_err(|error| format!("opening GPUs: {error}"))?;
+        let word = workload.kind().word();
+        let miner = backends
+            .and_then(|backends| Miner::start_on(mining, word, backends))
+            .map_err(|error| error.to_string())?;
         {
             let mut shared = lock(&self.shared);
             shared.running = Some(workload.clone());
@@ -293,6 +317,8 @@ impl Parts {
     async fn stop(self, answer: Option<DriverEvent>) -> Option<DriverEvent> {
         self.inference.stop_proofs().await;
         self.inference.stop_work();
+        // The start was given up; what it began ends within one form of the kernel.
+        drop(self.opening.lock().await);
         let miner = lock(&self.shared).miner.take();
         if let Some(miner) = miner {
             miner.stop();

@@ -26,6 +26,7 @@ mod switchboard;
 mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -135,24 +136,37 @@ pub struct Miner;
 
 impl Miner {
     /// Starts mining on the configured threads and GPUs, on the current tokio runtime, for a workload of this name. No
-    /// pool need be there yet.
+    /// pool need be there yet. Opening a GPU blocks for seconds the first time: see [`Self::open`].
     ///
     /// # Errors
     /// When a thread or GPU cannot be used.
     pub fn start(config: &MiningConfig, workload: &str) -> Result<MinerHandle, MinerError> {
+        let backends = Self::open(config, &AtomicBool::new(false))?;
+        Self::start_on(config, workload, backends)
+    }
+
+    /// Makes everything ready that shall hash. The first time on a GPU its forms of the kernel are tried out, for seconds
+    /// at full load; a raised `stop` ends that within one form.
+    ///
+    /// # Errors
+    /// When a GPU cannot be used, or it was told to stop.
+    pub fn open(
+        config: &MiningConfig,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Box<dyn HashBackend>>, MinerError> {
         let mut backends: Vec<Box<dyn HashBackend>> = Vec::new();
         for gpu in &config.gpus {
             let Ok(adapter) = gpu.parse::<AdapterChoice>();
-            let backend = BackendKind::Gpu.open(&adapter, kept_folder().as_deref());
+            let backend = BackendKind::Gpu.open(&adapter, kept_folder().as_deref(), stop);
             backends.push(backend.map_err(|error| MinerError::Gpu { gpu: gpu.clone(), error })?);
         }
         for _ in 0..config.threads.min(THREADS_MAX) {
             backends.push(Box::new(CpuBackend::best()));
         }
-        Self::start_on(config, workload, backends)
+        Ok(backends)
     }
 
-    /// The same on given backends, one thread each.
+    /// As [`Self::start`] on given backends, one thread each.
     ///
     /// # Errors
     /// When no threads can be started.

@@ -38,6 +38,11 @@ struct Bench {
 impl Bench {
     /// `model` of `None` is a file that is no model.
     fn start(model: Option<&str>, pool: u16) -> Self {
+        Self::start_hashing_on(vec![], model, pool)
+    }
+
+    /// The same, with GPUs that hash beside the processor.
+    fn start_hashing_on(hashing: Vec<String>, model: Option<&str>, pool: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let broken = folder.path().join("broken.gguf");
         std::fs::write(&broken, b"GGUF but not really").unwrap();
@@ -54,10 +59,15 @@ impl Bench {
             logprobs: LogprobsWord::Processed,
             deterministic_sampling: true,
         });
-        Self::start_in(folder, engine, pool)
+        Self::start_in(folder, engine, hashing, pool)
     }
 
-    fn start_in(folder: tempfile::TempDir, engine: EngineConfig, pool: u16) -> Self {
+    fn start_in(
+        folder: tempfile::TempDir,
+        engine: EngineConfig,
+        gpus: Vec<String>,
+        pool: u16,
+    ) -> Self {
         let encoder = folder.path().join("encoder.gguf");
         tiny_encoder::write(&encoder);
         let own = matches!(engine, EngineConfig::Wgpu(_));
@@ -73,7 +83,7 @@ impl Bench {
             sensor: SensorChoice::Simulated,
             mining: Some(MiningConfig {
                 threads: 1,
-                gpus: vec![],
+                gpus,
                 pools: vec![PoolConfig::new(
                     format!("stratum+tcp://127.0.0.1:{pool}").parse().unwrap(),
                     "farm.rig",
@@ -188,6 +198,26 @@ async fn mining_is_said_when_it_hashes_and_ended_when_it_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_ends_the_making_ready_of_a_gpu_too() {
+    let pool = Pool::listen().await;
+    let mut bench = Bench::start_hashing_on(vec!["auto".into()], None, pool.port());
+    bench.driver.probe();
+    assert_eq!(bench.event().await, DriverEvent::Probed);
+    bench.driver.start(MINE);
+    bench.driver.stop(true);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+    assert_eq!(bench.driver.observe().hashrate, None);
+    // A start after it is not held up by the one that was given up.
+    bench.driver.start(MINE);
+    let mut talk = pool.accept().await;
+    talk.let_in(1e-5, "a").await;
+    assert_eq!(talk.share().await.job, "a");
+    assert_eq!(bench.event().await, DriverEvent::Started { workload: MINE });
+    bench.driver.stop(true);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_loaded_is_a_failure_with_its_reason() {
     let mut bench = Bench::start(None, 1);
     bench.driver.start(Workload::Serve { model: "other/model".into() });
@@ -246,7 +276,7 @@ async fn serving_hands_over_to_proving_drains_and_unloads() {
 async fn a_server_in_the_engines_place_switches_as_the_engine_does() {
     let address = unused_address();
     let engine = EngineConfig::Upstream(Box::new(supervised(&address, "STAND_IN")));
-    let mut bench = Bench::start_in(tempfile::tempdir().unwrap(), engine, 1);
+    let mut bench = Bench::start_in(tempfile::tempdir().unwrap(), engine, vec![], 1);
     let serve = Workload::Serve { model: MODEL.into() };
     assert!(!is_listening(&address), "nothing runs before it shall");
     bench.driver.start(serve.clone());

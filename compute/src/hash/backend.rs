@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::AtomicBool;
 
 use super::{CpuBackend, GpuBackend, HashBackend, HashError};
 use crate::adapter::AdapterChoice;
@@ -19,18 +20,19 @@ pub enum BackendKind {
 
 impl BackendKind {
     /// Makes the backend ready; `adapter` matters to [`Self::Gpu`] alone, as does the folder in which is kept what was
-    /// found out about it.
+    /// found out about it. Making a GPU ready can take seconds the first time; a raised `stop` ends it.
     ///
     /// # Errors
-    /// When no adapter matches, or the GPU refuses the kernel.
+    /// When no adapter matches, the GPU refuses the kernel, or it was told to stop.
     pub fn open(
         self,
         adapter: &AdapterChoice,
         kept: Option<&Path>,
+        stop: &AtomicBool,
     ) -> Result<Box<dyn HashBackend>, HashError> {
         match self {
             Self::Cpu => Ok(Box::new(CpuBackend::best())),
-            Self::Gpu => Ok(Box::new(GpuBackend::new(Gpu::open_keeping(adapter, kept)?)?)),
+            Self::Gpu => Ok(Box::new(GpuBackend::new(Gpu::open_keeping(adapter, kept)?, stop)?)),
         }
     }
 }
@@ -70,7 +72,11 @@ mod tests {
         }
         assert!("asic".parse::<BackendKind>().is_err());
         assert!(
-            BackendKind::Cpu.open(&AdapterChoice::Best, None).unwrap().name().starts_with("cpu")
+            BackendKind::Cpu
+                .open(&AdapterChoice::Best, None, &AtomicBool::new(false))
+                .unwrap()
+                .name()
+                .starts_with("cpu")
         );
     }
 }

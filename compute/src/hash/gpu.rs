@@ -6,6 +6,7 @@
 //! busy, short enough that a rig is free for other work at once and no driver watchdog wakes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::scan::{HashBackend, Hit, ScanJob};
@@ -82,8 +83,8 @@ impl GpuBackend {
     ///
     /// # Errors
     /// When the GPU refuses a buffer or every form of the kernel.
-    pub fn new(gpu: Arc<Gpu>) -> Result<Self, HashError> {
-        let variant = tuner::choose(&gpu)?.chosen;
+    pub fn new(gpu: Arc<Gpu>, stop: &AtomicBool) -> Result<Self, HashError> {
+        let variant = tuner::choose(&gpu, stop)?.chosen;
         Self::with_variant(gpu, variant)
     }
 
@@ -230,7 +231,6 @@ mod tests {
     use super::*;
     use crate::adapter::AdapterChoice;
     use crate::hash::{CpuBackend, ScanRequest, collect, vectors};
-    use std::sync::atomic::AtomicBool;
 
     fn gpu() -> Option<Arc<Gpu>> {
         match Gpu::open(&AdapterChoice::Best) {
@@ -294,7 +294,7 @@ mod tests {
             return;
         }
         let Some(gpu) = gpu() else { return };
-        let mut backend = GpuBackend::new(gpu).unwrap();
+        let mut backend = GpuBackend::new(gpu, &AtomicBool::new(false)).unwrap();
         let genesis = &vectors::list("headers.json")[0];
         let header: [u8; 80] = vectors::bytes(&genesis["header_hex"]);
         let request = ScanRequest {

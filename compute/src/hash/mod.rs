@@ -52,6 +52,9 @@ pub enum HashError {
     /// A target that no hash could be compared with.
     #[error("bad target: {0}")]
     Target(String),
+    /// It was given up before it was done.
+    #[error("told to stop")]
+    Stopped,
     #[error(transparent)]
     Gpu(#[from] crate::gpu::GpuError),
 }

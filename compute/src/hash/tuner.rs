@@ -8,6 +8,7 @@
 //! texts are the same.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -58,22 +59,23 @@ pub struct HashTuning {
     pub trials: Vec<HashTrial>,
 }
 
-/// What was kept about this adapter, else what is found now, which is kept.
+/// What was kept about this adapter, else what is found now, which is kept. A raised `stop` ends the search within one
+/// form, some tenths of a second.
 ///
 /// # Errors
-/// A lost device, or no form that works.
-pub fn choose(gpu: &Arc<Gpu>) -> Result<HashTuning, HashError> {
+/// A lost device, no form that works, or [`HashError::Stopped`].
+pub fn choose(gpu: &Arc<Gpu>, stop: &AtomicBool) -> Result<HashTuning, HashError> {
     if let Some(known) = read(gpu) {
         return Ok(known);
     }
-    try_out(gpu)
+    try_out(gpu, stop)
 }
 
 /// Tries now, whatever was kept, and keeps what is found.
 ///
 /// # Errors
 /// As [`choose`].
-pub fn try_out(gpu: &Arc<Gpu>) -> Result<HashTuning, HashError> {
+pub fn try_out(gpu: &Arc<Gpu>, stop: &AtomicBool) -> Result<HashTuning, HashError> {
     let longest = if gpu.is_software() { TIME_SOFTWARE_MAX } else { TIME_GPU_MAX };
     let until = Instant::now() + longest;
     let stopwatch = Stopwatch::new(gpu)?;
@@ -83,6 +85,7 @@ pub fn try_out(gpu: &Arc<Gpu>) -> Result<HashTuning, HashError> {
     candidates.sort_by_key(|variant| *variant != HashVariant::UNTRIED);
     for variant in candidates {
         if trials.is_empty() || Instant::now() < until {
+            proceed(stop)?;
             trials.push(trial(gpu, &stopwatch, variant)?);
         }
     }
@@ -90,6 +93,7 @@ pub fn try_out(gpu: &Arc<Gpu>) -> Result<HashTuning, HashError> {
         let most = gpu.limits().max_compute_invocations_per_workgroup;
         for workgroup in WORKGROUPS.into_iter().filter(|workgroup| *workgroup <= most) {
             if Instant::now() < until {
+                proceed(stop)?;
                 let variant = HashVariant { workgroup, ..best };
                 trials.push(trial(gpu, &stopwatch, variant)?);
             }
@@ -106,6 +110,10 @@ pub fn try_out(gpu: &Arc<Gpu>) -> Result<HashTuning, HashError> {
     write(gpu, &tuning);
     gpu.keep_pipelines();
     Ok(tuning)
+}
+
+fn proceed(stop: &AtomicBool) -> Result<(), HashError> {
+    if stop.load(Ordering::Relaxed) { Err(HashError::Stopped) } else { Ok(()) }
 }
 
 /// The fastest; the untried form unless another is faster by more than noise.

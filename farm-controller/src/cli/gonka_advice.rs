@@ -13,15 +13,13 @@ use futures_util::future::join_all;
 use roadbed_protocol::RigId;
 use serde_json::{Value, json};
 
+use super::gonka_asking::{asked, check_listed, farm_view, written_down};
 use super::table::Table;
 use crate::config::Site;
-use crate::control::socket;
 use crate::gonka::adviser::{rates_among, trials};
 use crate::gonka::epoch_record::{EpochRecord, lines};
-use crate::gonka::feed::Feed;
 use crate::gonka::preflight::measure;
 use crate::store::read_kept;
-use crate::view::FarmView;
 
 /// Exit code of a rig that is not ready.
 const NOT_READY: u8 = 2;
@@ -58,27 +56,17 @@ pub struct PostMortemArgs {
 pub(super) async fn run_preflight(args: &PreflightArgs) -> anyhow::Result<ExitCode> {
     let site = Site::load(&args.site)?;
     let gonka = site.gonka.as_ref().context("the site file has no gonka section")?;
-    if let Some(rig) = &args.rig
-        && !gonka.rigs.iter().any(|one| one.rig == *rig)
-    {
-        let known: Vec<&str> = gonka.rigs.iter().map(|rig| rig.rig.as_str()).collect();
-        bail!("rig \"{rig}\" is not in the gonka section; it has: {}", known.join(", "));
+    if let Some(rig) = &args.rig {
+        check_listed(gonka, rig)?;
     }
-    let view = match socket::connect(&site.socket_path()).await {
-        Ok((views, _actions)) => views.borrow().clone(),
-        Err(_) => {
-            eprintln!("no controller runs: rates and loads are not known");
-            FarmView::default()
-        }
-    };
-    let kept = read_kept(&site.store_path()).map(|kept| kept.gonka).unwrap_or_default();
+    let view = farm_view(&site, "rates and loads are").await;
+    let kept = written_down(&site);
     eprintln!("asking {} and the rigs, up to 30 s ..", gonka.nodes.join(", "));
-    let mut feed = Feed::new(gonka, site.clock, &kept, None);
-    feed.ask_all_once().await;
-    let (chain, _) =
-        feed.facts().epoch.last().context(
-            "no Network Node said where the chain stands; see gonka.nodes of the site file",
-        )?;
+    let facts = asked(&site, gonka, &kept).await;
+    let (chain, _) = facts
+        .epoch
+        .last()
+        .context("no Network Node said where the chain stands; see gonka.nodes of the site file")?;
     let next = chain.stages.next_poc_start;
     let mut trials = trials(&site, &view, &rates_among(&kept), chain, next);
     trials.retain(|trial| args.rig.as_ref().is_none_or(|rig| trial.rig == *rig));

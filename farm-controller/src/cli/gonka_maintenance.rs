@@ -10,13 +10,10 @@ use farm_core::gonka::{Advice, Standing};
 use roadbed_protocol::{Millis, RigId, UnixMillis};
 use serde_json::{Value, json};
 
+use super::gonka_asking::{asked, check_listed, farm_view, written_down};
 use super::gonka_text::moment;
 use crate::config::{Site, span_words};
-use crate::control::socket;
-use crate::gonka::feed::Feed;
 use crate::gonka::maintenance::{Outlook, RigMaintenance, outlook};
-use crate::store::read_kept;
-use crate::view::FarmView;
 
 /// Longest work that can be asked for: longer than an epoch it is no maintenance but a departure.
 const MINUTES_MAX: u64 = 24 * 60;
@@ -44,24 +41,12 @@ pub struct MaintenanceArgs {
 pub(super) async fn run(args: &MaintenanceArgs) -> anyhow::Result<ExitCode> {
     let site = Site::load(&args.site)?;
     let gonka = site.gonka.as_ref().context("the site file has no gonka section")?;
-    if let Some(rig) = &args.rig
-        && !gonka.rigs.iter().any(|one| one.rig == *rig)
-    {
-        let known: Vec<&str> = gonka.rigs.iter().map(|rig| rig.rig.as_str()).collect();
-        bail!("rig \"{rig}\" is not in the gonka section; it has: {}", known.join(", "));
+    if let Some(rig) = &args.rig {
+        check_listed(gonka, rig)?;
     }
-    let view = match socket::connect(&site.socket_path()).await {
-        Ok((views, _actions)) => views.borrow().clone(),
-        Err(_) => {
-            eprintln!("no controller runs: what an epoch is worth is not known");
-            FarmView::default()
-        }
-    };
-    let kept = read_kept(&site.store_path()).map(|kept| kept.gonka).unwrap_or_default();
+    let view = farm_view(&site, "what an epoch is worth is").await;
     eprintln!("asking {} ..", gonka.nodes.join(", "));
-    let mut feed = Feed::new(gonka, site.clock, &kept, None);
-    feed.ask_all_once().await;
-    let facts = feed.facts();
+    let facts = asked(&site, gonka, &written_down(&site)).await;
     let Some((chain, read_at)) = facts.epoch.last() else {
         let why = facts.epoch.failing().map_or("", |failing| failing.reason.as_str());
         bail!(
@@ -70,7 +55,7 @@ pub(super) async fn run(args: &MaintenanceArgs) -> anyhow::Result<ExitCode> {
     };
     let now = site.clock.now();
     let needs = (!args.for_good).then(|| Millis::from_mins(args.minutes));
-    let Some(mut outlook) = outlook(&site, &view, facts, needs, now) else {
+    let Some(mut outlook) = outlook(&site, &view, &facts, needs, now) else {
         bail!(
             "no pace of blocks is known, so no height has a time: let a controller run for a minute (roadbed up), it measures it"
         );

@@ -7,6 +7,7 @@ mod console;
 mod demo;
 mod gonka;
 mod gonka_advice;
+mod gonka_asking;
 mod gonka_maintenance;
 mod gonka_text;
 mod hashprice;

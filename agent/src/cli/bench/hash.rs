@@ -4,6 +4,7 @@
 //! on the machine costs both nothing. What a GPU does is by the wall; on a software adapter, which is the CPU, also by
 //! CPU time.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -277,7 +278,8 @@ fn gpu_row(choice: &AdapterChoice, job: &ScanJob, args: &HashBenchArgs) -> anyho
     let gpu = Gpu::open_keeping(choice, kept_folder().as_deref())?;
     let summary = gpu.summary().clone();
     eprintln!("{summary}: trying the forms of the kernel");
-    let tuning = tuner::try_out(&gpu).with_context(|| format!("{summary}"))?;
+    let tuning =
+        tuner::try_out(&gpu, &AtomicBool::new(false)).with_context(|| format!("{summary}"))?;
     let mut backend = GpuBackend::with_variant(gpu.clone(), tuning.chosen)?;
     let mut hits = Vec::new();
     let (mut walls, mut by_cpu, mut integers, mut watts) = (vec![], vec![], vec![], vec![]);
