@@ -30,6 +30,10 @@ pub mod grammar;
 #[cfg(feature = "gpu")]
 pub mod inference;
 #[cfg(feature = "gpu")]
+mod measured;
+#[cfg(feature = "gpu")]
 pub mod miner;
 #[cfg(feature = "gpu")]
 pub mod proof;
+#[cfg(feature = "gpu")]
+mod tls;

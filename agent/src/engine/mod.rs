@@ -31,7 +31,6 @@ mod rig;
 mod service;
 pub mod space;
 pub mod startup;
-mod tls;
 pub mod upstream;
 mod wgpu;
 mod worker;

@@ -5,8 +5,6 @@
 //! is the wall's, whatever clock the farm goes by: a GPU does not hurry because a demo does.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,19 +15,15 @@ use roadbed_protocol::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::wall_now;
+use crate::measured::{self, Figure};
 
 /// Steps a median is taken of: enough to pass over a few that something else disturbed.
 const STEPS_KEPT: usize = 31;
 /// Steps before a replica's speed counts.
 const STEPS_MIN: usize = 3;
-/// Figures kept: models times lengths times sets of GPUs. The oldest go first.
-const RATES_MAX: usize = 64;
 /// Between two writings of the file while a round goes on; a figure lost in between is measured again.
 const WRITE_EVERY: Duration = Duration::from_secs(10);
 const FILE: &str = "proof-rates.json";
-const VERSION: u32 = 1;
-/// Above what so many figures take.
-const FILE_BYTES_MAX: u64 = 1 << 18;
 
 /// What one figure is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,11 +78,17 @@ pub fn adapter_label(adapter: &AdapterSummary) -> String {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct RatesFile {
-    version: u32,
-    /// Newest first.
-    rates: Vec<MeasuredRate>,
+impl Figure for MeasuredRate {
+    const WHAT: &'static str = "proof rates";
+    const FILE_BYTES_MAX: u64 = 1 << 18;
+
+    fn is_of_same(&self, other: &Self) -> bool {
+        self.of == other.of
+    }
+
+    fn measured_at(&self) -> UnixMillis {
+        self.measured_at
+    }
 }
 
 /// The recent steps of one replica.
@@ -118,7 +118,7 @@ impl ProofPace {
     /// again.
     pub(crate) fn open(folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(FILE));
-        let rates = file.as_deref().map(read).unwrap_or_default();
+        let rates = file.as_deref().map(measured::read).unwrap_or_default();
         Self { file, inner: Mutex::new(Inner { rates, ..Inner::default() }) }
     }
 
@@ -191,17 +191,13 @@ impl ProofPace {
         let Some(file) = self.file.as_deref().filter(|_| inner.unwritten && due) else { return };
         inner.written = Some(Instant::now());
         inner.unwritten = false;
-        if let Err(error) = write(file, &inner.rates) {
-            tracing::warn!(file = %file.display(), %error, "proof rates are not kept");
-        }
+        measured::write(file, &inner.rates);
     }
 }
 
 impl Inner {
     fn note(&mut self, of: RateOf, millinonces_per_minute: u64, measured_at: UnixMillis) {
-        self.rates.retain(|rate| rate.of != of);
-        self.rates.insert(0, MeasuredRate { of, millinonces_per_minute, measured_at });
-        self.rates.truncate(RATES_MAX);
+        measured::put(&mut self.rates, MeasuredRate { of, millinonces_per_minute, measured_at });
         self.unwritten = true;
     }
 }
@@ -212,60 +208,14 @@ fn median(values: &VecDeque<f64>) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-fn read(path: &Path) -> Vec<MeasuredRate> {
-    let text = || -> io::Result<String> {
-        let mut text = String::new();
-        fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let passed_over = |reason: String| {
-        let file = path.display();
-        tracing::warn!(%file, reason, "proof rates are not used and will be measured again");
-        vec![]
-    };
-    let text = match text() {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return vec![],
-        Err(error) => return passed_over(error.to_string()),
-    };
-    match serde_json::from_str::<RatesFile>(&text) {
-        Ok(RatesFile { version: VERSION, mut rates }) => {
-            rates.truncate(RATES_MAX);
-            rates
-        }
-        Ok(file) => passed_over(format!("it is of version {}", file.version)),
-        Err(error) => passed_over(error.to_string()),
-    }
-}
-
-/// Other agents of this machine keep theirs in the same file, so theirs are read first and stay.
-fn write(path: &Path, ours: &[MeasuredRate]) -> io::Result<()> {
-    let mut rates = ours.to_vec();
-    let others = if path.exists() { read(path) } else { vec![] };
-    rates.extend(others.into_iter().filter(|theirs| ours.iter().all(|own| own.of != theirs.of)));
-    rates.sort_by_key(|rate| std::cmp::Reverse(rate.measured_at));
-    rates.truncate(RATES_MAX);
-    let data = serde_json::to_vec_pretty(&RatesFile { version: VERSION, rates })?;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = fs::File::create(&unfinished)
-        .and_then(|mut file| file.write_all(&data))
-        .and_then(|()| fs::rename(&unfinished, path));
-    if written.is_err() {
-        // It may not be there; the first error is the one to tell.
-        drop(fs::remove_file(&unfinished));
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use roadbed_compute::AdapterKind;
     use roadbed_compute::poc::Identity;
 
     use super::*;
+    use crate::measured::FIGURES_MAX as RATES_MAX;
+    use std::fs;
 
     fn gpu(name: &str, pci: Option<&str>) -> AdapterSummary {
         AdapterSummary {

@@ -6,13 +6,9 @@ use roadbed_protocol::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::wall_now;
+use crate::measured::{self, Figure};
 
 const FILE: &str = "hash-rates.json";
-const VERSION: u32 = 1;
-/// Figures kept: backends times algorithms. The oldest go first.
-const RATES_MAX: usize = 64;
-/// Above what so many figures take.
-const FILE_BYTES_MAX: u64 = 1 << 16;
 
 /// A figure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,11 +38,17 @@ impl HashRate {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct RatesFile {
-    version: u32,
-    /// Newest first.
-    rates: Vec<HashRate>,
+impl Figure for HashRate {
+    const WHAT: &'static str = "hash rates";
+    const FILE_BYTES_MAX: u64 = 1 << 16;
+
+    fn is_of_same(&self, other: &Self) -> bool {
+        self.backend == other.backend && self.algorithm == other.algorithm
+    }
+
+    fn measured_at(&self) -> UnixMillis {
+        self.measured_at
+    }
 }
 
 /// All figures of this machine.
@@ -61,7 +63,7 @@ impl HashRates {
     #[must_use]
     pub fn open(folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(FILE));
-        let rates = file.as_deref().and_then(read).unwrap_or_default();
+        let rates = file.as_deref().map(measured::read).unwrap_or_default();
         Self { file, rates }
     }
 
@@ -73,44 +75,13 @@ impl HashRates {
 
     /// Takes a figure in place of what was known of the same backend and algorithm.
     pub fn put(&mut self, rate: HashRate) {
-        let same = |old: &HashRate| old.backend == rate.backend && old.algorithm == rate.algorithm;
-        self.rates.retain(|old| !same(old));
-        self.rates.insert(0, rate);
-        self.rates.truncate(RATES_MAX);
+        measured::put(&mut self.rates, rate);
     }
 
     /// Keeps the figures; a file that cannot be written is not there next time.
     pub fn write(&self) {
-        let Some(file) = &self.file else { return };
-        let document = RatesFile { version: VERSION, rates: self.rates.clone() };
-        let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
-        let written =
-            serde_json::to_vec_pretty(&document).map_err(std::io::Error::from).and_then(|data| {
-                file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-                std::fs::write(&unfinished, data)?;
-                std::fs::rename(&unfinished, file)
-            });
-        if let Err(error) = written {
-            tracing::warn!(file = %file.display(), %error, "hash rates are not kept");
-        }
-    }
-}
-
-fn read(file: &Path) -> Option<Vec<HashRate>> {
-    if std::fs::metadata(file).ok()?.len() > FILE_BYTES_MAX {
-        tracing::warn!(file = %file.display(), "hash rates are passed over: the file is too long");
-        return None;
-    }
-    let data = std::fs::read(file).ok()?;
-    match serde_json::from_slice::<RatesFile>(&data) {
-        Ok(document) if document.version == VERSION => Some(document.rates),
-        Ok(document) => {
-            tracing::warn!(version = document.version, "hash rates of another version");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(file = %file.display(), %error, "hash rates are passed over");
-            None
+        if let Some(file) = &self.file {
+            measured::write(file, &self.rates);
         }
     }
 }

@@ -9,6 +9,9 @@ use roadbed_protocol::{JobCounters, Millis};
 /// a difficulty far too low or a pool that does not answer, and further finds are held back. Small enough that all of them
 /// in one packet stay below the 10 KiB at which foundation-stratum takes a miner for a flood and hangs up.
 const OPEN_MAX: usize = 64;
+/// Refused shares in a row after which a connection is made anew: our idea of the job, the extranonce or the difficulty and
+/// the pool's have parted.
+pub const REFUSED_MAX: u32 = 20;
 /// A share without an answer for this long has none.
 const ANSWER_WITHIN: Millis = Millis::from_secs(60);
 /// Shares remembered to tell a second find of the same one.
@@ -123,10 +126,10 @@ impl ShareBook {
         self.tally
     }
 
-    /// Refusals since the last share that was taken, without those for their age.
+    /// Whether [`REFUSED_MAX`] shares were refused since the last that was taken, without those for their age.
     #[must_use]
-    pub const fn refused_in_a_row(&self) -> u32 {
-        self.refused_in_a_row
+    pub const fn is_always_refused(&self) -> bool {
+        self.refused_in_a_row >= REFUSED_MAX
     }
 
     /// Whether more shares in a row came too late than can be under way at a new block: the pool and we have parted.

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use hyper_rustls::ConfigBuilderExt as _;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
 
 use crate::config::PoolTrust;
+use crate::tls::{tls, untrusting};
 
 /// TLS that trusts as configured.
 ///
@@ -21,14 +19,10 @@ use crate::config::PoolTrust;
 /// Nobody can be trusted: what is missing or wrong.
 pub fn connector(trust: &PoolTrust) -> Result<TlsConnector, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("no TLS: {error}"))?;
+    let builder = untrusting(Arc::clone(&provider))?;
     let pinned = |fingerprint| Arc::new(Pinned { provider, fingerprint });
     let config = match trust {
-        PoolTrust::System => builder
-            .with_native_roots()
-            .map_err(|error| format!("no CA certificates ({error}): install ca-certificates"))?,
+        PoolTrust::System => return Ok(TlsConnector::from(Arc::new(tls(true)?))),
         PoolTrust::Authorities(pem) => {
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(pem) {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use roadbed_compute::hash::job::rolled_version;
 use roadbed_compute::hash::{Extranonce, Header, Job, Roll, Target};
 
 /// Version variants of a work with a coinbase: four bits are within every mask.
@@ -89,8 +90,7 @@ impl Work {
         match &self.source {
             Source::Coinbase { job, extranonce } => job.header(extranonce, roll),
             Source::Header { id: _, header } => Header {
-                version: (header.version & !roll.version_mask)
-                    | (roll.version_bits & roll.version_mask),
+                version: rolled_version(header.version, roll.version_mask, roll.version_bits),
                 ntime: roll.ntime,
                 ..*header
             },

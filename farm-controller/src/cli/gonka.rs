@@ -20,6 +20,7 @@ use crate::gonka::promised::Promised;
 use crate::gonka::registration::{self, Difference};
 use crate::gonka::view::GonkaView;
 
+use super::gonka_asking::check_listed;
 use super::{gonka_advice, gonka_maintenance, gonka_text};
 
 /// Commands about Gonka.
@@ -178,10 +179,7 @@ fn chosen<'s>(
 ) -> anyhow::Result<(&'s GonkaSite, Vec<&'s GonkaRig>)> {
     let gonka = gonka_of(site)?;
     for id in &args.rigs {
-        if !gonka.rigs.iter().any(|rig| rig.rig == *id) {
-            let known: Vec<&str> = gonka.rigs.iter().map(|rig| rig.rig.as_str()).collect();
-            bail!("rig \"{id}\" is not in the gonka section; it has: {}", known.join(", "));
-        }
+        check_listed(gonka, id)?;
     }
     let is_chosen = |rig: &&GonkaRig| args.rigs.is_empty() || args.rigs.contains(&rig.rig);
     Ok((gonka, gonka.rigs.iter().filter(is_chosen).collect()))

@@ -238,7 +238,7 @@ impl Checker<'_> {
                 let reward_btc = self.figure(&path.key("reward_btc"), reward)?;
                 Some(Network::Figures { difficulty: difficulty?, reward_btc })
             }
-            (Some(_), _, _) | (None, _, _) => {
+            (_, _, _) => {
                 self.say(path, "expected either node, or difficulty and reward_btc");
                 None
             }
@@ -250,7 +250,7 @@ impl Checker<'_> {
         let login = match (file.cookie_file, file.user, file.password_file) {
             (Some(cookie), None, None) => RpcLogin::Cookie(self.beside(&cookie)),
             (None, Some(user), Some(password)) => RpcLogin::User(user, self.beside(&password)),
-            (Some(_) | None, _, _) => {
+            (_, _, _) => {
                 self.say(path, "expected either cookie_file, or user and password_file");
                 return None;
             }

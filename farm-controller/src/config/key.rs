@@ -48,18 +48,26 @@ pub fn read_secret(path: &Path) -> Result<[u8; 32], ConfigError> {
 /// # Errors
 /// Why not, in one line.
 pub fn read_token(path: &Path) -> Result<String, String> {
-    /// Longest token; a file that is larger is another one.
-    const TOKEN_BYTES_MAX: u64 = 4_096;
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > TOKEN_BYTES_MAX {
-        return Err(format!("is {size} bytes; at most {TOKEN_BYTES_MAX} are read"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let token = text.trim();
+    let token = read_line(path)?;
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("holds no token; expected one line of visible ASCII".to_owned());
     }
-    Ok(token.to_owned())
+    Ok(token)
+}
+
+/// Reads a short text, like a password, without the space around it.
+///
+/// # Errors
+/// Why not, in one line.
+pub fn read_line(path: &Path) -> Result<String, String> {
+    /// Longest token or password; a file that is larger is another one.
+    const LINE_BYTES_MAX: u64 = 4_096;
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > LINE_BYTES_MAX {
+        return Err(format!("is {size} bytes; at most {LINE_BYTES_MAX} are read"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    Ok(text.trim().to_owned())
 }
 
 /// Makes a new secret key and writes it with mode 0600; an existing file is left alone and read.

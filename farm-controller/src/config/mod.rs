@@ -27,7 +27,7 @@ pub use figure::Figure;
 pub use gateway::{AiFace, GatewaySettings, Secret, SingleMlNode};
 pub use gonka::{GonkaRig, GonkaSite, Reach};
 pub use hashprice::{Hashprice, HashpriceFrom, Network, NodeRpc, Pays, RpcLogin};
-pub use key::{hex, parse_hex, read_or_create_secret, read_secret, read_token};
+pub use key::{hex, parse_hex, read_line, read_or_create_secret, read_secret, read_token};
 pub use moment::{
     DayTime, Moment, MomentError, local_hour_minute, local_midnight, local_minute, span_words,
 };

@@ -127,12 +127,21 @@ pub fn read_prices(
     step: Millis,
 ) -> Result<PriceTable, FeedError> {
     let unreadable = |reason: String| FeedError::Unreadable { path: path.to_path_buf(), reason };
-    let file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
-    let size = file.metadata().map_err(|error| unreadable(error.to_string()))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(unreadable(format!("is {size} bytes; at most {FILE_BYTES_MAX} are read")));
+    let file = open_bounded(path, FILE_BYTES_MAX).map_err(unreadable)?;
+    read_prices_from(file, path, columns, step)
+}
+
+/// Opens a file of at most `most` bytes; a longer one is refused, never read in part.
+///
+/// # Errors
+/// Why not, in one line.
+pub fn open_bounded(path: &Path, most: u64) -> Result<impl Read, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let size = file.metadata().map_err(|error| error.to_string())?.len();
+    if size > most {
+        return Err(format!("is {size} bytes; at most {most} are read"));
     }
-    read_prices_from(file.take(FILE_BYTES_MAX), path, columns, step)
+    Ok(file.take(most))
 }
 
 /// As [`read_prices`], from anything that can be read; `name` is for errors.

@@ -21,7 +21,9 @@ use crate::clock::FarmClock;
 use crate::config::{EnergyPrice, Site};
 use crate::hashprice::Reading;
 
-pub use self::csv::{FeedError, PriceColumns, PriceTable, read_prices, read_prices_from};
+pub use self::csv::{
+    FeedError, PriceColumns, PriceTable, open_bounded, read_prices, read_prices_from,
+};
 pub use income::{HashIncome, commitments, hash_income, options};
 pub use series::{daily_series, fixed_series};
 

@@ -10,24 +10,42 @@ use crate::config::{Decimal, Figure, HashpriceFrom, Network};
 
 /// What asks; it remembers the fees of blocks.
 #[derive(Debug)]
-pub struct Asker {
-    from: HashpriceFrom,
-    node: Option<Node>,
+pub struct Asker(Source);
+
+/// As [`HashpriceFrom`], with what is remembered between two questions.
+#[derive(Debug)]
+enum Source {
+    Quoted(Figure),
+    Computed { network: Teller, btc_price: Figure },
+}
+
+#[derive(Debug)]
+enum Teller {
+    Node(Node),
+    Figures { difficulty: Figure, reward_btc: Figure },
 }
 
 impl Asker {
     /// For a site's hashprice.
     #[must_use]
     pub fn new(from: &HashpriceFrom) -> Self {
-        let node = match from {
-            HashpriceFrom::Computed { network: Network::Node(rpc), .. } => {
-                Some(Node::new(rpc.clone()))
+        Self(match from.clone() {
+            HashpriceFrom::Written(per_ph_day, origin) => Source::Quoted(Figure::Written {
+                text: Decimal(per_ph_day.0).to_string(),
+                origin,
+                source: "the site file".to_owned(),
+            }),
+            HashpriceFrom::Quoted(figure) => Source::Quoted(figure),
+            HashpriceFrom::Computed { network, btc_price } => {
+                let network = match network {
+                    Network::Node(rpc) => Teller::Node(Node::new(rpc)),
+                    Network::Figures { difficulty, reward_btc } => {
+                        Teller::Figures { difficulty, reward_btc }
+                    }
+                };
+                Source::Computed { network, btc_price }
             }
-            HashpriceFrom::Computed { network: Network::Figures { .. }, .. }
-            | HashpriceFrom::Written(..)
-            | HashpriceFrom::Quoted(_) => None,
-        };
-        Self { from: from.clone(), node }
+        })
     }
 
     /// Asks everything once.
@@ -35,24 +53,15 @@ impl Asker {
     /// # Errors
     /// [`AskError`] with the first part that could not be had.
     pub async fn ask(&mut self, now: UnixMillis) -> Result<Reading, AskError> {
-        match &self.from {
-            HashpriceFrom::Written(per_ph_day, origin) => {
-                let figure = Figure::Written {
-                    text: Decimal(per_ph_day.0).to_string(),
-                    origin: *origin,
-                    source: "the site file".to_owned(),
-                };
-                quoted(&figure, now).await
-            }
-            HashpriceFrom::Quoted(figure) => quoted(figure, now).await,
-            HashpriceFrom::Computed { network, btc_price } => {
+        match &mut self.0 {
+            Source::Quoted(figure) => quoted(figure, now).await,
+            Source::Computed { network, btc_price } => {
                 let price = ask(btc_price, now).await?;
-                let state = match (&mut self.node, network) {
-                    (Some(node), _) => node.ask(now).await?,
-                    (None, Network::Figures { difficulty, reward_btc }) => {
+                let state = match network {
+                    Teller::Node(node) => node.ask(now).await?,
+                    Teller::Figures { difficulty, reward_btc } => {
                         figures(difficulty, reward_btc, now).await?
                     }
-                    (None, Network::Node(rpc)) => Node::new(rpc.clone()).ask(now).await?,
                 };
                 computed(&state, &price, now)
             }

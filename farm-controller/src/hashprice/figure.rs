@@ -1,6 +1,5 @@
 //! One figure, asked now.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use farm_core::plan::IncomeSource;
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use super::AskError;
 use crate::config::{Figure, Moment};
+use crate::feeds::open_bounded;
 use crate::gonka::client::NodeClient;
 
 /// Largest file read: a row a minute for ten years is about as much.
@@ -109,9 +109,8 @@ fn newest_row(
 ) -> Result<Told, AskError> {
     let name = file.display().to_string();
     let fail = |problem: String| AskError::File { file: name.clone(), problem };
-    let opened = std::fs::File::open(file).map_err(|error| fail(error.to_string()))?;
-    let mut reader =
-        ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(opened.take(FILE_BYTES_MAX));
+    let opened = open_bounded(file, FILE_BYTES_MAX).map_err(fail)?;
+    let mut reader = ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(opened);
     let headers = reader.headers().map_err(|error| fail(error.to_string()))?.clone();
     let column = |wanted: &str| {
         headers.iter().position(|header| header == wanted).ok_or_else(|| {

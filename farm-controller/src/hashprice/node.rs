@@ -4,13 +4,14 @@
 //! (bcoin) tells none, and that is said: the figure is then the new coins alone.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use farm_core::hashprice::{Difficulty, HALVING_BLOCKS, Sats, subsidy};
 use roadbed_protocol::UnixMillis;
 use serde_json::{Value, json};
 
 use super::{AskError, Part};
-use crate::config::{NodeRpc, Pays, RpcLogin};
+use crate::config::{NodeRpc, Pays, RpcLogin, read_line};
 use crate::gonka::client::{NodeClient, said};
 
 /// Blocks whose fees make the mean: about a day.
@@ -19,8 +20,6 @@ const FEE_BLOCKS: u64 = 144;
 const REGTEST_HALVING_BLOCKS: u64 = 150;
 /// JSON-RPC: no such method.
 const METHOD_NOT_FOUND: i64 = -32_601;
-/// Largest login file read.
-const LOGIN_BYTES_MAX: u64 = 4_096;
 
 /// What a node tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,14 +163,14 @@ impl Node {
     fn client(&self) -> Result<NodeClient, AskError> {
         let (user, password) = match &self.rpc.login {
             RpcLogin::Cookie(file) => {
-                let text = read_line(file)?;
+                let text = login(file)?;
                 let (user, password) = text.split_once(':').ok_or_else(|| AskError::File {
                     file: file.display().to_string(),
                     problem: "is no cookie; expected name:password in one line".to_owned(),
                 })?;
                 (user.to_owned(), password.to_owned())
             }
-            RpcLogin::User(user, file) => (user.clone(), read_line(file)?),
+            RpcLogin::User(user, file) => (user.clone(), login(file)?),
         };
         Ok(NodeClient::new(&self.rpc.url).logged_in(&user, &password))
     }
@@ -185,12 +184,6 @@ impl Node {
     }
 }
 
-fn read_line(file: &std::path::Path) -> Result<String, AskError> {
-    let fail = |problem: String| AskError::File { file: file.display().to_string(), problem };
-    let size = std::fs::metadata(file).map_err(|error| fail(error.to_string()))?.len();
-    if size > LOGIN_BYTES_MAX {
-        return Err(fail(format!("is {size} bytes; at most {LOGIN_BYTES_MAX} are read")));
-    }
-    let text = std::fs::read_to_string(file).map_err(|error| fail(error.to_string()))?;
-    Ok(text.trim().to_owned())
+fn login(file: &Path) -> Result<String, AskError> {
+    read_line(file).map_err(|problem| AskError::File { file: file.display().to_string(), problem })
 }

@@ -17,9 +17,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use url::Url;
 
-use super::super::tls::{tls, with_causes};
 use super::dialler::Dialler;
 use super::error::PullError;
+use crate::tls::{tls, with_causes};
 
 /// The Hub itself, unless `HF_ENDPOINT` names a mirror.
 const ENDPOINT_DEFAULT: &str = "https://huggingface.co";

@@ -11,9 +11,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use super::super::tls::{tls, with_causes};
 use super::fault::UpstreamFault;
 use crate::config::{UpstreamConfig, UpstreamUrl};
+use crate::tls::{tls, with_causes};
 
 /// A server on this machine or beside it takes a connection at once, or is not there.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);

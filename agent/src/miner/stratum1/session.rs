@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::line::{Line, LineBuffer};
 use super::message::{self, Refusal, ServerLine};
 use crate::miner::dialect::{Action, Cause, Dialect, DialectReport, Login, close};
-use crate::miner::share::{Reason, ShareBook};
+use crate::miner::share::{REFUSED_MAX, Reason, ShareBook};
 use crate::miner::work::{Find, Source, Work, WorkNumbers};
 
 /// Version bits we can roll, BIP 320.
@@ -28,9 +28,6 @@ const VERSION_BITS_MIN: u32 = 2;
 const JOBS_MAX: usize = 16;
 /// Lines of one connection that may be no Stratum before it counts as none.
 const GARBAGE_MAX: u32 = 50;
-/// Refused shares in a row after which the connection is made anew: our idea of the extranonce or
-/// of the difficulty and the pool's have parted.
-const REFUSED_MAX: u32 = 20;
 /// A pool that has sent pings itself is pinged after this silence; others may hang up on what they do not know.
 const PING_AFTER: Millis = Millis::from_secs(60);
 /// A connection on which a share was sent and nothing at all heard for this long is dead.
@@ -278,7 +275,7 @@ impl Session {
         if known && self.book.is_always_late() {
             return close(Cause::SharesRefused, "every share of ours comes too late for it");
         }
-        if known && self.book.refused_in_a_row() >= REFUSED_MAX {
+        if known && self.book.is_always_refused() {
             let last = outcome.err().map(|(_, text)| text).unwrap_or_default();
             return close(
                 Cause::SharesRefused,

@@ -8,12 +8,10 @@ use stratum_core::parsers_sv2::MiningOwned;
 
 use super::{End, JOBS_MAX, Session};
 use crate::miner::dialect::{Action, Cause};
-use crate::miner::share::Reason;
+use crate::miner::share::{REFUSED_MAX, Reason};
 use crate::miner::stratum2::channel::{ChannelError, Unsendable};
 use crate::miner::work::Find;
 
-/// Refused shares in a row after which the connection is made anew: our idea of the job and the pool's have parted.
-const REFUSED_MAX: u32 = 20;
 /// Shares sent in one second at most. A pool asks for a few a minute; one that lets every hash count would be flooded
 /// and hang up, because it remembers only some thousands per block.
 const SHARES_PER_SECOND_MAX: u32 = 20;
@@ -188,7 +186,7 @@ impl Session {
             let reason = "it finds every share too late".to_owned();
             return Err(End { cause, reason, to: None });
         }
-        if self.book.refused_in_a_row() >= REFUSED_MAX {
+        if self.book.is_always_refused() {
             let reason = format!("it refused {REFUSED_MAX} shares in a row, the last: {code}");
             return Err(End { cause, reason, to: None });
         }
