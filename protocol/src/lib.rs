@@ -16,6 +16,7 @@ pub mod command;
 pub mod envelope;
 pub mod ids;
 pub mod login;
+pub mod mlnode;
 pub mod profile;
 pub mod report;
 pub mod topics;

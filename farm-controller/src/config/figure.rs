@@ -6,7 +6,7 @@ use farm_core::plan::IncomeSource;
 use serde::Deserialize;
 
 use super::decimal::from_text;
-use super::moment::Moment;
+use super::origin::OriginFile;
 use super::site_check::Checker;
 use super::source::FieldPath;
 
@@ -47,12 +47,8 @@ pub enum Figure {
 pub(super) struct FigureFile {
     #[serde(default)]
     value: Option<Scalar>,
-    #[serde(default)]
-    assumption: bool,
-    #[serde(default)]
-    as_of: Option<Moment>,
-    #[serde(default)]
-    source: String,
+    #[serde(flatten)]
+    origin: OriginFile,
     #[serde(default)]
     csv: Option<FigureCsvFile>,
     #[serde(default)]
@@ -99,8 +95,8 @@ impl Checker<'_> {
     pub(super) fn figure(&mut self, path: &FieldPath, file: FigureFile) -> Option<Figure> {
         match (file.value, file.csv, file.http) {
             (Some(Scalar(text)), None, None) => {
-                let origin = self.origin(path, file.assumption, file.as_of, &file.source);
-                Some(Figure::Written { text, origin, source: file.source })
+                let origin = self.origin(path, &file.origin);
+                Some(Figure::Written { text, origin, source: file.origin.source })
             }
             (None, Some(csv), None) => Some(Figure::Csv {
                 file: self.beside(&csv.file),

@@ -8,7 +8,7 @@ use roadbed_protocol::RigId;
 
 use super::gonka_file::{GonkaFile, GonkaRigFile};
 use super::site::SiteRig;
-use super::site_check::{Checker, line};
+use super::site_check::Checker;
 use super::source::FieldPath;
 
 /// Network Nodes asked in turn: one of our own and a few for when it is away.
@@ -127,9 +127,8 @@ impl Checker<'_> {
                 self.say(&path.key("per_gnk"), text);
             }
             let what = format!("{} per GNK", price.per_gnk);
-            origins.push(line("GNK", &what, price.assumption, &price.source));
-            let source = self.origin(&path, price.assumption, price.as_of, &price.source);
-            (price.per_gnk.0, source)
+            origins.push(price.origin.line("GNK", &what));
+            (price.per_gnk.0, self.origin(&path, &price.origin))
         });
         let expected_loss = file.expected_loss.as_ref().map(|loss| {
             let path = top.key("expected_loss");
@@ -138,9 +137,8 @@ impl Checker<'_> {
                 self.say(&path.key("percent"), text);
             }
             let what = format!("{} % of epochs", loss.percent);
-            origins.push(line("expected loss", &what, loss.assumption, &loss.source));
-            let source = self.origin(&path, loss.assumption, loss.as_of, &loss.source);
-            (loss.percent.0 / 100, source)
+            origins.push(loss.origin.line("expected loss", &what));
+            (loss.percent.0 / 100, self.origin(&path, &loss.origin))
         });
         let rigs = self.gonka_rigs(&top.key("rigs"), &file.rigs, rigs);
         let trimmed = |url: &String| url.trim_end_matches('/').to_owned();

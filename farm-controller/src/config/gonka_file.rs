@@ -6,7 +6,7 @@ use roadbed_protocol::RigId;
 use serde::Deserialize;
 
 use super::decimal::Decimal;
-use super::moment::Moment;
+use super::origin::OriginFile;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,22 +28,16 @@ pub(super) struct GonkaFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct PriceFile {
     pub per_gnk: Decimal,
-    #[serde(default)]
-    pub assumption: bool,
-    #[serde(default)]
-    pub as_of: Option<Moment>,
-    pub source: String,
+    #[serde(flatten)]
+    pub origin: OriginFile,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LossFile {
     pub percent: Decimal,
-    #[serde(default)]
-    pub assumption: bool,
-    #[serde(default)]
-    pub as_of: Option<Moment>,
-    pub source: String,
+    #[serde(flatten)]
+    pub origin: OriginFile,
 }
 
 #[derive(Debug, Deserialize)]

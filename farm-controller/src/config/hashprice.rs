@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::decimal::Decimal;
 use super::figure::{Figure, FigureFile};
-use super::moment::Moment;
-use super::site_check::{Checker, line};
+use super::origin::OriginFile;
+use super::site_check::Checker;
 use super::source::FieldPath;
 
 /// All of a figure, in the millionths of a percent that fees are read in.
@@ -101,12 +101,8 @@ pub(super) struct HashpriceFile {
     per_ph_day: Option<Decimal>,
     #[serde(default)]
     pool_fee_percent: Decimal,
-    #[serde(default)]
-    assumption: bool,
-    #[serde(default)]
-    as_of: Option<Moment>,
-    #[serde(default)]
-    source: Option<String>,
+    #[serde(flatten)]
+    origin: OriginFile,
     #[serde(default)]
     quote: Option<FigureFile>,
     #[serde(default)]
@@ -195,10 +191,9 @@ impl Checker<'_> {
         self.span(&path, "every_minutes", file.every_minutes, EVERY_MINUTES_MAX);
         let (from, told) = match (file.per_ph_day, file.quote, file.network) {
             (Some(per_ph_day), None, None) => {
-                let source = file.source.unwrap_or_default();
-                let origin = self.origin(&path, file.assumption, file.as_of, &source);
+                let origin = self.origin(&path, &file.origin);
                 let text = format!("{per_ph_day} per PH/s and day");
-                let told = line("hashprice", &text, file.assumption, &source);
+                let told = file.origin.line("hashprice", &text);
                 (HashpriceFrom::Written(Money(per_ph_day.0), origin), told)
             }
             (None, Some(quote), None) => {

@@ -12,6 +12,7 @@ mod gonka_file;
 mod hashprice;
 mod key;
 mod moment;
+mod origin;
 mod policy;
 mod rig_profile;
 mod site;

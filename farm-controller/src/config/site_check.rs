@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use farm_core::plan::{Commitment, Feeder, IncomeSource};
+use farm_core::plan::{Commitment, Feeder};
 use roadbed_protocol::{
     FeederId, MicrosPerHour, MicrosPerMwh, Millis, Money, RigKind, Watts, Workload,
 };
@@ -12,7 +12,7 @@ use roadbed_protocol::{
 use super::decimal::Decimal;
 use super::error::{ConfigError, Problem};
 use super::gateway;
-use super::moment::{DayTime, Moment};
+use super::moment::DayTime;
 use super::policy::Policy;
 use super::rig_profile;
 use super::site::{AgentEntry, EnergyPrice, Income, Site, SiteRig, Tariff};
@@ -360,50 +360,21 @@ impl Checker<'_> {
             income.origins.push(told);
         }
         if let Some(mine) = &file.gpu_mine {
-            let source =
-                self.origin(&top.key("gpu_mine"), mine.assumption, mine.as_of, &mine.source);
-            income.origins.push(line(
-                "GPU mining",
-                &format!("{} per hour", mine.per_hour),
-                mine.assumption,
-                &mine.source,
-            ));
+            let source = self.origin(&top.key("gpu_mine"), &mine.origin);
+            let how_much = format!("{} per hour", mine.per_hour);
+            income.origins.push(mine.origin.line("GPU mining", &how_much));
             income.gpu_mine = Some((MicrosPerHour(mine.per_hour.0), source));
         }
         if let Some(serve) = &file.serve {
             let path = top.key("serve");
-            let source = self.origin(&path, serve.assumption, serve.as_of, &serve.source);
+            let source = self.origin(&path, &serve.origin);
             let times = serve.by_time.iter().map(|rate| (rate.from, rate.per_hour));
             let rates = self.day(&path.key("by_time"), times);
-            income.origins.push(line("serving", "by time of day", serve.assumption, &serve.source));
+            income.origins.push(serve.origin.line("serving", "by time of day"));
             income.serve =
                 Some((rates.map(|(at, rate)| (at, MicrosPerHour(rate.0))).collect(), source));
         }
         income
-    }
-
-    /// An income figure is an assumption, or data with its time; never neither, never both.
-    pub(super) fn origin(
-        &mut self,
-        path: &FieldPath,
-        assumption: bool,
-        as_of: Option<Moment>,
-        source: &str,
-    ) -> IncomeSource {
-        if source.trim().is_empty() {
-            self.say(&path.key("source"), "is empty; say where the figure comes from");
-        }
-        match (assumption, as_of) {
-            (true, _) => IncomeSource::Assumption,
-            (false, Some(at)) => IncomeSource::Data { at: at.0 },
-            (false, None) => {
-                self.say(
-                    path,
-                    "has neither assumption: true nor as_of; a figure is one or the other",
-                );
-                IncomeSource::Assumption
-            }
-        }
     }
 
     fn commitments(&mut self, files: &[CommitmentFile], rigs: &[SiteRig]) -> Vec<Commitment> {
@@ -420,7 +391,7 @@ impl Checker<'_> {
                     format!("is {}; expected at most 1440", file.load_lead_minutes),
                 );
             }
-            let source = self.origin(&path, file.assumption, file.as_of, &file.source);
+            let source = self.origin(&path, &file.origin);
             let Some(model) =
                 rigs.iter().find(|rig| rig.id == file.rig).map(|rig| rig.model.clone())
             else {
@@ -452,11 +423,6 @@ impl Checker<'_> {
         }
         commitments
     }
-}
-
-pub(super) fn line(what: &str, how_much: &str, assumption: bool, source: &str) -> String {
-    let mark = if assumption { "assumption" } else { "data" };
-    format!("{what}: {how_much} ({mark}: {source})")
 }
 
 fn hangs_on_itself(files: &[FeederFile], id: &FeederId) -> bool {

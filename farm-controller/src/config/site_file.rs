@@ -11,6 +11,7 @@ use super::gateway::{GatewayFile, Secret};
 use super::gonka_file::GonkaFile;
 use super::hashprice::HashpriceFile;
 use super::moment::{DayTime, Moment};
+use super::origin::OriginFile;
 use crate::clock::FarmClock;
 
 #[derive(Debug, Deserialize)]
@@ -144,22 +145,16 @@ pub(super) struct IncomeFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct RateFile {
     pub per_hour: Decimal,
-    #[serde(default)]
-    pub assumption: bool,
-    #[serde(default)]
-    pub as_of: Option<Moment>,
-    pub source: String,
+    #[serde(flatten)]
+    pub origin: OriginFile,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ServeFile {
     pub by_time: Vec<ServeRateFile>,
-    #[serde(default)]
-    pub assumption: bool,
-    #[serde(default)]
-    pub as_of: Option<Moment>,
-    pub source: String,
+    #[serde(flatten)]
+    pub origin: OriginFile,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -180,9 +175,6 @@ pub(super) struct CommitmentFile {
     pub load_lead_minutes: u64,
     pub income: Decimal,
     pub penalty: Decimal,
-    #[serde(default)]
-    pub assumption: bool,
-    #[serde(default)]
-    pub as_of: Option<Moment>,
-    pub source: String,
+    #[serde(flatten)]
+    pub origin: OriginFile,
 }

@@ -3,6 +3,8 @@
 //! A Network Node joins `{base}/{version}{path}` or `{host}/{version}{segment}{path}`, so a version may stand before or
 //! behind the rig, and slashes may be doubled anywhere.
 
+use roadbed_protocol::mlnode::{is_openai, is_version, plain_path};
+
 /// What a path means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target<'p> {
@@ -55,11 +57,11 @@ pub(super) fn target<'p>(path: &'p str, base: Base<'_>) -> Target<'p> {
             return Target::Rig { id, path: version + tail };
         }
         Some((step, behind)) if base == Base::Step(step) => {
-            return Target::FanOut { path: plain(behind) };
+            return Target::FanOut { path: plain_path(behind) };
         }
         Some(_) | None => {}
     }
-    let path = plain(path);
+    let path = plain_path(path);
     if is_openai(&path) {
         return Target::OpenAi { path };
     }
@@ -69,35 +71,11 @@ pub(super) fn target<'p>(path: &'p str, base: Base<'_>) -> Target<'p> {
     }
 }
 
-/// Whether a plain path is one of OpenAI's or its kin.
-pub(super) fn is_openai(path: &str) -> bool {
-    path == "/v1" || path.starts_with("/v1/") || matches!(path, "/tokenize" | "/detokenize")
-}
-
-/// The same path without a version in front and without empty steps; a slash at the end stays.
-pub(super) fn plain(path: &str) -> String {
-    let mut steps: Vec<&str> = path.split('/').skip(1).collect();
-    let last = steps.pop().unwrap_or_default();
-    steps.retain(|step| !step.is_empty());
-    steps.push(last);
-    if steps.len() > 1 && is_version(steps[0]) {
-        steps.remove(0);
-    }
-    format!("/{}", steps.join("/"))
-}
-
 /// The first step that is not empty, and what follows it with its slash.
 fn first_step(path: &str) -> Option<(&str, &str)> {
     let path = path.trim_start_matches('/');
     let end = path.find('/').unwrap_or(path.len());
     (end > 0).then(|| path.split_at(end))
-}
-
-/// `v<digits>.<anything>`: `v3.0.16`, but not the `v1` of the OpenAI paths.
-fn is_version(step: &str) -> bool {
-    step.strip_prefix('v').and_then(|rest| rest.split_once('.')).is_some_and(|(major, rest)| {
-        !major.is_empty() && major.bytes().all(|b| b.is_ascii_digit()) && !rest.is_empty()
-    })
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use roadbed_protocol::mlnode::{is_open, is_openai, plain_path};
 use serde_json::json;
 
 use super::Shared;
-use super::address::{Base, Target, is_openai, plain, target};
-use super::locks::is_open;
+use super::address::{Base, Target, target};
 use super::reply::{detail, too_many, unanswered, unauthorized};
 use super::rig::{Health, Rig};
 use super::wire::Asked;
@@ -36,7 +36,7 @@ pub(super) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     let base = shared.base();
     let target = target(uri.path(), base);
     let openai = match &target {
-        Target::Rig { path, .. } => is_openai(&plain(path)),
+        Target::Rig { path, .. } => is_openai(&plain_path(path)),
         Target::FanOut { path } => is_openai(path),
         Target::OpenAi { .. } => true,
         Target::Own { .. } => false,
@@ -65,16 +65,23 @@ fn may_enter(shared: &Shared, target: &Target<'_>, parts: &Parts) -> bool {
     let (method, headers) = (&parts.method, &parts.headers);
     match target {
         Target::Rig { id, path } => match shared.rig(id) {
-            Some(rig) => is_open(method, &plain(path)) || shared.locks.opens_rig(&rig.id, headers),
+            Some(rig) => {
+                is_open(method.as_str(), &plain_path(path))
+                    || shared.locks.opens_rig(&rig.id, headers)
+            }
             // Which rigs there are is told to who may use them.
             None => shared.locks.opens_fan_out(headers),
         },
-        Target::FanOut { path } => is_open(method, path) || shared.locks.opens_fan_out(headers),
+        Target::FanOut { path } => {
+            is_open(method.as_str(), path) || shared.locks.opens_fan_out(headers)
+        }
         Target::OpenAi { path } => match shared.base() {
-            Base::Root if is_open(method, path) => true,
+            Base::Root if is_open(method.as_str(), path) => true,
             Base::Root | Base::Absent | Base::Step(_) => shared.locks.opens_openai(headers),
         },
-        Target::Own { path } => is_open(method, path) || shared.locks.opens_fan_out(headers),
+        Target::Own { path } => {
+            is_open(method.as_str(), path) || shared.locks.opens_fan_out(headers)
+        }
     }
 }
 

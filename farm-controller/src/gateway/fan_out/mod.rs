@@ -23,6 +23,7 @@ use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use roadbed_protocol::mlnode::is_openai;
 
 use super::door::whole;
 use super::openai;
@@ -88,7 +89,7 @@ impl FanOut {
 
     /// Answers a request; `path` is plain.
     pub(super) async fn answer(self: &Arc<Self>, path: &str, parts: Parts, body: Body) -> Response {
-        if super::address::is_openai(path) {
+        if is_openai(path) {
             return openai::answer(&self.wire, &self.rigs, path, parts, body).await;
         }
         let body = match whole(body).await {
