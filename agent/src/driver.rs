@@ -6,7 +6,8 @@
 
 pub use farm_core::rig::TripCause;
 use roadbed_protocol::{
-    HashesPerSecond, JobCounters, MilliCelsius, PowerReading, ProofRate, ProofStatus, Workload,
+    HashesPerSecond, JobCounters, MilliCelsius, PoolReport, PowerReading, ProofRate, ProofStatus,
+    Workload,
 };
 use tokio::sync::mpsc;
 
@@ -34,6 +35,8 @@ pub struct Observation {
     pub proof_rate: Option<ProofRate>,
     /// What it does of proofs, for a rig with an engine of ours; in farm time.
     pub proof: Option<ProofStatus>,
+    /// The pools of its miner, while that runs.
+    pub pools: Vec<PoolReport>,
 }
 
 /// What became of an order, or what the hardware did by itself.

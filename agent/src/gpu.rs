@@ -359,12 +359,13 @@ impl RigDriver for GpuDriver {
     }
 
     fn observe(&mut self) -> Observation {
-        let (running, hashrate, mined) = {
+        let (running, hashrate, mined, pools) = {
             let shared = lock(&self.shared);
             let stats = shared.miner.as_ref().map(MinerHandle::stats);
             let counters = stats.as_ref().map(|stats| stats.counters()).unwrap_or_default();
-            let hashrate = stats.map(|stats| stats.hashrate);
-            (shared.running.clone(), hashrate, add_shares(&shared.mined, &counters))
+            let hashrate = stats.as_ref().map(|stats| stats.hashrate);
+            let pools = stats.map(|stats| stats.pool_reports()).unwrap_or_default();
+            (shared.running.clone(), hashrate, add_shares(&shared.mined, &counters), pools)
         };
         let reading = self.sensors.read(self.clock.now(), running.as_ref());
         let (engine, proofs) = (self.inference.stats(), self.inference.proof_counters());
@@ -387,6 +388,7 @@ impl RigDriver for GpuDriver {
             engine: self.engine_name(running.as_ref()),
             proof_rate: self.proof_rate(),
             proof: self.proof_status(),
+            pools,
         }
     }
 }

@@ -6,8 +6,8 @@
 
 use roadbed_protocol::{
     Cause, HashesPerSecond, JobCounters, MicrosPerHour, MicrosPerMwh, MilliCelsius, Millis, Money,
-    PowerReading, ProofRate, ProofStatus, RigId, RigKind, RigState, UnixMillis, WattHours, Watts,
-    Workload,
+    PoolReport, PowerReading, ProofRate, ProofStatus, RigId, RigKind, RigState, UnixMillis,
+    WattHours, Watts, Workload,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +107,9 @@ pub struct RigView {
     /// What its engine does of proofs, as `pow/status` says it.
     #[serde(default)]
     pub proof: Option<ProofStatus>,
+    /// The pools of its miner, while that runs, in the order of its list.
+    #[serde(default)]
+    pub pools: Vec<PoolReport>,
     /// Running totals of work.
     pub jobs: JobCounters,
     /// When its last report was made.

@@ -17,6 +17,7 @@ pub mod envelope;
 pub mod ids;
 pub mod login;
 pub mod mlnode;
+pub mod pool;
 pub mod profile;
 pub mod report;
 pub mod topics;
@@ -28,6 +29,7 @@ pub use clock::{Millis, UnixMillis};
 pub use command::Command;
 pub use envelope::{Envelope, EnvelopeError, OpenedEnvelope, ReplayGuard, Signer, TrustedKeys};
 pub use ids::{AgentId, FarmId, FeederId, GroupId, IdError, RigId};
+pub use pool::{POOLS_REPORTED_MAX, PoolReport, PoolShares, PoolStanding};
 pub use profile::{MiningStep, ProfileError, RigKind, RigProfile};
 pub use report::{
     Ack, AckStatus, EventKind, JobCounters, PowerReading, PowerSource, ProofActivity, ProofRate,

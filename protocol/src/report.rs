@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Millis, UnixMillis};
 use crate::ids::{AgentId, RigId};
+use crate::pool::PoolReport;
 use crate::units::{HashesPerSecond, MilliCelsius, Watts};
 use crate::workload::Workload;
 
@@ -141,6 +142,10 @@ pub struct StateReport {
     /// What `pow/status` of its MLNode face says now; absent where no engine of ours proves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Box<ProofStatus>>,
+    /// The pools it may mine for, in the order of its list, while it mines; at most
+    /// [`POOLS_REPORTED_MAX`](crate::POOLS_REPORTED_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolReport>,
 }
 
 /// What an engine does of proofs.

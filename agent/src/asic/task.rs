@@ -333,6 +333,7 @@ impl<F: Firmware> Task<F> {
                     engine,
                     proof_rate: None,
                     proof: None,
+                    pools: Vec::new(),
                 });
             }
             Err(error) => {

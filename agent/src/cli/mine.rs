@@ -62,6 +62,9 @@ pub struct MineArgs {
     pub json: bool,
 }
 
+/// Hashes that a share of difficulty 1 takes on average: 2^48 / 0xffff.
+const HASHES_PER_DIFFICULTY: f64 = 4_295_032_833.0;
+
 /// Runs the command.
 ///
 /// # Errors
@@ -102,6 +105,7 @@ pub async fn run(args: MineArgs) -> anyhow::Result<()> {
 async fn end(miner: &MinerHandle, mining: &MiningConfig, as_json: bool) -> anyhow::Result<()> {
     miner.stop();
     let silent = miner.silence().await;
+    miner.left().await;
     tell(&miner.stats(), mining, as_json)?;
     anyhow::ensure!(silent, "a hash thread does not end");
     Ok(())
@@ -163,19 +167,34 @@ fn tell(stats: &MinerStats, mining: &MiningConfig, as_json: bool) -> std::io::Re
             (false, true) => "standing by".into(),
             (false, false) => "not connected".into(),
         };
-        let ShareTally { accepted, stale, duplicate, low_difficulty, other, .. } =
-            seen.report.shares;
+        let answers = seen.report.answer_after;
+        let answers = answers.map_or(String::new(), |after| format!(", answers in {} ms", after.0));
+        let rare = match stats.hash_for == Some(place) {
+            true => rarely(seen.report.difficulty, stats.hashrate.0).unwrap_or_default(),
+            false => String::new(),
+        };
         writeln!(
             out,
-            "{}: {now}, difficulty {}, {accepted} shares accepted, {} refused ({stale} stale, {duplicate} duplicate, \
-             {low_difficulty} low difficulty, {other} other), {} unanswered",
+            "{}: {now}, difficulty {}{rare}, shares: {}{answers}",
             pool.address,
             seen.report.difficulty,
-            seen.report.shares.rejected(),
-            seen.report.shares.unanswered,
+            seen.report.shares.pool_shares(),
         )?;
     }
     Ok(())
+}
+
+/// Says how rarely a share is to be expected, where a short look would take the silence for a fault.
+fn rarely(difficulty: f64, hashes_per_second: u64) -> Option<String> {
+    if hashes_per_second == 0 {
+        return None;
+    }
+    let hours = difficulty * HASHES_PER_DIFFICULTY / hashes_per_second as f64 / 3_600.0;
+    match hours {
+        0.25..48.0 => Some(format!(" (a share in about {hours:.1} hours)")),
+        48.0.. => Some(format!(" (a share in about {:.0} days)", hours / 24.0)),
+        _ => None,
+    }
 }
 
 fn document(stats: &MinerStats, mining: &MiningConfig) -> Value {
@@ -190,6 +209,7 @@ fn document(stats: &MinerStats, mining: &MiningConfig) -> Value {
             "garbage": seen.report.garbage,
             "hashes": seen.hashes,
             "shares": shares(&seen.report.shares),
+            "answer_ms": seen.report.answer_after.map(|after| after.0),
             "message": seen.report.told,
             "trouble": seen.trouble,
         })
@@ -217,4 +237,17 @@ fn shares(tally: &ShareTally) -> Value {
         "stale_unsent": tally.stale_unsent,
         "held_back": tally.held_back,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difficulty_out_of_reach_is_put_in_days() {
+        assert_eq!(rarely(1.0, 0), None);
+        assert_eq!(rarely(0.001, 10_000_000), None);
+        assert_eq!(rarely(8.0, 10_000_000).unwrap(), " (a share in about 1.0 hours)");
+        assert_eq!(rarely(1e12, 10_000_000).unwrap(), " (a share in about 4971103974 days)");
+    }
 }

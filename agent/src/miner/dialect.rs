@@ -9,42 +9,6 @@ use roadbed_protocol::{HashesPerSecond, Millis};
 
 use super::share::ShareTally;
 use super::work::{Find, Work};
-use crate::config::PoolAddress;
-
-/// Who we are to a pool.
-#[derive(Clone)]
-pub struct Login {
-    /// Where we connected to.
-    pub address: PoolAddress,
-    /// Worker name.
-    pub user: String,
-    /// Its password, often just `x`.
-    pub password: String,
-    /// Difficulty asked for, as a hint that the pool may ignore.
-    pub suggest_difficulty: Option<f64>,
-    /// Lowest difficulty asked for in Stratum V1's `mining.configure`.
-    pub minimum_difficulty: Option<f64>,
-    /// Whether `mining.extranonce.subscribe` is sent; some pools hang up on what they do not know.
-    pub subscribe_extranonce: bool,
-    /// Whether the pool may send us to another host.
-    pub follow_to_other_hosts: bool,
-}
-
-impl Login {
-    /// With nothing asked for.
-    #[must_use]
-    pub fn new(address: PoolAddress, user: &str, password: &str) -> Self {
-        Self {
-            address,
-            user: user.to_owned(),
-            password: password.to_owned(),
-            suggest_difficulty: None,
-            minimum_difficulty: None,
-            subscribe_extranonce: false,
-            follow_to_other_hosts: false,
-        }
-    }
-}
 
 /// What the link must do, in this order.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +60,8 @@ pub struct DialectReport {
     pub shares: ShareTally,
     /// The pool's last message for people; empty when there was none.
     pub told: String,
+    /// How long shares waited for their answers, mean of about the last eight; none before the first.
+    pub answer_after: Option<Millis>,
 }
 
 /// A pool's language.
@@ -108,6 +74,10 @@ pub trait Dialect: Send {
     fn found(&mut self, now: Millis, find: &Find) -> Vec<Action>;
     /// Time passes; called about twice a second while connected.
     fn tick(&mut self, now: Millis) -> Vec<Action>;
+    /// We leave a pool that is well: what to say before the socket is closed.
+    fn leaving(&mut self) -> Vec<Action> {
+        Vec::new()
+    }
     /// How fast the threads hash for this pool now; a dialect may tell the pool with its next actions.
     fn measured(&mut self, _rate: HashesPerSecond) {}
     /// The socket is closed, by whomever.

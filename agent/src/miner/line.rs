@@ -13,14 +13,16 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::PoolStats;
 use super::dialect::{Action, Cause, Dialect};
 use super::meter::HashMeter;
 use super::switchboard::Switched;
 use super::work::{Find, Work};
+use super::{MinerClock, PoolStats};
 
 /// A pool is across the internet.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A pool that does not take our farewell in this time is left without.
+const FAREWELL_WITHIN: Duration = Duration::from_millis(500);
 /// A pool that does not take a line in this time is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between two connections, doubled up to the last.
@@ -62,7 +64,7 @@ pub struct Line {
     /// Where the hashes done for each pool are counted.
     pub switched: watch::Receiver<Switched>,
     pub meter: HashMeter,
-    pub began: Instant,
+    pub clock: MinerClock,
 }
 
 /// Why a connection ended.
@@ -77,36 +79,35 @@ impl End {
     fn because(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), cause: None, to: None, wait: Duration::ZERO }
     }
+
+    fn unwanted() -> Self {
+        Self::because("not needed now")
+    }
 }
 
 impl Line {
     /// Runs until it is told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.keep_connected() => {}
-        }
+        self.keep_connected(&stop).await;
         self.dialect.disconnected();
         self.publish(false, "stopped");
     }
 
-    async fn keep_connected(&mut self) {
+    async fn keep_connected(&mut self, stop: &CancellationToken) {
         let mut backoff = BACKOFF_FIRST;
         let mut place = self.place.clone();
         loop {
-            if self.wanted.wait_for(|wanted| *wanted).await.is_err() {
+            let wanted = self.wanted.wait_for(|wanted| *wanted);
+            if stop.run_until_cancelled(wanted).await.is_none_or(|wanted| wanted.is_err()) {
                 break;
             }
             let opened = Instant::now();
-            let mut wanted = self.wanted.clone();
-            let end = tokio::select! {
-                end = self.connect_once(&place) => end,
-                _ = wanted.wait_for(|wanted| !*wanted) => End::because("not needed now"),
-            };
+            let end = self.connect_once(&place, stop).await;
             self.dialect.disconnected();
             self.publish(false, &end.reason);
             tracing::info!("pool {}:{}: {}", place.0, place.1, end.reason);
-            if self.events.send((self.pool, LineEvent::Ended(end.cause))).await.is_err() {
+            let told = self.events.send((self.pool, LineEvent::Ended(end.cause)));
+            if stop.run_until_cancelled(told).await.is_none_or(|told| told.is_err()) {
                 break;
             }
             if !*self.wanted.borrow() {
@@ -120,7 +121,7 @@ impl Line {
                 backoff = BACKOFF_FIRST;
             }
             let wait = if sent_on || end.wait > Duration::ZERO { end.wait } else { backoff };
-            if !self.rest(jittered(wait)).await {
+            if stop.run_until_cancelled(self.rest(jittered(wait))).await != Some(true) {
                 break;
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -141,23 +142,33 @@ impl Line {
         }
     }
 
-    async fn connect_once(&mut self, place: &(String, u16)) -> End {
-        let stream = match timeout(CONNECT_TIMEOUT, connect(place, self.tls.as_ref())).await {
+    async fn connect_once(&mut self, place: &(String, u16), stop: &CancellationToken) -> End {
+        let mut wanted = self.wanted.clone();
+        let stream = tokio::select! {
+            stream = timeout(CONNECT_TIMEOUT, connect(place, self.tls.as_ref())) => stream,
+            () = unwanted(&mut wanted, stop) => return End::unwanted(),
+        };
+        let stream = match stream {
             Ok(Ok(stream)) => stream,
             Ok(Err(reason)) => return End::because(format!("no connection: {reason}")),
             Err(_) => return End::because("no connection in time"),
         };
         self.stats.send_modify(|stats| stats.connections += 1);
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let opening = self.dialect.connected(self.now());
-        if let Err(end) = self.carry_out(opening, &mut writer).await {
-            return end;
-        }
+        let mut actions = self.dialect.connected(self.now());
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut chunk = [0u8; 4096];
         loop {
-            let actions = tokio::select! {
+            tokio::select! {
+                done = self.carry_out(actions, &mut writer) => if let Err(end) = done {
+                    return end;
+                },
+                // In the middle of a write there is nothing more to say.
+                () = unwanted(&mut wanted, stop) => return End::unwanted(),
+            }
+            self.publish(true, "");
+            actions = tokio::select! {
                 read = reader.read(&mut chunk) => match read {
                     Ok(0) => return End::because("it closed the connection"),
                     Ok(count) => self.dialect.bytes(self.now(), &chunk[..count]),
@@ -168,11 +179,17 @@ impl Line {
                     self.measure();
                     self.dialect.tick(self.now())
                 }
+                () = unwanted(&mut wanted, stop) => {
+                    let last = self.dialect.leaving();
+                    let farewell = async {
+                        let _ = self.carry_out(last, &mut writer).await;
+                        writer.shutdown().await
+                    };
+                    // A pool that does not take it is left all the same.
+                    let _ = timeout(FAREWELL_WITHIN, farewell).await;
+                    return End::unwanted();
+                }
             };
-            if let Err(end) = self.carry_out(actions, &mut writer).await {
-                return end;
-            }
-            self.publish(true, "");
         }
     }
 
@@ -227,7 +244,15 @@ impl Line {
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        (self.clock)()
+    }
+}
+
+/// Waits until the pool is not wanted any more, or nobody is.
+async fn unwanted(wanted: &mut watch::Receiver<bool>, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = wanted.wait_for(|wanted| !*wanted) => {}
     }
 }
 

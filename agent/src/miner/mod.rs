@@ -32,14 +32,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use roadbed_compute::AdapterChoice;
 use roadbed_compute::hash::{BackendKind, CpuBackend, HashBackend, HashError};
-use roadbed_protocol::{HashesPerSecond, JobCounters};
+use roadbed_protocol::{
+    HashesPerSecond, JobCounters, Millis, POOLS_REPORTED_MAX, PoolReport, PoolStanding,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use crate::config::{AuthorityKey, PoolAddress};
-use crate::config::{Difficulty, MiningConfig, PoolConfig, PoolProtocol};
+use crate::config::{MiningConfig, PoolConfig, PoolProtocol};
 use crate::engine::kept::kept_folder;
-use dialect::{Dialect, DialectReport, Login};
+use dialect::{Dialect, DialectReport};
 use hasher::Board;
 use line::Line;
 use meter::HashMeter;
@@ -61,9 +64,14 @@ const SILENCE_POLL: Duration = Duration::from_millis(2);
 /// Most hash threads: no machine an agent runs on has more.
 const THREADS_MAX: usize = 512;
 
+/// Tells the time since the miner's start.
+pub type MinerClock = Arc<dyn Fn() -> Millis + Send + Sync>;
+
 /// What a pool's connection is doing and has done.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PoolStats {
+    /// Its address.
+    pub url: String,
     /// The socket is open.
     pub connected: bool,
     /// What the dialect tells.
@@ -112,6 +120,32 @@ impl MinerStats {
     #[must_use]
     pub fn counters(&self) -> JobCounters {
         self.shares.counters()
+    }
+
+    /// What a rig's report tells of its pools.
+    #[must_use]
+    pub fn pool_reports(&self) -> Vec<PoolReport> {
+        let report = |(place, pool): (usize, &PoolStats)| {
+            let standing = match (self.hash_for == Some(place), pool.report.mining, pool.connected)
+            {
+                (true, _, _) => PoolStanding::Hashing,
+                (false, true, _) => PoolStanding::StandingBy,
+                (false, false, true) => PoolStanding::Connecting,
+                (false, false, false) => PoolStanding::Away,
+            };
+            PoolReport {
+                url: pool.url.clone(),
+                standing,
+                hashes: pool.hashes,
+                // A float beyond the range becomes its end.
+                difficulty_millionths: (pool.report.difficulty * 1e6).round() as u64,
+                shares: pool.report.shares.pool_shares(),
+                answer_after: pool.report.answer_after,
+                trouble: pool.trouble.clone(),
+            }
+            .bounded()
+        };
+        self.pools.iter().enumerate().take(POOLS_REPORTED_MAX).map(report).collect()
     }
 }
 
@@ -175,8 +209,24 @@ impl Miner {
         workload: &str,
         backends: Vec<Box<dyn HashBackend>>,
     ) -> Result<MinerHandle, MinerError> {
+        let began = Instant::now();
+        let since = move || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Self::start_by(config, workload, backends, Arc::new(move || Millis(since())))
+    }
+
+    /// As [`Self::start_on`] by another clock than this machine's, which all patience with pools goes by; sockets,
+    /// certificates and the waits between two connections stay on the wall.
+    ///
+    /// # Errors
+    /// When no threads can be started.
+    pub fn start_by(
+        config: &MiningConfig,
+        workload: &str,
+        backends: Vec<Box<dyn HashBackend>>,
+        clock: MinerClock,
+    ) -> Result<MinerHandle, MinerError> {
         let (sender, finds) = mpsc::channel(FINDS_MAX);
-        let (began, stop) = (Instant::now(), CancellationToken::new());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (told_of, events) = mpsc::channel(EVENTS_MAX);
         let hashes = vec![0; config.pools.len()];
         let (told, switched) = watch::channel(Switched { hashes, ..Switched::default() });
@@ -197,7 +247,7 @@ impl Miner {
                 stats: shown,
                 switched: switched.clone(),
                 meter: HashMeter::default(),
-                began,
+                clock: clock.clone(),
             });
             ends.push(LineEnd { wanted, finds: finds_to, work: None });
             stats.push((pool.address.clone(), seen));
@@ -213,35 +263,29 @@ impl Miner {
             board: board.clone(),
             told,
             stop: stop.clone(),
-            began,
+            clock,
             meter: HashMeter::default(),
             credited: 0,
         };
         tokio::spawn(switchboard.run());
         for line in lines {
             let stop = stop.clone();
-            tokio::spawn(line.run(stop));
+            tasks.spawn(line.run(stop));
         }
-        Ok(MinerHandle { board, threads, pools: stats, switched, stop })
+        tasks.close();
+        Ok(MinerHandle { board, threads, pools: stats, switched, stop, lines: tasks })
     }
 }
 
 /// The language of a pool, before the first connection.
 fn dialect(pool: &PoolConfig, workload: &str, numbers: WorkNumbers) -> Box<dyn Dialect> {
-    let user = pool.user.replace("{workload}", workload);
-    let login = Login {
-        suggest_difficulty: pool.suggest_difficulty.map(Difficulty::get),
-        minimum_difficulty: pool.minimum_difficulty.map(Difficulty::get),
-        subscribe_extranonce: pool.subscribe_extranonce,
-        follow_to_other_hosts: pool.follow_to_other_hosts,
-        ..Login::new(pool.address.clone(), &user, &pool.password)
-    };
+    let pool = PoolConfig { user: pool.user.replace("{workload}", workload), ..pool.clone() };
     match pool.address.protocol {
         PoolProtocol::StratumV1 | PoolProtocol::StratumV1Tls => {
-            Box::new(Session::new(login, numbers))
+            Box::new(Session::new(pool, numbers))
         }
         PoolProtocol::StratumV2 { identity, channel } => {
-            Box::new(stratum2::Session::new(login, identity, channel, numbers, unix_seconds))
+            Box::new(stratum2::Session::new(pool, identity, channel, numbers, unix_seconds))
         }
     }
 }
@@ -259,6 +303,7 @@ pub struct MinerHandle {
     pools: Vec<(PoolAddress, watch::Receiver<PoolStats>)>,
     switched: watch::Receiver<Switched>,
     stop: CancellationToken,
+    lines: TaskTracker,
 }
 
 impl MinerHandle {
@@ -277,6 +322,7 @@ impl MinerHandle {
         let mut troubles = Vec::new();
         for (place, (address, seen)) in self.pools.iter().enumerate() {
             let mut pool = seen.borrow().clone();
+            pool.url = address.to_string();
             pool.hashes = switched.hashes.get(place).copied().unwrap_or(0);
             stats.connected |= pool.connected;
             if switched.hash_for == Some(place) {
@@ -329,6 +375,11 @@ impl MinerHandle {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.board.is_silent()
+    }
+
+    /// After [`Self::stop`], waits until every pool was told that we leave, or has not listened for half a second.
+    pub async fn left(&self) {
+        self.lines.wait().await;
     }
 
     /// Waits until no thread hashes; false when that takes implausibly long.

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::AddAssign;
 
-use roadbed_protocol::{JobCounters, Millis};
+use roadbed_protocol::{JobCounters, Millis, PoolShares};
 
 /// Shares under way at once. At one share a second and a pool that answers within seconds there are a handful; more means
 /// a difficulty far too low or a pool that does not answer, and further finds are held back. Small enough that all of them
@@ -16,6 +16,10 @@ pub const REFUSED_MAX: u32 = 20;
 const ANSWER_WITHIN: Millis = Millis::from_secs(60);
 /// Shares remembered to tell a second find of the same one.
 const REMEMBERED_MAX: usize = 4_096;
+/// Part of the newest answer in the mean of how long answers take, as a power of two: about the last eight count.
+const ANSWER_SHIFT: u32 = 3;
+/// Parts of a millisecond in which that mean is kept, so that rounding does not hold it fast.
+const ANSWER_PARTS: u64 = 1_000;
 
 /// Running totals of shares; they only rise.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -47,6 +51,19 @@ impl ShareTally {
     #[must_use]
     pub const fn rejected(&self) -> u64 {
         self.stale + self.duplicate + self.low_difficulty + self.other
+    }
+
+    /// What a rig's report tells of a pool's shares.
+    #[must_use]
+    pub const fn pool_shares(&self) -> PoolShares {
+        PoolShares {
+            accepted: self.accepted,
+            stale: self.stale,
+            duplicate: self.duplicate,
+            low_difficulty: self.low_difficulty,
+            other: self.other,
+            unanswered: self.unanswered,
+        }
     }
 
     /// The part of a rig's counters that mining fills.
@@ -117,6 +134,8 @@ pub struct ShareBook {
     known: HashSet<Vec<u8>>,
     refused_in_a_row: u32,
     stale_in_a_row: u32,
+    /// In thousandths of a millisecond.
+    answer_after: Option<u64>,
 }
 
 impl ShareBook {
@@ -176,9 +195,15 @@ impl ShareBook {
         self.open.push_back(Open { request, sent: now, difficulty });
     }
 
+    /// How long shares waited for their answers, mean of about the last eight.
+    #[must_use]
+    pub fn answer_after(&self) -> Option<Millis> {
+        self.answer_after.map(|parts| Millis(parts / ANSWER_PARTS))
+    }
+
     /// Request `request` was taken; false when that was no share, or is answered already.
-    pub fn accepted(&mut self, request: u64) -> bool {
-        let Some(open) = self.close(request) else { return false };
+    pub fn accepted(&mut self, now: Millis, request: u64) -> bool {
+        let Some(open) = self.close(now, request) else { return false };
         self.tally.accepted += 1;
         self.tally.accepted_difficulty += open.difficulty;
         (self.refused_in_a_row, self.stale_in_a_row) = (0, 0);
@@ -187,16 +212,16 @@ impl ShareBook {
 
     /// The oldest `count` open requests up to `last` were taken; how many these were, which is fewer when the pool counts
     /// more than it was sent. For pools that answer in batches.
-    pub fn accepted_through(&mut self, last: u64, count: u64) -> u64 {
+    pub fn accepted_through(&mut self, now: Millis, last: u64, count: u64) -> u64 {
         let most = usize::try_from(count).unwrap_or(usize::MAX);
         let taken: Vec<u64> = self.open.iter().map(|open| open.request).collect();
         let taken = taken.into_iter().filter(|request| *request <= last).take(most);
-        taken.filter(|request| self.accepted(*request)).count() as u64
+        taken.filter(|request| self.accepted(now, *request)).count() as u64
     }
 
     /// Request `request` was refused; false when that was no share, or is answered already.
-    pub fn rejected(&mut self, request: u64, reason: Reason) -> bool {
-        if self.close(request).is_none() {
+    pub fn rejected(&mut self, now: Millis, request: u64, reason: Reason) -> bool {
+        if self.close(now, request).is_none() {
             return false;
         }
         let (count, row) = match reason {
@@ -210,9 +235,13 @@ impl ShareBook {
         true
     }
 
-    fn close(&mut self, request: u64) -> Option<Open> {
+    fn close(&mut self, now: Millis, request: u64) -> Option<Open> {
         let place = self.open.iter().position(|open| open.request == request)?;
-        self.open.remove(place)
+        let open = self.open.remove(place)?;
+        let waited = now.0.saturating_sub(open.sent.0).saturating_mul(ANSWER_PARTS);
+        let before = self.answer_after.unwrap_or(waited);
+        self.answer_after = Some(before - (before >> ANSWER_SHIFT) + (waited >> ANSWER_SHIFT));
+        Some(open)
     }
 
     /// Gives up on answers that are overdue.
@@ -241,6 +270,25 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_mean_of_the_answers_follows_them() {
+        let mut book = ShareBook::default();
+        assert_eq!(book.answer_after(), None);
+        let mut answer = |request: u64, waited: u64| {
+            book.sent(Millis(request * 1_000), request, 1.0);
+            book.accepted(Millis(request * 1_000 + waited), request);
+            book.answer_after().unwrap()
+        };
+        assert_eq!(answer(1, 80), Millis(80));
+        assert_eq!(answer(2, 160), Millis(90));
+        let slow = (3..60).map(|request| answer(request, 500)).last();
+        assert!(slow.is_some_and(|mean| (495..=500).contains(&mean.0)), "{slow:?}");
+        // Our clock went back in between.
+        book.sent(Millis(9_000), 99, 1.0);
+        book.accepted(Millis(5), 99);
+        assert!(book.answer_after().is_some_and(|mean| mean.0 < 500));
+    }
+
     proptest! {
         /// Every share ends in exactly one column, whatever is answered, twice or never.
         #[test]
@@ -255,10 +303,10 @@ mod tests {
                     }
                     1 => {
                         match value % 4 {
-                            0 => book.rejected(value, Reason::Stale),
-                            1 => book.rejected(value, Reason::Other),
-                            2 => book.accepted(value),
-                            _ => book.accepted_through(value, request % 5) > 0,
+                            0 => book.rejected(now, value, Reason::Stale),
+                            1 => book.rejected(now, value, Reason::Other),
+                            2 => book.accepted(now, value),
+                            _ => book.accepted_through(now, value, request % 5) > 0,
                         };
                     }
                     2 => {

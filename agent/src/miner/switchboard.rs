@@ -2,13 +2,14 @@
 //! pool its work came from.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use roadbed_protocol::{HashesPerSecond, Millis};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::MinerClock;
 use super::hasher::Board;
 use super::line::LineEvent;
 use super::meter::HashMeter;
@@ -50,7 +51,7 @@ pub struct Switchboard {
     pub board: Arc<Board>,
     pub told: watch::Sender<Switched>,
     pub stop: CancellationToken,
-    pub began: Instant,
+    pub clock: MinerClock,
     pub meter: HashMeter,
     /// Hashes of the board that are credited to a pool.
     pub credited: u64,
@@ -136,6 +137,6 @@ impl Switchboard {
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        (self.clock)()
     }
 }

@@ -343,6 +343,7 @@ impl RigTask {
             engine: self.seen.engine.clone(),
             proof_rate: self.seen.proof_rate.clone().map(Box::new),
             proof: self.seen.proof.clone().map(Box::new),
+            pools: self.seen.pools.clone(),
         });
     }
 

@@ -1,6 +1,7 @@
 //! The published Stratum jobs through the whole session: what it sends is what the vectors say.
 
-use roadbed_agent::miner::dialect::{Action, Dialect, Login};
+use roadbed_agent::config::PoolConfig;
+use roadbed_agent::miner::dialect::{Action, Dialect};
 use roadbed_agent::miner::stratum1::Session;
 use roadbed_agent::miner::work::{Find, WorkNumbers};
 use roadbed_compute::hash::{CpuBackend, Roll, ScanRequest, hex, scan};
@@ -35,7 +36,7 @@ fn every_published_job_is_mined_and_submitted_as_published() {
         let submit = case["submit_params"].as_array().unwrap();
         let now = Millis(0);
         let address = "stratum+tcp://pool:3333".parse().unwrap();
-        let login = Login::new(address, submit[0].as_str().unwrap(), "x");
+        let login = PoolConfig::new(address, submit[0].as_str().unwrap(), "x");
         let mut session = Session::new(login, WorkNumbers::of_pool(0));
         session.connected(now);
         let mask = &case["version_rolling_mask"];

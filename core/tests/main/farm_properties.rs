@@ -71,6 +71,7 @@ fn reports() -> impl Strategy<Value = FarmEvent> {
                 engine: "e".into(),
                 proof_rate: None,
                 proof: None,
+                pools: Vec::new(),
             }))
         },
     )

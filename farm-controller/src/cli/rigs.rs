@@ -17,6 +17,9 @@ pub struct RigsArgs {
     /// Site file of the running controller
     #[arg(long)]
     site: PathBuf,
+    /// The pools of each mining rig instead: what each gets, and what it makes of the shares
+    #[arg(long)]
+    pools: bool,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -31,6 +34,8 @@ pub(super) async fn run(args: RigsArgs) -> anyhow::Result<ExitCode> {
     let view = views.borrow().clone();
     if args.json {
         println!("{}", serde_json::to_string(&view.rigs)?);
+    } else if args.pools {
+        print!("{}", pools(&view));
     } else {
         print!("{}", table(&view));
     }
@@ -41,6 +46,35 @@ fn table(view: &FarmView) -> Table {
     let mut table = Table::new(&["rig", "state", "doing", "target", "power", "hashrate", "why"]);
     for rig in &view.rigs {
         table.row(cells(rig));
+    }
+    table
+}
+
+fn pools(view: &FarmView) -> Table {
+    let mut table = Table::new(&[
+        "rig",
+        "pool",
+        "standing",
+        "hashes",
+        "difficulty",
+        "shares",
+        "answers in",
+        "trouble",
+    ]);
+    for rig in &view.rigs {
+        let all: u64 = rig.pools.iter().map(|pool| pool.hashes).sum();
+        for pool in &rig.pools {
+            table.row(vec![
+                rig.id.to_string(),
+                pool.url.clone(),
+                pool.standing.to_string(),
+                format!("{} %", pool.hash_percent(all)),
+                pool.difficulty(),
+                pool.shares.to_string(),
+                pool.answer_after.map_or("-".to_owned(), |after| format!("{} ms", after.0)),
+                pool.trouble.clone(),
+            ]);
+        }
     }
     table
 }
@@ -61,4 +95,22 @@ fn cells(rig: &RigView) -> Vec<String> {
         rig.hashrate.map_or_else(dash, |rate| rate.to_string()),
         rig.reason.clone(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::sample;
+
+    #[test]
+    fn each_pool_has_a_row() {
+        let mut view = sample::view();
+        view.rigs[0].pools = sample::pools();
+        let text = pools(&view).to_string();
+        let rows: Vec<&str> = text.lines().collect();
+        assert_eq!(rows.len(), 3, "{text}");
+        assert!(rows[1].starts_with("asic-1") && rows[1].contains("75 %"), "{text}");
+        assert!(rows[1].contains("41 accepted, 3 refused") && rows[1].contains("35 ms"), "{text}");
+        assert!(rows[2].ends_with("-           it closed the connection"), "{text}");
+    }
 }

@@ -8,7 +8,7 @@ pub mod desk;
 pub mod draw;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,8 @@
 
 use roadbed_protocol::{
     Cause, HashesPerSecond, JobCounters, MicrosPerHour, MicrosPerMwh, MilliCelsius, Millis, Money,
-    PowerReading, PowerSource, RigId, RigKind, RigState, UnixMillis, WattHours, Watts, Workload,
+    PoolReport, PoolShares, PoolStanding, PowerReading, PowerSource, RigId, RigKind, RigState,
+    UnixMillis, WattHours, Watts, Workload,
 };
 
 use crate::gonka::view::{GonkaView, WindowView};
@@ -39,6 +40,7 @@ fn asic(name: &str, online: bool) -> RigView {
         temperature: Some(MilliCelsius(68_000)),
         proof_rate: None,
         proof: None,
+        pools: Vec::new(),
         promises: Vec::new(),
         jobs: JobCounters::default(),
         reported_at: Some(UnixMillis(3_590_000)),
@@ -60,6 +62,29 @@ fn asic(name: &str, online: bool) -> RigView {
     }
 }
 
+/// Two pools of a rig: one hashed for, one that cannot be reached.
+pub(crate) fn pools() -> Vec<PoolReport> {
+    let first = PoolReport {
+        url: "stratum+ssl://pool.example:443".into(),
+        standing: PoolStanding::Hashing,
+        hashes: 7_500,
+        difficulty_millionths: 500_000,
+        shares: PoolShares { accepted: 41, stale: 2, low_difficulty: 1, ..PoolShares::default() },
+        answer_after: Some(Millis(35)),
+        trouble: String::new(),
+    };
+    let second = PoolReport {
+        url: "stratum2+tcp://other.example:3333/KEY".into(),
+        standing: PoolStanding::Away,
+        hashes: 2_500,
+        difficulty_millionths: 0,
+        shares: PoolShares { unanswered: 1, ..PoolShares::default() },
+        answer_after: None,
+        trouble: "it closed the connection".into(),
+    };
+    vec![first, second]
+}
+
 fn choice(workload: Workload, cause: Cause, reason: &str) -> ChoiceView {
     ChoiceView {
         workload,
@@ -73,7 +98,7 @@ fn choice(workload: Workload, cause: Cause, reason: &str) -> ChoiceView {
 }
 
 /// An epoch of mainnet with one MLNode of ours that cannot earn, and one alert.
-pub(super) fn gonka() -> GonkaView {
+pub(crate) fn gonka() -> GonkaView {
     let at = UnixMillis(3_600_000);
     let window = |name: &str, from: i64| WindowView {
         name: name.into(),
@@ -98,7 +123,7 @@ pub(super) fn gonka() -> GonkaView {
 }
 
 /// Two ASICs, one of them behind a lost agent, at one o'clock.
-pub(super) fn view() -> FarmView {
+pub(crate) fn view() -> FarmView {
     let mine = Workload::Mine { power_target: None };
     let slot = |index: i64, price: i64| SlotView {
         start: UnixMillis(index * 3_600_000),

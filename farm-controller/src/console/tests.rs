@@ -39,6 +39,20 @@ fn rig() {
 }
 
 #[test]
+fn every_pool_of_a_mining_rig_is_shown() {
+    let mut view = sample::view();
+    view.rigs[0].pools = sample::pools();
+    let text = screen(&view, &[Key::Enter]);
+    for words in [
+        "hashing      75 % of hashes  stratum+ssl://pool.example:443",
+        "difficulty 0.5: 41 accepted, 3 refused (2 stale, 0 duplicate, 1 too easy, 0 other), 0 unanswered, answers in 35 ms",
+        "away         25 % of hashes  stratum2+tcp://other.example:3333/KEY  it closed the connection",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
 fn plan() {
     insta::assert_snapshot!(screen(&sample::view(), &[Key::Letter('3')]));
 }

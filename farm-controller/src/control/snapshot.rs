@@ -8,7 +8,7 @@ use farm_core::farm::RigView as KnownRig;
 use farm_core::forecast::PriceQuality;
 use farm_core::ledger::{Account, Ledger};
 use farm_core::plan::{Choice, Commitment, Plan};
-use roadbed_protocol::{MicrosPerMwh, RigId, UnixMillis, Workload};
+use roadbed_protocol::{MicrosPerMwh, POOLS_REPORTED_MAX, PoolReport, RigId, UnixMillis, Workload};
 
 use crate::gonka::sketch::promise;
 use crate::gonka::view::{GonkaView, PromiseView, risk};
@@ -174,6 +174,7 @@ fn rig_view(
         temperature: report.and_then(|report| report.temperature),
         proof_rate: report.and_then(|report| report.proof_rate.as_deref().cloned()),
         proof: report.and_then(|report| report.proof.as_deref().cloned()),
+        pools: report.map(|report| pools(&report.pools)).unwrap_or_default(),
         jobs: report.map(|report| report.jobs).unwrap_or_default(),
         reported_at: rig.report.as_ref().map(|(at, _)| *at),
         margin: choice.map(|choice| choice.margin),
@@ -187,6 +188,11 @@ fn rig_view(
             .map(promise)
             .collect(),
     }
+}
+
+/// As many as a rig's list may have, with texts that fit a line, whatever the agent sent.
+fn pools(reported: &[PoolReport]) -> Vec<PoolReport> {
+    reported.iter().take(POOLS_REPORTED_MAX).map(|pool| pool.clone().bounded()).collect()
 }
 
 fn totals(account: &Account) -> Totals {

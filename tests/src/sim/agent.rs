@@ -134,6 +134,7 @@ impl Agent {
             engine: "simulated".into(),
             proof_rate: None,
             proof: None,
+            pools: Vec::new(),
         }
     }
 

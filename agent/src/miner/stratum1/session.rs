@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use super::line::{Line, LineBuffer};
 use super::message::{self, Refusal, ServerLine};
-use crate::miner::dialect::{Action, Cause, Dialect, DialectReport, Login, close};
+use crate::config::{Difficulty, PoolConfig};
+use crate::miner::dialect::{Action, Cause, Dialect, DialectReport, close};
 use crate::miner::share::{REFUSED_MAX, Reason, ShareBook};
 use crate::miner::work::{Find, Source, Work, WorkNumbers};
 
@@ -51,7 +52,7 @@ enum Stage {
 
 /// The state of the conversation, and the books over all connections.
 pub struct Session {
-    login: Login,
+    pool: PoolConfig,
     stage: Stage,
     since: Millis,
     heard: Millis,
@@ -80,9 +81,9 @@ pub struct Session {
 impl Session {
     /// A conversation that has not begun.
     #[must_use]
-    pub fn new(login: Login, numbers: WorkNumbers) -> Self {
+    pub fn new(pool: PoolConfig, numbers: WorkNumbers) -> Self {
         Self {
-            login,
+            pool,
             stage: Stage::Offline,
             since: Millis::ZERO,
             heard: Millis::ZERO,
@@ -183,7 +184,7 @@ impl Dialect for Session {
             return Vec::new();
         };
         let Source::Coinbase { job, extranonce: _ } = &work.source else { return Vec::new() };
-        let params = job.submit_params(&self.login.user, &find.roll, find.nonce);
+        let params = job.submit_params(&self.pool.user, &find.roll, find.nonce);
         if !self.book.admits(params.join(" ").into_bytes()) {
             return Vec::new();
         }
@@ -201,6 +202,7 @@ impl Dialect for Session {
             garbage: self.garbage_ever,
             shares: self.book.tally(),
             told: self.told.clone(),
+            answer_after: self.book.answer_after(),
         }
     }
 }
@@ -217,7 +219,7 @@ impl Session {
             "version-rolling.mask": format!("{VERSION_MASK_WANTED:08x}"),
             "version-rolling.min-bit-count": VERSION_BITS_MIN,
         });
-        if let Some(difficulty) = self.login.minimum_difficulty {
+        if let Some(difficulty) = self.pool.minimum_difficulty.map(Difficulty::get) {
             names.push("minimum-difficulty");
             options["minimum-difficulty.value"] = json!(difficulty);
         }
@@ -227,7 +229,7 @@ impl Session {
     fn line(&mut self, now: Millis, line: &str) -> Vec<Action> {
         (self.heard, self.pinged) = (now, false);
         match message::read(line) {
-            Ok(ServerLine::Answer { id, outcome }) => self.answered(id, outcome),
+            Ok(ServerLine::Answer { id, outcome }) => self.answered(now, id, outcome),
             Ok(ServerLine::Call { id, method, params }) => self.called(id, &method, &params),
             Err(error) => {
                 tracing::debug!("pool: {error}");
@@ -248,7 +250,7 @@ impl Session {
         self.requests
     }
 
-    fn answered(&mut self, id: u64, outcome: Result<Value, Refusal>) -> Vec<Action> {
+    fn answered(&mut self, now: Millis, id: u64, outcome: Result<Value, Refusal>) -> Vec<Action> {
         let is = |request: Option<u64>| request == Some(id);
         if is(self.configure) {
             self.configure = None;
@@ -269,8 +271,8 @@ impl Session {
             Err(refusal) => Err((reason(&refusal), refusal.text)),
         };
         let known = match &outcome {
-            Ok(()) => self.book.accepted(id),
-            Err((reason, _)) => self.book.rejected(id, *reason),
+            Ok(()) => self.book.accepted(now, id),
+            Err((reason, _)) => self.book.rejected(now, id, *reason),
         };
         if known && self.book.is_always_late() {
             return close(Cause::SharesRefused, "every share of ours comes too late for it");
@@ -311,7 +313,7 @@ impl Session {
         }
         self.stage = Stage::Authorizing;
         let mut actions = Vec::new();
-        let params = json!([self.login.user, self.login.password]);
+        let params = json!([self.pool.user, self.pool.password]);
         self.authorize = Some(self.request("mining.authorize", params, &mut actions));
         actions
     }
@@ -319,20 +321,20 @@ impl Session {
     fn authorized(&mut self, outcome: Result<Value, Refusal>) -> Vec<Action> {
         match outcome {
             Ok(Value::Bool(false)) => {
-                close(Cause::NotLetIn, format!("it does not know {}", self.login.user))
+                close(Cause::NotLetIn, format!("it does not know {}", self.pool.user))
             }
             Err(refusal) => close(
                 Cause::NotLetIn,
-                format!("it does not let {} in: {}", self.login.user, refusal.text),
+                format!("it does not let {} in: {}", self.pool.user, refusal.text),
             ),
             // Some pools answer null; only an error or false is a no.
             Ok(_) => {
                 self.stage = Stage::Mining;
                 let mut actions = Vec::new();
-                if self.login.subscribe_extranonce {
+                if self.pool.subscribe_extranonce {
                     self.request("mining.extranonce.subscribe", json!([]), &mut actions);
                 }
-                if let Some(difficulty) = self.login.suggest_difficulty {
+                if let Some(difficulty) = self.pool.suggest_difficulty.map(Difficulty::get) {
                     // As a request with an id: some pools drop notifications. No answer is awaited.
                     self.request("mining.suggest_difficulty", json!([difficulty]), &mut actions);
                 }
@@ -431,9 +433,9 @@ impl Session {
     /// connection could otherwise take the farm's hashrate away.
     fn sent_away(&mut self, params: &Value) -> Vec<Action> {
         let host = params.get(0).and_then(Value::as_str).unwrap_or("");
-        let own = &self.login.address;
+        let own = &self.pool.address;
         let is_other = !host.is_empty() && !host.eq_ignore_ascii_case(&own.host);
-        if is_other && !self.login.follow_to_other_hosts {
+        if is_other && !self.pool.follow_to_other_hosts {
             tracing::warn!(
                 "pool wants us at {:?}: refused, it is another host",
                 message::clean(host)

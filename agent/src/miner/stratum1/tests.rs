@@ -8,8 +8,8 @@ use super::*;
 const NOTIFY: &str = r#"["j1","0000000000000000000000000000000000000000000000000000000000000000",
     "0100","ffff",[],"20000000","1d00ffff","5f5e1000",true]"#;
 
-fn login() -> Login {
-    Login::new("stratum+tcp://pool.example:3333".parse().unwrap(), "farm.rig", "x")
+fn login() -> PoolConfig {
+    PoolConfig::new("stratum+tcp://pool.example:3333".parse().unwrap(), "farm.rig", "x")
 }
 
 fn sent(actions: &[Action]) -> Vec<Value> {
@@ -193,7 +193,8 @@ fn a_jump_of_the_clock_ends_a_connection_at_most() {
 #[test]
 fn extensions_are_asked_for_in_configure_and_nowhere_blindly() {
     let mut wishful = login();
-    (wishful.minimum_difficulty, wishful.suggest_difficulty) = (Some(0.5), Some(2.0));
+    (wishful.minimum_difficulty, wishful.suggest_difficulty) =
+        (Difficulty::new(0.5), Difficulty::new(2.0));
     wishful.subscribe_extranonce = true;
     let mut session = Session::new(wishful, WorkNumbers::of_pool(0));
     let first = sent(&session.connected(Millis(0)));

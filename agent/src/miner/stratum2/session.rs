@@ -20,8 +20,8 @@ use stratum_core::parsers_sv2::{AnyMessageOwned, CommonMessagesOwned, MiningOwne
 use super::channel::Channel;
 use super::noise::{Incoming, Noise, NoiseError};
 use super::setup::{self, Grant, SetupError, Wishes};
-use crate::config::{ChannelKind, Identity};
-use crate::miner::dialect::{Action, Cause, Dialect, DialectReport, Login};
+use crate::config::{ChannelKind, Identity, PoolConfig};
+use crate::miner::dialect::{Action, Cause, Dialect, DialectReport};
 use crate::miner::share::ShareBook;
 use crate::miner::work::{Find, Work, WorkNumbers};
 
@@ -47,6 +47,8 @@ const RATE_UNMEASURED: HashesPerSecond = HashesPerSecond(5_000_000);
 const RATE_CHANGE: f64 = 1.5;
 /// Between two tellings: a pool may answer each with a target.
 const RATE_EVERY: Millis = Millis::from_secs(30);
+/// Said of our channel when we leave a pool that is well.
+const GOOD_BYE: &str = "leaving";
 /// The one request of a connection.
 const REQUEST: u32 = 1;
 
@@ -90,7 +92,7 @@ pub type UnixTime = fn() -> u32;
 
 /// The state of the conversation, and the books over all connections.
 pub struct Session {
-    login: Login,
+    pool: PoolConfig,
     identity: Identity,
     unix: UnixTime,
     numbers: WorkNumbers,
@@ -119,14 +121,14 @@ impl Session {
     /// A conversation that has not begun.
     #[must_use]
     pub fn new(
-        login: Login,
+        pool: PoolConfig,
         identity: Identity,
         channel: ChannelKind,
         numbers: WorkNumbers,
         unix: UnixTime,
     ) -> Self {
         Self {
-            login,
+            pool,
             identity,
             unix,
             numbers,
@@ -185,7 +187,7 @@ impl Session {
 
     fn greet(&mut self, now: Millis, actions: &mut Vec<Action>) -> Result<(), End> {
         (self.stage, self.since) = (Stage::Setup, now);
-        let (host, port) = (&self.login.address.host, self.login.address.port);
+        let (host, port) = (&self.pool.address.host, self.pool.address.port);
         let message = setup::setup(self.wishes, host, port)
             .map_err(|error| End::not_let_in(format!("its host name cannot be sent: {error}")))?;
         self.send(message, actions)
@@ -202,7 +204,7 @@ impl Session {
             (AnyMessageOwned::Mining(message), Stage::Opening(grant)) => {
                 self.opened(now, message, grant)
             }
-            (AnyMessageOwned::Mining(message), Stage::Mining) => self.mining(message, actions),
+            (AnyMessageOwned::Mining(message), Stage::Mining) => self.mining(now, message, actions),
             (message, _) => self.nonsense(&format_args!("at the wrong time: {message}")),
         }
     }
@@ -237,14 +239,14 @@ impl Session {
         self.stage = Stage::Opening(grant);
         let rate = if self.rate == HashesPerSecond::ZERO { RATE_UNMEASURED } else { self.rate };
         (self.told_rate, self.told_rate_at) = (rate, now);
-        let message = setup::open(grant.channel, REQUEST, &self.login.user, rate.0 as f32)
+        let message = setup::open(grant.channel, REQUEST, &self.pool.user, rate.0 as f32)
             .map_err(|error| End::not_let_in(format!("our user name cannot be sent: {error}")))?;
         self.send(message, actions)
     }
 
     fn opened(&mut self, now: Millis, message: MiningOwned, grant: Grant) -> Result<(), End> {
         let (user, rate, rolling) =
-            (self.login.user.clone(), self.told_rate.0 as f32, grant.version_rolling);
+            (self.pool.user.clone(), self.told_rate.0 as f32, grant.version_rolling);
         let channel = match message {
             MiningOwned::OpenStandardMiningChannelSuccess(opened)
                 if grant.channel != ChannelKind::Extended && opened.request_id == REQUEST =>
@@ -270,10 +272,10 @@ impl Session {
     /// The pool asks us to another place. Nobody can forge that here, but it is the operator who chose the host, and
     /// the key it must prove there is the same.
     fn sent_away(&self, order: &ReconnectOwned) -> End {
-        let own = &self.login.address;
+        let own = &self.pool.address;
         let host = order.new_host.as_utf8_or_hex();
         let host = if host.is_empty() { own.host.clone() } else { host };
-        if host != own.host && !self.login.follow_to_other_hosts {
+        if host != own.host && !self.pool.follow_to_other_hosts {
             let reason = format!("it sends us to another host, {host}, which is not allowed");
             return End { cause: Cause::Asked, reason, to: None };
         }
@@ -378,6 +380,13 @@ impl Dialect for Session {
         self.ended(actions, outcome)
     }
 
+    fn leaving(&mut self) -> Vec<Action> {
+        let (mut actions, channel) = (Vec::new(), self.channel.as_ref().map(Channel::id));
+        let message = channel.and_then(|channel| setup::close(channel, GOOD_BYE).ok());
+        let outcome = message.map_or(Ok(()), |message| self.send(message, &mut actions));
+        self.ended(actions, outcome)
+    }
+
     fn measured(&mut self, rate: HashesPerSecond) {
         self.rate = rate;
     }
@@ -397,6 +406,7 @@ impl Dialect for Session {
             garbage: self.garbage_ever,
             shares: self.book.tally(),
             told: self.told.clone(),
+            answer_after: self.book.answer_after(),
         }
     }
 }

@@ -7,7 +7,8 @@
 use stratum_core::binary_sv2::{Error as WireError, U256Owned};
 use stratum_core::common_messages_sv2::{Protocol, SetupConnectionOwned, SetupConnectionSuccess};
 use stratum_core::mining_sv2::{
-    OpenExtendedMiningChannelOwned, OpenStandardMiningChannelOwned, UpdateChannelOwned,
+    CloseChannelOwned, OpenExtendedMiningChannelOwned, OpenStandardMiningChannelOwned,
+    UpdateChannelOwned,
 };
 use stratum_core::parsers_sv2::{AnyMessageOwned, CommonMessagesOwned, MiningOwned};
 
@@ -155,6 +156,18 @@ pub fn open(
             })
         }
     }))
+}
+
+/// Ends a channel.
+///
+/// # Errors
+/// A reason that is too long.
+pub fn close(channel_id: u32, reason: &str) -> Result<AnyMessageOwned, WireError> {
+    let reason_code = reason.try_into()?;
+    Ok(AnyMessageOwned::Mining(MiningOwned::CloseChannel(CloseChannelOwned {
+        channel_id,
+        reason_code,
+    })))
 }
 
 /// Tells how fast we are.

@@ -186,3 +186,19 @@ fn a_pool_may_move_us_on_its_own_host_only() {
     pair.hear(&bytes);
     assert!(pair.asked.is_empty() && pair.report().garbage == 0);
 }
+
+#[test]
+fn a_pool_that_is_well_is_told_that_we_leave() {
+    for channel in ["extended", "standard", "grouped"] {
+        let (mut pair, _) = Pair::mining(channel, Manners::default());
+        let actions = pair.session.leaving();
+        pair.pass(actions);
+        assert_eq!(pair.pool.heard.len(), 1, "{:?}", pair.pool.heard);
+        assert!(pair.pool.heard[0].contains("CloseChannel"), "{:?}", pair.pool.heard);
+        assert!(pair.pool.heard[0].contains("leaving"), "{:?}", pair.pool.heard);
+    }
+    // Before there is a channel there is nothing to close.
+    let mut pair = Pair::new(&authority().address_key(), Manners::default(), unix);
+    let _ = pair.session.connected(pair.now);
+    assert_eq!(pair.session.leaving(), []);
+}

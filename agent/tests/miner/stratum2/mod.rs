@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use farm_tests::stratum2::pool::{Manners, PoolDouble};
 use farm_tests::stratum2::wire::Authority;
-use roadbed_agent::config::{PoolAddress, PoolProtocol};
-use roadbed_agent::miner::dialect::{Action, Cause, Dialect, DialectReport, Login};
+use roadbed_agent::config::{PoolAddress, PoolConfig, PoolProtocol};
+use roadbed_agent::miner::dialect::{Action, Cause, Dialect, DialectReport};
 use roadbed_agent::miner::stratum2::Session;
 use roadbed_agent::miner::work::{Find, Work, WorkNumbers};
 use roadbed_protocol::Millis;
@@ -24,7 +24,7 @@ use roadbed_protocol::Millis;
 /// 2030: within every certificate made by these tests' clock or not, as a test wants.
 const LATER: u32 = 1_900_000_000;
 
-fn authority() -> Authority {
+pub(super) fn authority() -> Authority {
     Authority::new([7; 32]).unwrap()
 }
 
@@ -49,7 +49,7 @@ impl Pair {
         let PoolProtocol::StratumV2 { identity, channel } = address.protocol.clone() else {
             panic!("another protocol")
         };
-        let login = Login::new(address, "farm.rig", "");
+        let login = PoolConfig::new(address, "farm.rig", "");
         let session = Session::new(login, identity, channel, WorkNumbers::of_pool(0), clock);
         let pool = PoolDouble::new(&authority(), manners).unwrap();
         Self { session, pool, now: Millis(0), asked: Vec::new() }
@@ -145,7 +145,7 @@ fn find(work: &Work, index: u64, skip: usize) -> Find {
 }
 
 /// Target that one hash in 2^`bits` meets, least significant byte first.
-fn target(bits: usize) -> [u8; 32] {
+pub(super) fn target(bits: usize) -> [u8; 32] {
     let mut target = [0xFF; 32];
     for byte in 0..bits / 8 {
         target[31 - byte] = 0;

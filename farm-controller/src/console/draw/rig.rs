@@ -5,6 +5,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Stylize;
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph, Wrap};
+use roadbed_protocol::PoolReport;
 
 use super::fleet::power;
 use super::{Desk, FarmView, ago, cause_word, or_dash};
@@ -15,8 +16,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, view: &FarmView, desk: &De
         frame.render_widget(Paragraph::new("no rig"), area);
         return;
     };
-    let [facts, switches] =
-        Layout::vertical([Constraint::Length(13), Constraint::Min(3)]).areas(area);
+    let heights = match u16::try_from(2 * rig.pools.len()) {
+        Ok(0) | Err(_) => [Constraint::Length(13), Constraint::Length(0), Constraint::Min(3)],
+        // Two lines a pool; on a small screen they are worth more than the history.
+        Ok(lines) => [Constraint::Length(12), Constraint::Max(lines + 2), Constraint::Min(0)],
+    };
+    let [facts, pools, switches] = Layout::vertical(heights).areas(area);
     let title = format!("{}   {}   {}", rig.id, rig.model, rig.engine);
     let text: Vec<Line<'_>> = lines(view, rig)
         .into_iter()
@@ -26,6 +31,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, view: &FarmView, desk: &De
         Paragraph::new(text).wrap(Wrap { trim: false }).block(Block::bordered().title(title)),
         facts,
     );
+    let list = Paragraph::new(pool_lines(&rig.pools));
+    frame.render_widget(list.block(Block::bordered().title("pools")), pools);
     let shown = usize::from(switches.height.saturating_sub(2));
     let history: Vec<Line<'_>> = rig
         .switches
@@ -44,6 +51,23 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, view: &FarmView, desk: &De
         .collect();
     let title = format!("{} switches, newest first", rig.totals.switches);
     frame.render_widget(Paragraph::new(history).block(Block::bordered().title(title)), switches);
+}
+
+fn pool_lines(pools: &[PoolReport]) -> Vec<Line<'_>> {
+    let all: u64 = pools.iter().map(|pool| pool.hashes).sum();
+    let two = |pool: &PoolReport| {
+        let answers =
+            pool.answer_after.map_or(String::new(), |after| format!(", answers in {} ms", after.0));
+        let (standing, percent) = (pool.standing, pool.hash_percent(all));
+        [
+            Line::from(format!(
+                "{standing:<11} {percent:>3} % of hashes  {}  {}",
+                pool.url, pool.trouble
+            )),
+            Line::from(format!("  difficulty {}: {}{answers}", pool.difficulty(), pool.shares)),
+        ]
+    };
+    pools.iter().flat_map(two).collect()
 }
 
 fn lines(view: &FarmView, rig: &RigView) -> Vec<(&'static str, String)> {

@@ -39,6 +39,7 @@ impl Session {
     /// A message of the mining protocol while the channel is open.
     pub(super) fn mining(
         &mut self,
+        now: Millis,
         message: MiningOwned,
         actions: &mut Vec<Action>,
     ) -> Result<(), End> {
@@ -70,12 +71,12 @@ impl Session {
                 Ok(false)
             }
             MiningOwned::SubmitSharesSuccess(batch) => {
-                self.accepted(batch);
+                self.accepted(now, batch);
                 Ok(false)
             }
             MiningOwned::SubmitSharesError(refusal) => {
                 let code = refusal.error_code.as_utf8_or_hex();
-                return self.rejected(refusal.sequence_number, &code);
+                return self.rejected(now, refusal.sequence_number, &code);
             }
             MiningOwned::UpdateChannelError(refusal) => {
                 tracing::debug!(
@@ -157,10 +158,10 @@ impl Session {
 
     /// A batch of shares was taken. Its sum is in whole units of difficulty 1, which small shares never reach: the
     /// work counted is our own, from the target of each share's job.
-    fn accepted(&mut self, batch: SubmitSharesSuccess) {
+    fn accepted(&mut self, now: Millis, batch: SubmitSharesSuccess) {
         let (last, count) =
             (u64::from(batch.last_sequence_number), batch.new_submits_accepted_count);
-        let known = self.book.accepted_through(last, u64::from(count));
+        let known = self.book.accepted_through(now, last, u64::from(count));
         if known != u64::from(count) {
             tracing::debug!("pool: took {count} shares, {known} of them known to us");
         }
@@ -169,8 +170,8 @@ impl Session {
         }
     }
 
-    fn rejected(&mut self, sequence: u32, code: &str) -> Result<(), End> {
-        if !self.book.rejected(u64::from(sequence), reason(code)) {
+    fn rejected(&mut self, now: Millis, sequence: u32, code: &str) -> Result<(), End> {
+        if !self.book.rejected(now, u64::from(sequence), reason(code)) {
             return self.nonsense(&format_args!("refuses share {sequence}, which is not open"));
         }
         tracing::debug!("pool: refused share {sequence}: {code}");
