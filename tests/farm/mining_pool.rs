@@ -5,6 +5,7 @@ use std::time::Duration;
 use farm_tests::clock::FarmClock;
 use farm_tests::pool::connection::{read_share, weigh};
 use farm_tests::pool::difficulty::{Target, difficulty_of};
+use farm_tests::pool::faults::Faults;
 use farm_tests::pool::job::{Job, Solution, from_hex, parse_number, to_hex};
 use farm_tests::pool::{Pool, PoolConfig, Rejection};
 use roadbed_protocol::UnixMillis;
@@ -166,6 +167,8 @@ async fn pool(job_wall_seconds: f64, jumps: Vec<f64>) -> (Arc<Pool>, Cancellatio
         jobs_per_block: 2,
         block_difficulty: Some(1_000.0),
         difficulty_jumps: jumps,
+        seconds_per_share: None,
+        faults: Faults::default(),
     };
     let stop = CancellationToken::new();
     let clock = FarmClock::starting_at(UnixMillis(1_600_000_000_000), 1.0);

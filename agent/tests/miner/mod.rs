@@ -4,6 +4,9 @@
 //! work. What a pool can do to a conversation is done to it: lines cut in two, connections cut in the
 //! middle of a line, jobs between a share and its answer, difficulties that jump.
 
+mod faults;
+mod mixed;
+mod paced;
 pub(crate) mod pool;
 mod several;
 mod stratum2;

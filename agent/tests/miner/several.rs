@@ -90,9 +90,13 @@ fn certificate(file: &str) -> Vec<u8> {
 }
 
 async fn in_tls(trust: PoolTrust, host: &str) -> Result<(), String> {
+    in_tls_as("pool", trust, host).await
+}
+
+async fn in_tls_as(name: &str, trust: PoolTrust, host: &str) -> Result<(), String> {
     let pool = Pool::listen().await;
     let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, pool.port()));
-    let front = tls_front_as("pool", host.parse().unwrap(), behind).await;
+    let front = tls_front_as(name, host.parse().unwrap(), behind).await;
     let address = format!("stratum+ssl://{host}:{}", front.port());
     let miner = mine(vec![PoolConfig { trust, ..of(&address) }], 1);
     tokio::select! {
@@ -124,6 +128,9 @@ async fn tls_refuses_strangers_and_says_why() {
     let authorities = PoolTrust::Authorities(certificate("pool_ca.pem"));
     let refusal = in_tls(authorities, "127.0.0.2").await.unwrap_err();
     assert!(refusal.contains("not valid for name"), "{refusal}");
+    let expired = PoolTrust::Authorities(certificate("pool_expired_ca.pem"));
+    let refusal = in_tls_as("pool_expired", expired, "127.0.0.1").await.unwrap_err();
+    assert!(refusal.contains("expired"), "{refusal}");
     let empty = in_tls(PoolTrust::Authorities(Vec::new()), "127.0.0.1").await;
     assert!(empty.is_err(), "nobody is trusted");
 }

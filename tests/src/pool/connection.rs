@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -9,8 +10,10 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::difficulty::Target;
+use super::faults::{Faults, HELD_MAX};
 use super::job::{Job, Solution, from_hex, parse_number};
-use super::{Pool, Rejection};
+use super::vardiff::Vardiff;
+use super::{FoundBlock, Pool, Rejection};
 
 /// Bits a miner may roll in the version (BIP 320).
 const VERSION_MASK: u32 = 0x1fff_e000;
@@ -24,6 +27,8 @@ const SEEN_SHARES_MAX: usize = 100_000;
 const TIME_AHEAD_MAX: u32 = 7_200;
 /// Workers named in the status document.
 const WORKERS_MAX: usize = 64;
+/// Bytes that a mute pool keeps to say later.
+const UNSAID_BYTES_MAX: usize = 1 << 20;
 
 /// Serves one miner until it goes away.
 ///
@@ -31,8 +36,11 @@ const WORKERS_MAX: usize = 64;
 /// What the socket said, or a line that was too long.
 pub async fn serve(stream: TcpStream, pool: Arc<Pool>) -> std::io::Result<()> {
     let mut latest = pool.latest.subscribe();
+    let mut faults = pool.faults.subscribe();
     let (read, write) = stream.into_split();
     let mut lines = Lines::new(read);
+    let config = &pool.config;
+    let vardiff = config.seconds_per_share.map(|seconds| Vardiff::new(seconds, config.difficulty));
     let mut miner = Connection {
         extranonce1: pool.next_extranonce().to_vec(),
         pool,
@@ -41,25 +49,43 @@ pub async fn serve(stream: TcpStream, pool: Arc<Pool>) -> std::io::Result<()> {
         subscribed: false,
         authorized: false,
         difficulty: None,
+        vardiff,
+        job_sent: Instant::now(),
         issued: HashMap::new(),
         seen: HashSet::new(),
+        unsaid: Vec::new(),
+        held: Vec::new(),
     };
-    loop {
-        tokio::select! {
-            line = lines.next() => match line? {
-                Some(line) => miner.take(&line).await?,
-                None => return Ok(()),
+    let ended = loop {
+        let outcome = tokio::select! {
+            line = lines.next() => match line {
+                Ok(Some(line)) => miner.take(&line).await,
+                Ok(None) => break Ok(()),
+                Err(error) => Err(error),
             },
-            changed = latest.changed() => {
-                if changed.is_err() {
-                    return Ok(());
-                }
-                if miner.authorized {
-                    miner.send_newest_job().await?;
-                }
-            }
+            changed = latest.changed() => match changed {
+                Ok(()) if miner.authorized => miner.send_newest_job().await,
+                Ok(()) => Ok(()),
+                Err(_) => break Ok(()),
+            },
+            changed = faults.changed() => match changed {
+                Ok(()) => miner.say_unsaid().await,
+                Err(_) => break Ok(()),
+            },
+        };
+        if outcome.is_err() {
+            break outcome;
         }
-    }
+    };
+    miner.pool.remember_answers(miner.held);
+    ended
+}
+
+/// What holds for the shares of a job on this connection.
+#[derive(Debug, Clone)]
+struct Terms {
+    difficulty: f64,
+    extranonce1: Vec<u8>,
 }
 
 struct Connection {
@@ -72,9 +98,16 @@ struct Connection {
     authorized: bool,
     /// Difficulty last told.
     difficulty: Option<f64>,
-    /// Difficulty in force for each job sent.
-    issued: HashMap<u64, f64>,
+    vardiff: Option<Vardiff>,
+    /// When the last job was sent.
+    job_sent: Instant,
+    /// Terms in force for each job sent.
+    issued: HashMap<u64, Terms>,
     seen: HashSet<(u64, Solution)>,
+    /// What a mute pool has not said yet.
+    unsaid: Vec<u8>,
+    /// Answers held back to be given in another order.
+    held: Vec<Value>,
 }
 
 impl Connection {
@@ -144,7 +177,11 @@ impl Connection {
             }
         }
         self.send_newest_job().await?;
-        self.answer(id, Ok(json!(true))).await
+        self.answer(id, Ok(json!(true))).await?;
+        for late in self.pool.remembered_answers() {
+            self.send(&late).await?;
+        }
+        Ok(())
     }
 
     /// Sends the newest job, and before it its difficulty if that is new to the miner.
@@ -155,60 +192,113 @@ impl Connection {
         if self.issued.contains_key(&n) {
             return Ok(());
         }
-        let difficulty = self.pool.config.difficulty_of_job(n);
-        if self.difficulty != Some(difficulty) {
+        let faults = self.pool.faults();
+        let first = self.difficulty.is_none();
+        let passed = std::mem::replace(&mut self.job_sent, Instant::now()).elapsed().as_secs_f64();
+        let difficulty = match &mut self.vardiff {
+            Some(vardiff) if first => vardiff.difficulty,
+            Some(vardiff) => vardiff.next(passed),
+            None => self.pool.config.difficulty_of_job(n),
+        };
+        if self.difficulty != Some(difficulty) || !faults.says_difficulties.is_empty() {
             self.difficulty = Some(difficulty);
-            self.send(
-                &json!({ "id": null, "method": "mining.set_difficulty", "params": [difficulty] }),
-            )
-            .await?;
+            let said = match faults.says_difficulties.as_slice() {
+                [] => vec![json!(difficulty)],
+                lies => lies.to_vec(),
+            };
+            for difficulty in said {
+                self.call("mining.set_difficulty", json!([difficulty])).await?;
+            }
+        }
+        if faults.changes_extranonce && !first {
+            self.extranonce1 = self.pool.next_extranonce().to_vec();
+            let params = json!([super::job::to_hex(&self.extranonce1), EXTRANONCE2_BYTES]);
+            self.call("mining.set_extranonce", params).await?;
+        }
+        for void in self.pool.void_jobs(&job, faults.floods) {
+            self.call("mining.notify", void.notify()).await?;
         }
         if job.clean {
             self.issued.clear();
             self.seen.clear();
         }
-        self.issued.insert(n, difficulty);
-        self.send(&json!({ "id": null, "method": "mining.notify", "params": job.notify() })).await
+        let judged_by = difficulty * faults.harder_than_said.unwrap_or(1.0);
+        let extranonce1 = self.extranonce1.clone();
+        self.issued.insert(n, Terms { difficulty: judged_by, extranonce1 });
+        self.call("mining.notify", job.notify()).await
+    }
+
+    async fn call(&mut self, method: &str, params: Value) -> std::io::Result<()> {
+        self.send(&json!({ "id": null, "method": method, "params": params })).await
     }
 
     async fn submit(&mut self, id: &Value, params: &Value) -> std::io::Result<()> {
-        match self.judge(params) {
-            Ok((difficulty, is_block)) => {
-                self.pool.count_accepted(difficulty, is_block);
-                self.answer(id, Ok(json!(true))).await
+        let outcome = match self.judge(params) {
+            Ok((difficulty, block)) => {
+                self.pool.count_accepted(difficulty, block);
+                if let Some(vardiff) = &mut self.vardiff {
+                    vardiff.share();
+                }
+                Ok(json!(true))
             }
             Err(reason) => {
                 self.pool.count_rejected(reason);
-                let error = match reason {
+                Err(match reason {
                     Rejection::Stale => (21, "Job not found"),
                     Rejection::Duplicate => (22, "Duplicate share"),
                     Rejection::LowDifficulty => (23, "Low difficulty share"),
                     Rejection::Other(why) => (20, why),
-                };
-                self.answer(id, Err(error)).await
+                })
             }
-        }
+        };
+        self.answer_share(answer(id, outcome)).await
     }
 
-    /// Difficulty of a good share, and whether it is a block.
-    fn judge(&mut self, params: &Value) -> Result<(f64, bool), Rejection> {
+    /// Answers a share, as well or badly as the faults say.
+    async fn answer_share(&mut self, answer: Value) -> std::io::Result<()> {
+        let Faults { cuts_next_answer, answers_reversed, answers_twice, .. } = self.pool.faults();
+        if cuts_next_answer {
+            self.pool.misbehave(|faults| faults.cuts_next_answer = false);
+            let line = answer.to_string();
+            self.write.write_all(&line.as_bytes()[..line.len() / 2]).await?;
+            return Err(std::io::Error::other("cut in the middle of a line, on purpose"));
+        }
+        let mut answers = vec![answer];
+        if answers_reversed > 1 && self.held.len() < HELD_MAX {
+            self.held.append(&mut answers);
+            if self.held.len() >= answers_reversed {
+                answers = std::mem::take(&mut self.held);
+                answers.reverse();
+            }
+        }
+        for answer in &answers {
+            for _ in 0..=u8::from(answers_twice) {
+                self.send(answer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Difficulty of a good share, and its header if that is a block.
+    fn judge(&mut self, params: &Value) -> Result<(f64, Option<FoundBlock>), Rejection> {
         if !self.authorized {
             return Err(Rejection::Other("not authorized"));
         }
         let id = params.get(1).and_then(Value::as_str).unwrap_or("");
         let (n, job) = self.pool.find(id)?;
-        let Some(&difficulty) = self.issued.get(&n) else {
+        let Some(terms) = self.issued.get(&n) else {
             return Err(Rejection::Other("job was not sent to this connection"));
         };
-        let share = read_share(params, &job, &self.extranonce1, EXTRANONCE2_BYTES, self.mask)?;
-        let verdict = weigh(&job, &share, difficulty)?;
+        let difficulty = terms.difficulty;
+        let share = read_share(params, &job, &terms.extranonce1, EXTRANONCE2_BYTES, self.mask)?;
+        let block = weigh(&job, &share, difficulty)?.then(|| FoundBlock::of(&job, &share));
         if self.seen.len() >= SEEN_SHARES_MAX {
             return Err(Rejection::Other("too many shares for one block"));
         }
         if !self.seen.insert((n, share)) {
             return Err(Rejection::Duplicate);
         }
-        Ok((difficulty, verdict))
+        Ok((difficulty, block))
     }
 
     async fn answer(
@@ -216,17 +306,29 @@ impl Connection {
         id: &Value,
         result: Result<Value, (u32, &str)>,
     ) -> std::io::Result<()> {
-        let message = match result {
-            Ok(result) => json!({ "id": id, "result": result, "error": null }),
-            Err((code, text)) => json!({ "id": id, "result": null, "error": [code, text, null] }),
-        };
-        self.send(&message).await
+        self.send(&answer(id, result)).await
     }
 
     async fn send(&mut self, message: &Value) -> std::io::Result<()> {
-        let mut line = message.to_string().into_bytes();
-        line.push(b'\n');
-        self.write.write_all(&line).await
+        if self.unsaid.len() < UNSAID_BYTES_MAX {
+            self.unsaid.extend_from_slice(message.to_string().as_bytes());
+            self.unsaid.push(b'\n');
+        }
+        self.say_unsaid().await
+    }
+
+    async fn say_unsaid(&mut self) -> std::io::Result<()> {
+        if self.pool.faults().mute {
+            return Ok(());
+        }
+        self.write.write_all(&std::mem::take(&mut self.unsaid)).await
+    }
+}
+
+fn answer(id: &Value, result: Result<Value, (u32, &str)>) -> Value {
+    match result {
+        Ok(result) => json!({ "id": id, "result": result, "error": null }),
+        Err((code, text)) => json!({ "id": id, "result": null, "error": [code, text, null] }),
     }
 }
 

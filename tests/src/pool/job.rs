@@ -128,16 +128,17 @@ impl Job {
         })
     }
 
+    /// The coinbase transaction that a solution completes.
+    #[must_use]
+    pub fn coinbase(&self, solution: &Solution) -> Vec<u8> {
+        let Solution { extranonce1, extranonce2, .. } = solution;
+        [self.coinbase_head.as_slice(), extranonce1, extranonce2, &self.coinbase_tail].concat()
+    }
+
     /// The header a solution stands for.
     #[must_use]
     pub fn header(&self, solution: &Solution) -> [u8; 80] {
-        let coinbase = [
-            self.coinbase_head.as_slice(),
-            &solution.extranonce1,
-            &solution.extranonce2,
-            &self.coinbase_tail,
-        ]
-        .concat();
+        let coinbase = self.coinbase(solution);
         let root = self.branches.iter().fold(double_digest(&coinbase), |below, branch| {
             double_digest(&[below, *branch].concat())
         });
@@ -206,6 +207,8 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-fn double_digest(bytes: &[u8]) -> [u8; 32] {
+/// SHA-256 of the SHA-256.
+#[must_use]
+pub fn double_digest(bytes: &[u8]) -> [u8; 32] {
     digest(&digest(bytes))
 }

@@ -6,10 +6,13 @@
 //!
 //! Misbehaves on purpose, as pools have been seen to: difficulty and the first job arrive *before* the answer to
 //! `mining.authorize`, difficulties are fractions and may jump between jobs, and a job may come between a share and its answer.
+//! Worse things are done as [`Faults`] says.
 
 pub mod connection;
 pub mod difficulty;
+pub mod faults;
 pub mod job;
+pub mod vardiff;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -18,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +29,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::FarmClock;
 use difficulty::Target;
-use job::Job;
+use faults::Faults;
+use job::{Job, Solution};
 
 /// Jobs of one block that are still good: pools keep some for shares under way (SRI's translator keeps 16).
 const LIVE_JOBS_MAX: usize = 16;
+/// Blocks told of in the status document, the newest.
+const BLOCKS_MAX: usize = 64;
 /// Connections served at once.
 const CONNECTIONS_MAX: usize = 256;
 
@@ -52,6 +59,12 @@ pub struct PoolConfig {
     /// Difficulties taken in turn, one with every new job, instead of `difficulty` alone.
     #[serde(default)]
     pub difficulty_jumps: Vec<f64>,
+    /// Wall seconds between two shares of a miner that its difficulty is moved to; absent: it is not moved.
+    #[serde(default)]
+    pub seconds_per_share: Option<f64>,
+    /// What it does wrong from the start.
+    #[serde(default)]
+    pub faults: Faults,
 }
 
 fn default_job_wall_seconds() -> f64 {
@@ -82,7 +95,10 @@ impl PoolConfig {
         if !self.difficulty_jumps.iter().copied().all(positive) {
             return Some(("difficulty_jumps", "numbers above zero expected"));
         }
-        None
+        if !self.seconds_per_share.is_none_or(positive) {
+            return Some(("seconds_per_share", "a number above zero expected"));
+        }
+        self.faults.first_fault()
     }
 
     fn network_bits(&self) -> u32 {
@@ -115,8 +131,42 @@ pub struct PoolStatus {
     pub accepted_difficulty: f64,
     /// Good shares that met the network's target too.
     pub blocks: u64,
+    /// The newest of them, oldest first.
+    pub found: VecDeque<FoundBlock>,
     /// Workers named in `mining.authorize`, each once.
     pub workers: Vec<String>,
+}
+
+/// A share that met the network's target: all that whoever doubts it needs to hash it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FoundBlock {
+    /// The job it is of.
+    pub job: String,
+    /// The 80 bytes of its header.
+    pub header_hex: String,
+    /// Its coinbase transaction, whole.
+    pub coinbase_hex: String,
+    /// From the coinbase up to the root, as hashed.
+    pub branches_hex: Vec<String>,
+    /// Version before rolling.
+    pub version: u32,
+}
+
+impl FoundBlock {
+    fn of(job: &Job, share: &Solution) -> Self {
+        Self {
+            job: job.id.clone(),
+            header_hex: job::to_hex(&job.header(share)),
+            coinbase_hex: job::to_hex(&job.coinbase(share)),
+            branches_hex: job.branches.iter().map(|branch| job::to_hex(branch)).collect(),
+            version: job.version,
+        }
+    }
+
+    /// As computed.
+    fn hash(&self) -> [u8; 32] {
+        job::double_digest(&job::from_hex(&self.header_hex, 80).unwrap_or_default())
+    }
 }
 
 /// Shares that were no good.
@@ -151,6 +201,8 @@ struct JobBook {
     live: VecDeque<(u64, Arc<Job>)>,
     next: u64,
     height: u64,
+    /// Hash of the block that one of ours became, which the next builds on; none when somebody else found it.
+    tip: Option<[u8; 32]>,
 }
 
 /// A running pool.
@@ -163,6 +215,9 @@ pub struct Pool {
     status: Mutex<PoolStatus>,
     extranonces: AtomicU32,
     latest: watch::Sender<u64>,
+    faults: watch::Sender<Faults>,
+    /// Answers that a connection did not get before it ended.
+    late: Mutex<Vec<Value>>,
 }
 
 /// Binds the pool and serves it until `stop`.
@@ -180,10 +235,12 @@ pub async fn start(
         config: config.clone(),
         clock,
         address: listener.local_addr()?,
-        book: Mutex::new(JobBook { live: VecDeque::new(), next: 1, height: 1 }),
+        book: Mutex::new(JobBook { live: VecDeque::new(), next: 1, height: 1, tip: None }),
         status: Mutex::default(),
         extranonces: AtomicU32::new(0x2b00_0001),
         latest: watch::Sender::new(0),
+        faults: watch::Sender::new(config.faults.clone()),
+        late: Mutex::default(),
     });
     pool.make_job(true);
     tasks.spawn(Arc::clone(&pool).keep_making_jobs(stop.clone()));
@@ -204,6 +261,42 @@ impl Pool {
         self.counters().clone()
     }
 
+    /// Changes what it does wrong, from the next thing said on.
+    pub fn misbehave(&self, change: impl FnOnce(&mut Faults)) {
+        self.faults.send_modify(change);
+    }
+
+    /// Makes a job at once; with `new_block` somebody else has found the one before.
+    pub fn next_job(&self, new_block: bool) {
+        if new_block {
+            self.book().tip = None;
+        }
+        self.make_job(new_block);
+    }
+
+    fn faults(&self) -> Faults {
+        self.faults.borrow().clone()
+    }
+
+    /// Jobs like this one that are void from the start.
+    fn void_jobs(&self, like: &Job, count: u32) -> Vec<Job> {
+        let mut book = self.book();
+        let first = book.next;
+        book.next += u64::from(count);
+        let of = |n| Job { id: format!("{n:x}"), clean: false, ..like.clone() };
+        (first..book.next).map(of).collect()
+    }
+
+    fn remember_answers(&self, answers: Vec<Value>) {
+        if self.faults().answers_late {
+            *self.late.lock().unwrap_or_else(PoisonError::into_inner) = answers;
+        }
+    }
+
+    fn remembered_answers(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn keep_making_jobs(self: Arc<Self>, stop: CancellationToken) {
         let pause = Duration::from_secs_f64(self.config.job_wall_seconds);
         loop {
@@ -212,7 +305,7 @@ impl Pool {
                 () = tokio::time::sleep(pause) => {}
             }
             let next = self.book().next;
-            self.make_job(next.is_multiple_of(self.config.jobs_per_block));
+            self.next_job(next.is_multiple_of(self.config.jobs_per_block));
         }
     }
 
@@ -249,7 +342,8 @@ impl Pool {
 
     /// Makes the next job, of a new block if `new_block`, and tells every connection.
     fn make_job(&self, new_block: bool) {
-        let time = u32::try_from(self.clock.now().0.div_euclid(1_000)).unwrap_or(u32::MAX);
+        let seconds = self.clock.now().0.div_euclid(1_000) + self.faults().seconds_off;
+        let time = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
         let mut book = self.book();
         if new_block {
             book.height += 1;
@@ -257,7 +351,8 @@ impl Pool {
         }
         let n = book.next;
         book.next += 1;
-        let job = Job::invented(n, book.height, self.config.network_bits(), time, new_block);
+        let mut job = Job::invented(n, book.height, self.config.network_bits(), time, new_block);
+        job.previous_hash = book.tip.unwrap_or(job.previous_hash);
         if book.live.len() == LIVE_JOBS_MAX {
             book.live.pop_front();
         }
@@ -288,14 +383,21 @@ impl Pool {
         self.extranonces.fetch_add(1, Ordering::Relaxed).to_be_bytes()
     }
 
-    fn count_accepted(&self, difficulty: f64, is_block: bool) {
+    fn count_accepted(&self, difficulty: f64, block: Option<FoundBlock>) {
+        let is_block = block.is_some();
         let mut status = self.counters();
         status.submitted += 1;
         status.accepted += 1;
         status.accepted_difficulty += difficulty;
         status.blocks += u64::from(is_block);
+        let tip = block.as_ref().map(FoundBlock::hash);
+        status.found.extend(block);
+        while status.found.len() > BLOCKS_MAX {
+            status.found.pop_front();
+        }
         drop(status);
         if is_block {
+            self.book().tip = tip;
             self.make_job(true);
         }
     }

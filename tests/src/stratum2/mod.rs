@@ -5,5 +5,6 @@
 //! for that.
 
 pub mod pool;
+pub mod server;
 pub mod templates;
 pub mod wire;
