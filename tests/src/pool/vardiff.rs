@@ -3,6 +3,9 @@
 /// Times by which one job may change the difficulty: pools that jump further lose the shares under way.
 const STEP_MAX: f64 = 4.0;
 
+/// Shares that must be due before the difficulty is moved: a job that comes soon after another says little.
+const DUE_MIN: f64 = 4.0;
+
 /// Counts a connection's shares between two jobs.
 #[derive(Debug, Clone, Copy)]
 pub struct Vardiff {
@@ -11,13 +14,14 @@ pub struct Vardiff {
     /// In force for the next job.
     pub difficulty: f64,
     shares: u32,
+    seconds: f64,
 }
 
 impl Vardiff {
     /// Begins at `difficulty`.
     #[must_use]
     pub const fn new(seconds_per_share: f64, difficulty: f64) -> Self {
-        Self { seconds_per_share, difficulty, shares: 0 }
+        Self { seconds_per_share, difficulty, shares: 0, seconds: 0.0 }
     }
 
     /// A share was accepted.
@@ -27,7 +31,12 @@ impl Vardiff {
 
     /// `seconds` have passed since the last call: the difficulty of the next job.
     pub fn next(&mut self, seconds: f64) -> f64 {
-        let due = (seconds / self.seconds_per_share).max(f64::MIN_POSITIVE);
+        self.seconds += seconds;
+        let due = self.seconds / self.seconds_per_share;
+        if due < DUE_MIN {
+            return self.difficulty;
+        }
+        self.seconds = 0.0;
         let step =
             (f64::from(std::mem::take(&mut self.shares)) / due).clamp(1.0 / STEP_MAX, STEP_MAX);
         self.difficulty *= step;
@@ -49,6 +58,11 @@ mod tests {
             vardiff.next(10.0);
         }
         assert!((vardiff.difficulty - 14.0).abs() < 2.0, "{}", vardiff.difficulty);
+        let soon = vardiff.next(0.1);
+        assert!(
+            (soon - vardiff.difficulty).abs() < 1e-9 && soon > 10.0,
+            "too soon to tell: {soon}"
+        );
         let silent = vardiff.next(10.0);
         assert!(
             (silent - vardiff.difficulty).abs() < 1e-9 && silent < 4.0,
