@@ -13,8 +13,8 @@ use roadbed_agent::driver::{DRIVER_EVENTS_MAX, DriverEvent, RigDriver};
 use roadbed_agent::gpu::GpuDriver;
 use roadbed_agent::journal::Journal;
 use roadbed_protocol::{
-    AgentId, HashesPerSecond, MilliCelsius, MiningStep, PowerSource, RigKind, RigProfile, Watts,
-    Workload,
+    AgentId, HashesPerSecond, MilliCelsius, MiningStep, PoolStanding, PowerSource, RigKind,
+    RigProfile, Watts, Workload,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -187,11 +187,17 @@ async fn mining_is_said_when_it_hashes_and_ended_when_it_is_silent() {
         }
     };
     timeout(PATIENCE, accepted).await.expect("the share is booked");
+    let pools = bench.driver.observe().pools;
+    assert_eq!(pools.len(), 1);
+    let reported = &pools[0];
+    assert_eq!((reported.url.clone(), reported.standing), (pool.address(), PoolStanding::Hashing));
+    assert!(reported.shares.accepted >= 1 && reported.answer_after.is_some(), "{reported:?}");
+    assert_eq!((reported.difficulty_millionths, reported.trouble.as_str()), (10, ""));
     bench.driver.stop(false);
     bench.driver.stop(true);
     assert_eq!(bench.event().await, DriverEvent::Stopped, "once for both orders");
     let seen = bench.driver.observe();
-    assert_eq!(seen.hashrate, None);
+    assert_eq!((seen.hashrate, seen.pools.len()), (None, 0));
     assert!(seen.jobs.shares_accepted >= 1, "work is not forgotten with the miner");
     assert!(bench.events.try_recv().is_err(), "nothing more was said");
     bench.folder.close().unwrap();
