@@ -15,3 +15,4 @@ pub mod hashprice;
 pub mod preview;
 pub mod store;
 pub mod view;
+pub mod web;

@@ -13,6 +13,7 @@ use farm_controller::feeds::{hash_income, options};
 use farm_controller::hashprice::{Asker, Kept, Reading, Service};
 use farm_core::FarmEvent;
 use farm_core::plan::IncomeSource;
+use farm_tests::tls_front::{CERTIFICATES, tls_front_as};
 use roadbed_protocol::{Millis, Money, UnixMillis};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -177,6 +178,27 @@ async fn what_a_node_does_not_tell_is_said() {
     std::fs::write(folder.path().join("cookie"), "no colon").unwrap();
     let said = ask(&site, &mut asker).await.unwrap_err();
     assert!(said.contains("is no cookie; expected name:password"), "{said}");
+}
+
+/// A price document behind TLS, vouched for by a CA of one's own; without it nothing is believed.
+#[tokio::test]
+async fn a_quote_over_https_needs_somebody_who_vouches_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = Json(json!({"hashprice": 48.25}));
+    let url = served(Router::new().route("/now", get(|| async { document }))).await;
+    let behind = url.strip_prefix("http://").unwrap().parse().unwrap();
+    let front = tls_front_as("pool", "127.0.0.1".parse().unwrap(), behind).await.unwrap();
+    let quote = |ca: &str| {
+        format!(
+            "{{quote: {{http: {{url: \"https://{front}/now\", pointer: /hashprice, ca_file: {CERTIFICATES}/{ca}}}}}}}"
+        )
+    };
+    let own = site(folder.path(), &quote("pool_ca.pem"));
+    let reading = ask(&own, &mut asker(&own)).await.unwrap();
+    assert_eq!(reading.per_ph_day, Money(48_250_000));
+    let strange = site(folder.path(), &quote("ca.pem"));
+    let said = ask(&strange, &mut asker(&strange)).await.unwrap_err();
+    assert!(said.contains("nobody who is trusted here vouches for its certificate"), "{said}");
 }
 
 #[tokio::test]

@@ -16,3 +16,4 @@ pub mod sim;
 pub mod standins;
 pub mod status;
 pub mod stratum2;
+pub mod tls_front;

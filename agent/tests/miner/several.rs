@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
+use farm_tests::tls_front::{CERTIFICATES, tls_front_as};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -10,7 +11,6 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::pool::Pool;
 use super::{EASY, MinerStats, PoolConfig, PoolTrust, mine, of, until};
-use crate::models::proxy::{CERTIFICATES, tls_front_as};
 
 fn ranked(pool: &Pool, priority: u32) -> PoolConfig {
     PoolConfig { priority, ..of(&pool.address()) }
@@ -96,7 +96,7 @@ async fn in_tls(trust: PoolTrust, host: &str) -> Result<(), String> {
 async fn in_tls_as(name: &str, trust: PoolTrust, host: &str) -> Result<(), String> {
     let pool = Pool::listen().await;
     let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, pool.port()));
-    let front = tls_front_as(name, host.parse().unwrap(), behind).await;
+    let front = tls_front_as(name, host.parse().unwrap(), behind).await.unwrap();
     let address = format!("stratum+ssl://{host}:{}", front.port());
     let miner = mine(vec![PoolConfig { trust, ..of(&address) }], 1);
     tokio::select! {

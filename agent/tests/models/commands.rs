@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use farm_tests::tls_front::{CERTIFICATES, tls_front};
 use serde_json::Value;
 
 use super::hub::{HubStandIn, Trick};
-use super::proxy::{CERTIFICATES, ProxyStandIn, tls_front};
+use super::proxy::ProxyStandIn;
 use super::weights;
 
 struct Ran {
@@ -122,7 +123,7 @@ async fn a_pull_goes_through_the_proxy_and_tls_goes_all_the_way() {
     let folder = tempfile::tempdir().unwrap();
     let data = weights();
     let hub = HubStandIn::start(&[("m.gguf", &data)]).await;
-    let front = tls_front(hub.address).await;
+    let front = tls_front(hub.address).await.unwrap();
     let proxy = ProxyStandIn::start(front, Some("Basic cmlnOnNlY3JldA==")).await;
     let pull = ["models", "pull", "--tries", "1", "--json", "hf:org/repo"];
     let ca = format!("{CERTIFICATES}/ca.pem");

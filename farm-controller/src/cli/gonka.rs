@@ -189,7 +189,7 @@ fn admin(gonka: &GonkaSite) -> anyhow::Result<NodeClient> {
     let url = gonka.admin_url.as_deref().context(
         "gonka.admin_url is not set; it is the Network Node's port 9200, open to its own machine only",
     )?;
-    Ok(NodeClient::new(url))
+    Ok(NodeClient::new(url, gonka.authorities.as_ref()))
 }
 
 /// What is shown while a command goes on, and in the end.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use farm_core::plan::IncomeSource;
 use serde::Deserialize;
 
+use super::authorities::Authorities;
 use super::decimal::from_text;
 use super::origin::OriginFile;
 use super::site_check::Checker;
@@ -39,6 +40,8 @@ pub enum Figure {
         pointer: String,
         /// JSON pointer to when it was true, RFC 3339 or Unix seconds; without one, when it was asked.
         time_pointer: Option<String>,
+        /// Who vouches for an `https` address; without them whom this machine trusts.
+        authorities: Option<Authorities>,
     },
 }
 
@@ -70,6 +73,8 @@ struct FigureHttpFile {
     pointer: String,
     #[serde(default)]
     time_pointer: Option<String>,
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
 }
 
 /// A scalar by its text, whatever YAML would make of it.
@@ -121,8 +126,9 @@ impl Checker<'_> {
                         return None;
                     }
                 }
-                let FigureHttpFile { url, pointer, time_pointer } = http;
-                is_good.then_some(Figure::Http { url, pointer, time_pointer })
+                let authorities = self.authorities(&path, http.ca_file.as_deref());
+                let FigureHttpFile { url, pointer, time_pointer, ca_file: _ } = http;
+                is_good.then_some(Figure::Http { url, pointer, time_pointer, authorities })
             }
             (None, None, None) => {
                 self.say(path, "has none of value, csv and http; a figure comes from one of them");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use farm_core::plan::IncomeSource;
 use roadbed_protocol::RigId;
 
+use super::authorities::Authorities;
 use super::gonka_file::{GonkaFile, GonkaRigFile};
 use super::site::SiteRig;
 use super::site_check::Checker;
@@ -23,6 +24,8 @@ pub struct GonkaSite {
     pub nodes: Vec<String>,
     /// Base address of the admin API of our own Network Node.
     pub admin_url: Option<String>,
+    /// Who vouches for `https` addresses of them; without them whom this machine trusts.
+    pub authorities: Option<Authorities>,
     /// Where artifacts are delivered (the Network Node's `DAPI_API__POC_CALLBACK_URL`), to be tried before a PoC.
     pub callback_url: Option<String>,
     /// Our host on chain, `gonka1..`.
@@ -110,8 +113,14 @@ impl Checker<'_> {
         if let Some(admin) = &file.admin_url {
             self.url(&top.key("admin_url"), admin);
         }
-        if let Some(callback) = &file.callback_url {
-            self.url(&top.key("callback_url"), callback);
+        let authorities = self.authorities(&top, file.ca_file.as_deref());
+        if let Some(callback) = &file.callback_url
+            && self.url(&top.key("callback_url"), callback)
+            && callback.starts_with("https://")
+        {
+            let text =
+                "is https; rigs deliver artifacts over plain http, on the site's own network";
+            self.say(&top.key("callback_url"), text);
         }
         let address = &file.address;
         let is_word = address.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -144,6 +153,7 @@ impl Checker<'_> {
         let trimmed = |url: &String| url.trim_end_matches('/').to_owned();
         GonkaSite {
             nodes: file.nodes.iter().map(trimmed).collect(),
+            authorities,
             admin_url: file.admin_url.as_ref().map(trimmed),
             callback_url: file.callback_url.as_ref().map(trimmed),
             address: file.address,
@@ -266,18 +276,13 @@ impl Checker<'_> {
         fits
     }
 
-    /// `http://` only: Network Nodes of one's own are reached inside the site's network.
+    /// An address over `http://` or `https://`, without a login or a query.
     pub(super) fn url(&mut self, path: &FieldPath, text: &str) -> bool {
-        let host = text.strip_prefix("http://").unwrap_or_default();
+        let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         let is_plain = !text.contains(['?', '#', ' ', '@']) && text.is_ascii();
-        let is_good = !host.trim_end_matches('/').is_empty() && is_plain;
+        let is_good = is_plain && host.is_some_and(|host| !host.trim_end_matches('/').is_empty());
         if !is_good {
-            let hint = if text.starts_with("https://") {
-                "; https is not spoken here, put the Network Node on the site's own network"
-            } else {
-                ""
-            };
-            self.say(path, format!("\"{text}\" is no address like http://10.0.0.5:8000{hint}"));
+            self.say(path, format!("\"{text}\" is no address like http://10.0.0.5:8000"));
         }
         is_good
     }

@@ -15,6 +15,8 @@ pub(super) struct GonkaFile {
     #[serde(default)]
     pub admin_url: Option<String>,
     #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default)]
     pub callback_url: Option<String>,
     pub address: String,
     #[serde(default)]

@@ -6,6 +6,7 @@ use farm_core::plan::IncomeSource;
 use roadbed_protocol::{MicrosPerHour, Millis, Money};
 use serde::Deserialize;
 
+use super::authorities::Authorities;
 use super::decimal::Decimal;
 use super::figure::{Figure, FigureFile};
 use super::origin::OriginFile;
@@ -73,6 +74,8 @@ pub struct NodeRpc {
     pub login: RpcLogin,
     /// Whether the pool pays fees of transactions too.
     pub pays: Pays,
+    /// Who vouches for an `https` address; without them whom this machine trusts.
+    pub authorities: Option<Authorities>,
 }
 
 /// How a node lets us in. The secret is read when it is needed: a cookie is new after every start of the node.
@@ -146,6 +149,8 @@ struct NodeFile {
     password_file: Option<PathBuf>,
     #[serde(default = "with_fees")]
     pays: Pays,
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
 }
 
 fn with_fees() -> Pays {
@@ -250,8 +255,9 @@ impl Checker<'_> {
                 return None;
             }
         };
+        let authorities = self.authorities(path, file.ca_file.as_deref());
         let url = file.url.trim_end_matches('/').to_owned();
-        is_good.then_some(NodeRpc { url, login, pays: file.pays })
+        is_good.then_some(NodeRpc { url, login, pays: file.pays, authorities })
     }
 
     fn span(&mut self, path: &FieldPath, key: &'static str, value: u64, most: u64) {

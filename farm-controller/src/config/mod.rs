@@ -3,6 +3,7 @@
 //! The only place of this crate that reads YAML. What leaves it is valid by type; what does not leave it is an error that
 //! names file, line, column, field and what was expected.
 
+mod authorities;
 mod decimal;
 mod error;
 mod figure;
@@ -22,6 +23,7 @@ mod source;
 
 use std::path::Path;
 
+pub use authorities::Authorities;
 pub use decimal::{Decimal, DecimalError};
 pub use error::{ConfigError, Problem};
 pub use figure::Figure;

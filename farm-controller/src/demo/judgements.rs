@@ -1,12 +1,17 @@
 //! What the stand-ins saw and judged, beside what the controller was told of it.
 
 use anyhow::Context as _;
+use axum::body::Bytes;
+use axum::http::Method;
 use serde::Deserialize;
 
 use crate::view::FarmView;
+use crate::web::{Asked, Web};
 
 /// Time for the status document; it is made from memory on the same machine.
 const FETCH_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+/// Largest page looked at: the status document of a long demo is below one megabyte.
+const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The stand-ins' status document, as far as it is judged here, with the controller's own counts.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -165,14 +170,20 @@ impl Booked {
 /// When it does not answer, or does not count them.
 pub(super) async fn passed(url: &str) -> anyhow::Result<u64> {
     const FAMILY: &str = "roadbed_gateway_requests_total{";
-    let client = reqwest::Client::builder().no_proxy().timeout(FETCH_DEADLINE).build()?;
-    let page = client.get(format!("{url}/metrics")).send().await;
-    let page = page.with_context(|| format!("asking {url}"))?.text().await?;
+    let page = fetched(&format!("{url}/metrics")).await?;
+    let page = String::from_utf8_lossy(&page);
     let counts = page.lines().filter(|line| line.starts_with(FAMILY));
     let counts: Vec<u64> =
         counts.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
     anyhow::ensure!(!counts.is_empty(), "the gateway's metrics have no {FAMILY}..}}");
     Ok(counts.iter().sum())
+}
+
+async fn fetched(url: &str) -> anyhow::Result<Bytes> {
+    let (method, wait) = (Method::GET, FETCH_DEADLINE);
+    let asked = Asked { method, url, login: None, json: None, wait, bytes_max: PAGE_BYTES_MAX };
+    let reply = Web::to(url, None).ask(asked).await.with_context(|| format!("asking {url}"))?;
+    Ok(reply.body)
 }
 
 impl Judgements {
@@ -181,9 +192,8 @@ impl Judgements {
     /// # Errors
     /// When they do not answer or answer something else.
     pub async fn fetch(url: &str) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().timeout(FETCH_DEADLINE).build()?;
-        let answer = client.get(url).send().await.with_context(|| format!("asking {url}"))?;
-        answer.json().await.with_context(|| format!("reading {url}"))
+        let answer = fetched(url).await?;
+        serde_json::from_slice(&answer).with_context(|| format!("reading {url}"))
     }
 
     /// Artifacts the Network Node holds.

@@ -1,17 +1,19 @@
-//! Asking one Network Node: plain GET and POST with bounded time and bounded answers.
+//! Asking one Network Node: GET and POST of JSON, over http or https.
 //!
 //! A Network Node is somebody else's process, possibly somebody else's machine: it may hang, send without end, or point
 //! elsewhere. No redirect is followed, no proxy is used, and an answer larger than any real one is given up.
 
 use std::time::Duration;
 
+use axum::http::Method;
 use serde_json::Value;
+
+use crate::config::Authorities;
+use crate::web::{Asked, Login, Reply, Web, WebFault};
 
 /// How long one answer may take, wall time. The chain's own queries take milliseconds; a list of participants with its
 /// proof some seconds on a busy node.
 const ANSWER_WAIT: Duration = Duration::from_secs(20);
-/// How long a connection may take.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Largest answer read: the participants of mainnet with their Merkle proof are below one.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest piece of a refusal that is repeated.
@@ -56,6 +58,18 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    fn of(url: &str, fault: &WebFault) -> Self {
+        let (url, reason) = (url.to_owned(), fault.to_string());
+        match fault {
+            WebFault::Unasked(_) | WebFault::Broken(_) | WebFault::Silent(_) => {
+                Self::Unreachable { url, reason }
+            }
+            WebFault::TooLong(_) => Self::Unreadable { url, reason },
+        }
+    }
+}
+
 /// An answer with its status; admin calls look at both.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
@@ -68,10 +82,10 @@ pub struct Answer {
 /// One Network Node, at the base address of its public or of its admin API.
 #[derive(Clone)]
 pub struct NodeClient {
-    http: reqwest::Client,
+    web: Web,
     base: String,
-    /// Name and password sent along.
-    login: Option<(String, String)>,
+    wait: Duration,
+    login: Option<Login>,
 }
 
 impl std::fmt::Debug for NodeClient {
@@ -82,31 +96,33 @@ impl std::fmt::Debug for NodeClient {
 }
 
 impl NodeClient {
-    /// A client of the API at `base`, like `http://10.0.0.5:8000`.
+    /// A client of the API at `base`, like `http://10.0.0.5:8000`. Over `https://` it must be vouched for by `authorities`,
+    /// or without them by those whom this machine trusts.
     #[must_use]
-    pub fn new(base: &str) -> Self {
-        Self::with_wait(base, ANSWER_WAIT)
-    }
-
-    /// The same with another patience.
-    #[must_use]
-    pub fn with_wait(base: &str, wait: Duration) -> Self {
-        let builder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_WAIT.min(wait))
-            .timeout(wait);
+    pub fn new(base: &str, authorities: Option<&Authorities>) -> Self {
         Self {
-            http: builder.build().unwrap_or_default(),
+            web: Web::to(base, authorities),
             base: base.trim_end_matches('/').to_owned(),
+            wait: ANSWER_WAIT,
             login: None,
         }
     }
 
-    /// The same with a name and a password on every request (HTTP basic authentication).
+    /// The same with another patience.
     #[must_use]
-    pub fn logged_in(self, user: &str, password: &str) -> Self {
-        Self { login: Some((user.to_owned(), password.to_owned())), ..self }
+    pub fn waiting(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// The same with a name and a password on every request (HTTP basic authentication).
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when no header can carry them.
+    pub fn logged_in(self, user: &str, password: &str) -> Result<Self, ClientError> {
+        match Login::basic(user, password) {
+            Ok(login) => Ok(Self { login: Some(login), ..self }),
+            Err(fault) => Err(ClientError::of(&self.base, &fault)),
+        }
     }
 
     /// Its base address.
@@ -121,7 +137,7 @@ impl NodeClient {
     /// [`ClientError`]; any status but 2xx is one.
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
         let url = format!("{}{path}", self.base);
-        let answer = self.ask(self.http.get(&url), &url).await?;
+        let answer = self.ask(Method::GET, &url, None).await?;
         match answer.status {
             200..=299 => Ok(answer.body),
             404 | 405 | 501 => Err(ClientError::NotOffered { url, status: answer.status }),
@@ -135,37 +151,20 @@ impl NodeClient {
     /// [`ClientError::Unreachable`] and [`ClientError::Unreadable`].
     pub async fn post(&self, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
         let url = format!("{}{path}", self.base);
-        let request = self.http.post(&url);
-        let request = match body {
-            Some(body) => request.json(body),
-            None => request,
-        };
-        self.ask(request, &url).await
+        self.ask(Method::POST, &url, body).await
     }
 
     async fn ask(
         &self,
-        request: reqwest::RequestBuilder,
+        method: Method,
         url: &str,
+        json: Option<&Value>,
     ) -> Result<Answer, ClientError> {
-        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
-            url: url.to_owned(),
-            reason: innermost(&error),
-        };
-        let request = match &self.login {
-            Some((user, password)) => request.basic_auth(user, Some(password)),
-            None => request,
-        };
-        let mut response = request.send().await.map_err(unreachable)?;
-        let status = response.status().as_u16();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-                let reason = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
-                return Err(ClientError::Unreadable { url: url.to_owned(), reason });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let login = self.login.as_ref();
+        let asked =
+            Asked { method, url, login, json, wait: self.wait, bytes_max: ANSWER_BYTES_MAX };
+        let Reply { status, body: bytes, .. } =
+            self.web.ask(asked).await.map_err(|fault| ClientError::of(url, &fault))?;
         if bytes.is_empty() {
             return Ok(Answer { status, body: Value::Null });
         }
@@ -197,13 +196,4 @@ pub fn said(body: &Value) -> String {
         Some((end, _)) => format!("{}..", &text[..end]),
         None => text,
     }
-}
-
-/// The cause at the bottom of an error: "connection refused" says more than "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
-    let mut at: &dyn std::error::Error = error;
-    while let Some(source) = at.source() {
-        at = source;
-    }
-    if error.is_timeout() { format!("timed out ({at})") } else { at.to_string() }
 }

@@ -70,9 +70,10 @@ impl Feed {
                 reader.restore(question, &body, answer.at);
             }
         }
+        let authorities = site.authorities.as_ref();
         Self {
-            nodes: site.nodes.iter().map(|node| NodeClient::new(node)).collect(),
-            admin: site.admin_url.as_deref().map(NodeClient::new),
+            nodes: site.nodes.iter().map(|node| NodeClient::new(node, authorities)).collect(),
+            admin: site.admin_url.as_deref().map(|url| NodeClient::new(url, authorities)),
             current: 0,
             reader,
             clock,
@@ -84,9 +85,9 @@ impl Feed {
     /// The same with another patience for one answer, wall time.
     #[must_use]
     pub fn waiting(mut self, wait: Duration) -> Self {
-        let patient = |client: &NodeClient| NodeClient::with_wait(client.base(), wait);
-        self.nodes = self.nodes.iter().map(patient).collect();
-        self.admin = self.admin.as_ref().map(patient);
+        let patient = |client: NodeClient| client.waiting(wait);
+        self.nodes = self.nodes.into_iter().map(patient).collect();
+        self.admin = self.admin.map(patient);
         self
     }
 

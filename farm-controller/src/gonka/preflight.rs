@@ -5,12 +5,14 @@
 
 use std::time::{Duration, Instant};
 
+use axum::http::{Method, header};
 use farm_core::gonka::{FeederRoom, Forward, Height, Measured, PowStatus, Reach};
 use roadbed_protocol::{Millis, ProofRate, RigId, UnixMillis, Watts};
 use serde_json::{Value, json};
 
 use crate::clock::wall_now;
-use crate::config::Moment;
+use crate::config::{Authorities, Moment};
+use crate::web::{Asked, Login, Reply, Web};
 
 /// How long one measurement may take, wall time: a first token of a rig at work takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Longest piece of a refusal that is repeated.
 const SAID_CHARS_MAX: usize = 120;
+/// Why a rig is not asked.
+const NO_ADDRESS: &str = "the rig's address is not in the site file (ai_url)";
 /// Nanoseconds in a millisecond.
 const NANOS_PER_MILLI: i128 = 1_000_000;
 
@@ -36,6 +40,8 @@ pub struct Trial {
     pub callback: Option<String>,
     /// Base address of the Network Node.
     pub network_node: String,
+    /// Who vouches for it over `https`; without them whom this machine trusts.
+    pub authorities: Option<Authorities>,
     /// Newest measured rate.
     pub rate: Option<ProofRate>,
     /// Its usual level, in thousandths of a nonce per minute.
@@ -52,14 +58,19 @@ pub struct Trial {
 
 /// Asks everything at once and waits for the slowest.
 pub async fn measure(trial: &Trial, at: UnixMillis) -> Measured {
-    let asker = Asker { http: client(), token: trial.token.clone() };
+    let rig = match &trial.face {
+        None => Err(NO_ADDRESS.to_owned()),
+        Some(face) => {
+            Asker::of_rig(face, trial.token.as_deref()).map(|asker| (asker, face.as_str()))
+        }
+    };
     let (forward, listed, pow, rig_skew, node_skew, callback) = tokio::join!(
-        forward(&asker, trial),
-        listed(&asker, trial),
-        pow_status(&asker, trial),
-        rig_skew(&asker, trial),
-        node_skew(&asker, trial),
-        callback(&asker, trial),
+        forward(&rig, trial),
+        listed(&rig),
+        pow_status(&rig),
+        rig_skew(&rig),
+        node_skew(trial),
+        callback(trial),
     );
     Measured {
         rig: trial.rig.clone(),
@@ -79,57 +90,43 @@ pub async fn measure(trial: &Trial, at: UnixMillis) -> Measured {
     }
 }
 
-fn client() -> reqwest::Client {
-    let builder = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(PATIENCE);
-    builder.build().unwrap_or_default()
-}
-
-/// A client with the rig's token.
+/// Asks one server; with the rig's token if it is the rig.
 struct Asker {
-    http: reqwest::Client,
-    token: Option<String>,
+    web: Web,
+    login: Option<Login>,
 }
 
 impl Asker {
-    fn get(&self, url: &str) -> reqwest::RequestBuilder {
-        self.authorised(self.http.get(url))
+    fn of_rig(face: &str, token: Option<&str>) -> Result<Self, String> {
+        let login = token.map(Login::bearer).transpose().map_err(|fault| fault.to_string())?;
+        Ok(Self { web: Web::to(face, None), login })
     }
 
-    fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        }
+    async fn ask(&self, method: Method, url: &str, json: Option<&Value>) -> Result<Reply, String> {
+        let login = self.login.as_ref();
+        let asked = Asked { method, url, login, json, wait: PATIENCE, bytes_max: ANSWER_BYTES_MAX };
+        self.web.ask(asked).await.map_err(|fault| fault.to_string())
     }
 
     /// The JSON of an answer with status 2xx.
-    async fn json(&self, request: reqwest::RequestBuilder) -> Result<Value, String> {
-        let mut response = request.send().await.map_err(|error| innermost(&error))?;
-        let status = response.status();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
-            if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes"));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        if !status.is_success() {
+    async fn json(&self, method: Method, url: &str, json: Option<&Value>) -> Result<Value, String> {
+        let reply = self.ask(method, url, json).await?;
+        if !(200..300).contains(&reply.status) {
             let text: String =
-                String::from_utf8_lossy(&bytes).chars().take(SAID_CHARS_MAX).collect();
-            return Err(format!("{}: {}", status.as_u16(), text.trim()));
+                String::from_utf8_lossy(&reply.body).chars().take(SAID_CHARS_MAX).collect();
+            return Err(format!("{}: {}", reply.status, text.trim()));
         }
-        serde_json::from_slice(&bytes).map_err(|error| format!("no JSON: {error}"))
+        serde_json::from_slice(&reply.body).map_err(|error| format!("no JSON: {error}"))
     }
 }
 
-async fn forward(asker: &Asker, trial: &Trial) -> Forward {
-    let Some(face) = &trial.face else {
-        return Forward::Untried {
-            why: "the rig's address is not in the site file (ai_url)".into(),
-        };
+/// What asks a rig, and its address; or why it cannot be asked.
+type OfRig<'f> = Result<(Asker, &'f str), String>;
+
+async fn forward(rig: &OfRig<'_>, trial: &Trial) -> Forward {
+    let (asker, face) = match rig {
+        Ok(rig) => rig,
+        Err(why) => return Forward::Untried { why: why.clone() },
     };
     let body = json!({
         "model": trial.model,
@@ -138,9 +135,9 @@ async fn forward(asker: &Asker, trial: &Trial) -> Forward {
         "temperature": 0,
         "stream": false,
     });
-    let request = asker.http.post(format!("{face}/v1/chat/completions")).json(&body);
+    let url = format!("{face}/v1/chat/completions");
     let began = Instant::now();
-    let answer = asker.json(asker.authorised(request)).await;
+    let answer = asker.json(Method::POST, &url, Some(&body)).await;
     let took = Millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
     match answer {
         Ok(answer) => {
@@ -155,29 +152,27 @@ async fn forward(asker: &Asker, trial: &Trial) -> Forward {
     }
 }
 
-async fn listed(asker: &Asker, trial: &Trial) -> Option<String> {
-    let face = trial.face.as_ref()?;
-    let answer = asker.json(asker.get(&format!("{face}/v1/models"))).await.ok()?;
+async fn listed(rig: &OfRig<'_>) -> Option<String> {
+    let (asker, face) = rig.as_ref().ok()?;
+    let answer = asker.json(Method::GET, &format!("{face}/v1/models"), None).await.ok()?;
     answer["data"][0]["id"].as_str().map(str::to_owned)
 }
 
-async fn pow_status(asker: &Asker, trial: &Trial) -> PowStatus {
-    let Some(face) = &trial.face else {
-        return PowStatus::Unread {
-            why: "the rig's address is not in the site file (ai_url)".into(),
-        };
+async fn pow_status(rig: &OfRig<'_>) -> PowStatus {
+    let (asker, face) = match rig {
+        Ok(rig) => rig,
+        Err(why) => return PowStatus::Unread { why: why.clone() },
     };
-    pow_status_of(face, asker.token.as_deref()).await
+    let url = format!("{face}/api/v1/inference/pow/status");
+    match asker.json(Method::GET, &url, None).await {
+        Ok(answer) => read_pow_status(&answer),
+        Err(why) => PowStatus::Unread { why },
+    }
 }
 
 /// What a rig's face says of its proofs.
 pub async fn pow_status_of(face: &str, token: Option<&str>) -> PowStatus {
-    let asker = Asker { http: client(), token: token.map(str::to_owned) };
-    let url = format!("{face}/api/v1/inference/pow/status");
-    match asker.json(asker.get(&url)).await {
-        Ok(answer) => read_pow_status(&answer),
-        Err(why) => PowStatus::Unread { why },
-    }
+    pow_status(&Asker::of_rig(face, token).map(|asker| (asker, face))).await
 }
 
 /// The oldest generation any backend is busy with: one that is stale is enough to keep the next from starting.
@@ -200,24 +195,26 @@ fn read_pow_status(answer: &Value) -> PowStatus {
 }
 
 /// Clock of the rig less ours, by the route the Network Node itself uses.
-async fn rig_skew(asker: &Asker, trial: &Trial) -> Option<i64> {
-    let face = trial.face.as_ref()?;
+async fn rig_skew(rig: &OfRig<'_>) -> Option<i64> {
+    let (asker, face) = rig.as_ref().ok()?;
     let sent = wall_now();
-    let response = asker.get(&format!("{face}/api/v1/clock")).send().await.ok()?;
+    let reply = asker.ask(Method::GET, &format!("{face}/api/v1/clock"), None).await.ok()?;
     let received = wall_now();
-    let nanos = |name: &str| response.headers().get(name)?.to_str().ok()?.parse::<i128>().ok();
+    let nanos = |name: &str| reply.headers.get(name)?.to_str().ok()?.parse::<i128>().ok();
     let (came, left) = (nanos("x-server-recv-ns")?, nanos("x-server-send-ns")?);
     let theirs = (came + left) / 2 / NANOS_PER_MILLI;
     i64::try_from(theirs - middle(sent, received)).ok()
 }
 
 /// Clock of the Network Node less ours. Any of its answers carries its date, to the second: half of one is the error.
-async fn node_skew(asker: &Asker, trial: &Trial) -> Option<i64> {
+async fn node_skew(trial: &Trial) -> Option<i64> {
+    let web = Web::to(&trial.network_node, trial.authorities.as_ref());
+    let asker = Asker { web, login: None };
     let sent = wall_now();
     let url = format!("{}/v1/epochs/latest", trial.network_node);
-    let response = asker.http.get(&url).send().await.ok()?;
+    let reply = asker.ask(Method::GET, &url, None).await.ok()?;
     let received = wall_now();
-    let date = response.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+    let date = reply.headers.get(header::DATE)?.to_str().ok()?;
     let theirs = i128::from(http_date(date)?.0) + 500;
     i64::try_from(theirs - middle(sent, received)).ok()
 }
@@ -239,29 +236,17 @@ fn http_date(text: &str) -> Option<UnixMillis> {
     Some(moment.0)
 }
 
-async fn callback(asker: &Asker, trial: &Trial) -> Reach {
+async fn callback(trial: &Trial) -> Reach {
     let Some(url) = &trial.callback else { return Reach::NoAddress };
+    let asker = Asker { web: Web::to(url, None), login: None };
     let began = Instant::now();
     // Any status will do: outside its phase the Network Node refuses artifacts, and it has no other route there.
-    match asker.http.get(url).send().await {
+    match asker.ask(Method::GET, url, None).await {
         Ok(_) => {
             let took = Millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
             Reach::Answered { took }
         }
-        Err(error) => Reach::Failed { why: innermost(&error) },
-    }
-}
-
-/// The cause at the bottom of an error: "connection refused" says more than "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
-    let mut at: &dyn std::error::Error = error;
-    while let Some(source) = at.source() {
-        at = source;
-    }
-    if error.is_timeout() {
-        format!("no answer within {} s", PATIENCE.as_secs())
-    } else {
-        at.to_string()
+        Err(why) => Reach::Failed { why },
     }
 }
 

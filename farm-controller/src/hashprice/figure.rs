@@ -53,8 +53,8 @@ pub(super) async fn ask(figure: &Figure, now: UnixMillis) -> Result<Told, AskErr
         Figure::Csv { file, time_column, value_column } => {
             newest_row(file, time_column, value_column, now)
         }
-        Figure::Http { url, pointer, time_pointer } => {
-            let document = NodeClient::new(url).get("").await?;
+        Figure::Http { url, pointer, time_pointer, authorities } => {
+            let document = NodeClient::new(url, authorities.as_ref()).get("").await?;
             at_pointer(&document, url, pointer, time_pointer.as_deref(), now)
         }
     }

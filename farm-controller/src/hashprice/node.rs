@@ -172,7 +172,8 @@ impl Node {
             }
             RpcLogin::User(user, file) => (user.clone(), login(file)?),
         };
-        Ok(NodeClient::new(&self.rpc.url).logged_in(&user, &password))
+        let client = NodeClient::new(&self.rpc.url, self.rpc.authorities.as_ref());
+        Ok(client.logged_in(&user, &password)?)
     }
 
     fn wrong(&self, method: &str, problem: &str) -> AskError {

@@ -57,6 +57,7 @@ fn trial(face: Option<String>, callback: Option<String>) -> Trial {
         rig: RigId::new("gpu-1").unwrap(),
         model: MODEL.into(),
         network_node: face.clone().unwrap_or_default(),
+        authorities: None,
         face,
         token: None,
         callback,

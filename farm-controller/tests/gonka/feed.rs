@@ -43,10 +43,11 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
 }
 
-fn site(nodes: Vec<String>) -> GonkaSite {
+pub fn site(nodes: Vec<String>) -> GonkaSite {
     GonkaSite {
         nodes,
         admin_url: None,
+        authorities: None,
         callback_url: None,
         address: ADDRESS.to_owned(),
         price: None,
@@ -104,6 +105,7 @@ async fn a_hostile_node_gives_errors_and_nothing_else() {
             ("/ill", "HTTP/1.1 500 Oops\r\ncontent-length: 17\r\nconnection: close\r\n\r\n{\"error\":\"panic\"}".to_owned()),
         ]))
         .await,
+        None,
     );
     let refused = client.get("/redirect").await.unwrap_err();
     assert!(matches!(refused, ClientError::Refused { status: 302, .. }), "{refused}");

@@ -8,6 +8,7 @@ mod network_node;
 mod parse;
 mod reader;
 mod registration;
+mod tls;
 
 use std::path::Path;
 

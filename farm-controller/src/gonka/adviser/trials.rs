@@ -36,6 +36,7 @@ pub fn trials(
             token: token.flatten(),
             callback: gonka.callback_url.clone(),
             network_node: gonka.nodes.first().cloned().unwrap_or_default(),
+            authorities: gonka.authorities.clone(),
             rate: seen.and_then(|seen| seen.proof_rate.clone()),
             usual_rate: rates.get(&rig.rig).and_then(|rates| usual(rates)),
             draws_more: proving.saturating_sub(drawn),
