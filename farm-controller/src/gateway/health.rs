@@ -47,10 +47,12 @@ pub(super) async fn look(wire: &Wire, rig: &Arc<Rig>, patience: Duration) -> Res
         Err(fault) => return Err(fault.to_string()),
     }
     let models = match wire.call(rig, Method::GET, "/v1/models", None, patience).await {
-        Ok(reply) if reply.status.is_success() => match reply.json()["data"].take() {
-            Value::Array(models) => models,
-            _ => vec![],
-        },
+        Ok(reply) if reply.status.is_success() => {
+            match reply.json().get_mut("data").map(Value::take) {
+                Some(Value::Array(models)) => models,
+                Some(_) | None => vec![],
+            }
+        }
         // It serves nothing now.
         Ok(_) | Err(_) => vec![],
     };

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::stand_in::StandIn;
 use super::{MODEL, id, site_of, start, until, until_up};
 
-const INIT: &str = "/api/v1/inference/pow/init/generate";
-const STATUS: &str = "/api/v1/inference/pow/status";
-const STOP: &str = "/api/v1/inference/pow/stop";
-const GENERATE: &str = "/api/v1/inference/pow/generate";
+pub(super) const INIT: &str = "/api/v1/inference/pow/init/generate";
+pub(super) const STATUS: &str = "/api/v1/inference/pow/status";
+pub(super) const STOP: &str = "/api/v1/inference/pow/stop";
+pub(super) const GENERATE: &str = "/api/v1/inference/pow/generate";
 /// Another node of the host, to see that its residues are kept free: `i` of `N`.
 const NODE: (u64, u64) = (1, 3);
 
-fn single_of(rigs: &[StandIn], folder: &Path) -> Site {
+pub(super) fn single_of(rigs: &[StandIn], folder: &Path) -> Site {
     let mut site = site_of(&rigs.iter().collect::<Vec<_>>(), folder);
     let rigs = (0..rigs.len()).map(id).collect();
     site.gateway.as_mut().unwrap().single_mlnode =
@@ -25,7 +25,7 @@ fn single_of(rigs: &[StandIn], folder: &Path) -> Site {
     site
 }
 
-async fn stand_ins(count: usize) -> Vec<StandIn> {
+pub(super) async fn stand_ins(count: usize) -> Vec<StandIn> {
     const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
     let mut rigs = vec![];
     for name in &NAMES[..count] {
@@ -40,7 +40,7 @@ async fn all_up(at: SocketAddr, count: usize) {
     }
 }
 
-fn order(hash: &str) -> Value {
+pub(super) fn order(hash: &str) -> Value {
     json!({
         "block_hash": hash, "block_height": 6_353_400, "public_key": "02ab",
         "node_id": NODE.0, "node_count": NODE.1, "params": {"model": MODEL, "seq_len": 64},

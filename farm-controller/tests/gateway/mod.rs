@@ -1,5 +1,6 @@
 //! The gateway in front of stand-in rigs.
 
+mod any_order;
 mod config;
 mod fan_out;
 mod openai;

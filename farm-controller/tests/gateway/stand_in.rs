@@ -34,6 +34,23 @@ pub(super) enum Manner {
     Refuses(u16),
 }
 
+/// How a stand-in takes orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Mood {
+    /// As it should.
+    #[default]
+    Sane,
+    /// It takes its time.
+    Slow,
+    /// It carries out what it is told, and the line breaks before its answer is there.
+    HangsUp,
+    /// It does nothing and says this to everything.
+    Garbled(u16, &'static str),
+}
+
+/// Longer than the other rigs take for an answer.
+const SLOW: Duration = Duration::from_millis(4);
+
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
@@ -57,6 +74,7 @@ pub(super) struct Inside {
     pub(super) jobs: BTreeSet<String>,
     /// Answers to orders, by path, instead of its own.
     pub(super) orders: Vec<(&'static str, u16, Value)>,
+    pub(super) mood: Mood,
 }
 
 struct Shared {
@@ -126,6 +144,9 @@ impl StandIn {
 
     /// Back at the same address.
     pub(super) async fn come_back(&mut self) {
+        if self.server.is_some() {
+            return;
+        }
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.server = Some(serve(listener, Arc::clone(&self.shared)));
     }
@@ -168,7 +189,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let target = parts.uri.to_string();
     let path = parts.uri.path().to_owned();
-    let chats = {
+    let (chats, mood) = {
         let mut inside = shared.inside.lock().unwrap();
         let seen = Seen {
             method: parts.method.to_string(),
@@ -177,14 +198,27 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             body: body.clone(),
         };
         inside.seen.push(seen);
-        inside.chats
+        (inside.chats, inside.mood)
     };
+    match mood {
+        Mood::Slow => tokio::time::sleep(SLOW).await,
+        Mood::Garbled(status, said) => {
+            return (StatusCode::from_u16(status).unwrap(), said).into_response();
+        }
+        Mood::Sane | Mood::HangsUp => {}
+    }
     match path.as_str() {
         "/v1/chat/completions" => chat(&shared, chats, &body).await,
         "/echo" => body.into_response(),
         _ => {
             let mut inside = shared.inside.lock().unwrap();
-            manage(&shared, &mut inside, &path, &body)
+            let answer = manage(&shared, &mut inside, &path, &body);
+            if mood == Mood::HangsUp {
+                let broken = std::io::Error::other("the cable is out");
+                return Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(broken)]))
+                    .into_response();
+            }
+            answer
         }
     }
 }
@@ -287,6 +321,11 @@ fn manage(shared: &Shared, inside: &mut Inside, path: &str, body: &[u8]) -> Resp
             let detail = json!({"detail": "Engine not available"});
             (StatusCode::SERVICE_UNAVAILABLE, Json(detail)).into_response()
         }
+        "/api/v1/pow/init/generate" if !is_order(&asked) => {
+            let missing =
+                json!({"detail": [{"type": "missing", "loc": ["body"], "msg": "Field required"}]});
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(missing)).into_response()
+        }
         "/api/v1/pow/init/generate" if inside.round.is_some() => {
             let detail = json!({"detail": "Already generating"});
             (StatusCode::CONFLICT, Json(detail)).into_response()
@@ -333,6 +372,12 @@ fn manage(shared: &Shared, inside: &mut Inside, path: &str, body: &[u8]) -> Resp
             }
         },
     }
+}
+
+/// Whether it says what is to be proved.
+fn is_order(asked: &Value) -> bool {
+    ["node_id", "node_count", "group_id", "n_groups"].iter().all(|name| asked[name].is_u64())
+        && asked["block_hash"].is_string()
 }
 
 fn device(name: &str) -> Value {

@@ -76,10 +76,26 @@ pub(super) fn refusal(said: &[Said]) -> Response {
             if first.status == StatusCode::SERVICE_UNAVAILABLE {
                 no_backends()
             } else {
-                first.relayed()
+                in_form(first)
             }
         }
         None | Some(_) => detail(StatusCode::BAD_GATEWAY, json!({"errors": errors(said)})),
+    }
+}
+
+/// A rig's answer as the node's own. What no MLNode says is told as a fault of the rig.
+pub(super) fn in_form(reply: &Reply) -> Response {
+    let (status, body) = (reply.status, reply.json());
+    let is_error = status.is_client_error() || status.is_server_error();
+    if (status.is_success() && body.is_object()) || (is_error && body.get("detail").is_some()) {
+        reply.relayed()
+    } else if is_error {
+        detail(status, reason(reply))
+    } else {
+        detail(
+            StatusCode::BAD_GATEWAY,
+            format!("a rig answered {status} without what it was asked for"),
+        )
     }
 }
 

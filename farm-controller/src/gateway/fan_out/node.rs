@@ -127,12 +127,7 @@ impl FanOut {
             .filter(Value::is_object)
             .collect();
         let healthy = said.iter().filter(|said| said.success().is_some()).count();
-        let mut devices: Vec<Value> = vec![];
-        for device in pages.iter().filter_map(|page| page["gpu"]["devices"].as_array()).flatten() {
-            let mut device = device.clone();
-            device["index"] = json!(devices.len());
-            devices.push(device);
-        }
+        let devices = numbered(pages.iter().map(|page| &page["gpu"]["devices"]));
         let manager =
             |name: &str, what: &str| pages.iter().any(|page| page["managers"][name][what] == true);
         let is_up = pages.iter().any(|page| page["service_state"] == "INFERENCE");
@@ -162,6 +157,17 @@ impl FanOut {
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, Json(json!({"ready": ready}))).into_response()
     }
+}
+
+/// The devices of several lists, numbered through. A list that is none, or an entry that is no device, is left out.
+pub(super) fn numbered<'v>(lists: impl Iterator<Item = &'v Value>) -> Vec<Value> {
+    let devices = lists.filter_map(Value::as_array).flatten().filter_map(Value::as_object);
+    let numbered = devices.enumerate().map(|(index, device)| {
+        let mut device = device.clone();
+        device.insert("index".to_owned(), json!(index));
+        Value::Object(device)
+    });
+    numbered.collect()
 }
 
 /// `OK`, with what rigs said against it, if any did.

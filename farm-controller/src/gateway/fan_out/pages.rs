@@ -12,10 +12,9 @@ use super::super::door::CALL_WAIT_MAX;
 use super::super::metrics;
 use super::super::reply::detail;
 use super::super::rig::Health;
-use super::super::wire::Reply;
 use super::FanOut;
-use super::ask::{Question, Said, refusal};
-use super::node::{CONTRACT_VERSION, LOOK_WAIT_MAX};
+use super::ask::{Question, Said, in_form, refusal};
+use super::node::{CONTRACT_VERSION, LOOK_WAIT_MAX, numbered};
 
 fn unix_time() -> std::time::Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -33,13 +32,9 @@ impl FanOut {
     /// The GPUs of all rigs, numbered through.
     pub(super) async fn devices(&self) -> Response {
         let said = self.ask_all(&Question::get("/api/v1/gpu/devices", LOOK_WAIT_MAX)).await;
-        let mut devices: Vec<Value> = vec![];
-        for reply in said.iter().filter_map(Said::success) {
-            for mut device in reply.json()["devices"].as_array().cloned().unwrap_or_default() {
-                device["index"] = json!(devices.len());
-                devices.push(device);
-            }
-        }
+        let views: Vec<Value> =
+            said.iter().filter_map(Said::success).map(|reply| reply.json()).collect();
+        let devices = numbered(views.iter().map(|view| &view["devices"]));
         Json(json!({"count": devices.len(), "devices": devices})).into_response()
     }
 
@@ -47,7 +42,7 @@ impl FanOut {
     pub(super) async fn driver(&self) -> Response {
         let said = self.ask_all(&Question::get("/api/v1/gpu/driver", LOOK_WAIT_MAX)).await;
         match said.iter().find_map(Said::success) {
-            Some(reply) => reply.relayed(),
+            Some(reply) => in_form(reply),
             None => detail(StatusCode::SERVICE_UNAVAILABLE, "no rig knows its driver"),
         }
     }
@@ -60,8 +55,8 @@ impl FanOut {
     /// There when every rig that answers has it; otherwise what the one furthest behind says of itself.
     pub(super) async fn model_status(&self, body: Bytes) -> Response {
         let said = self.of_models(Method::POST, "/status", Some(body)).await;
-        let mut views: Vec<Value> =
-            said.iter().filter_map(Said::success).map(|reply| reply.json()).collect();
+        let views = said.iter().filter_map(Said::success).map(|reply| reply.json());
+        let mut views: Vec<Value> = views.filter(Value::is_object).collect();
         let some = views.iter().any(|view| view["status"] != "NOT_FOUND");
         // Under way says more than missing: a download shows its progress.
         views.sort_by_key(|view| match view["status"].as_str() {
@@ -84,7 +79,7 @@ impl FanOut {
             .iter()
             .filter_map(Said::success)
             .find(|reply| reply.json()["status"] == "DOWNLOADING");
-        begun.map_or_else(|| one_of(&said), Reply::relayed)
+        begun.map_or_else(|| one_of(&said), in_form)
     }
 
     /// Gone when one rig had it.
@@ -126,7 +121,7 @@ impl FanOut {
         let question = Question::post("/api/v1/embed", Some(body), CALL_WAIT_MAX);
         let said = self.ask_present(&question).await;
         match said.iter().find_map(Said::success) {
-            Some(reply) => reply.relayed(),
+            Some(reply) => in_form(reply),
             None => refusal(&said),
         }
     }
@@ -156,7 +151,7 @@ impl FanOut {
 /// The first success, or the refusal.
 fn one_of(said: &[Said]) -> Response {
     match said.iter().find_map(Said::success) {
-        Some(reply) => reply.relayed(),
+        Some(reply) => in_form(reply),
         None => refusal(said),
     }
 }

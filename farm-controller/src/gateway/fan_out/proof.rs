@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use super::super::door::CALL_WAIT_MAX;
 use super::super::reply::detail;
 use super::super::wire::{Reply, WireFault};
-use super::ask::{ALREADY_GENERATING, Question, Said, errors, no_backends, reason, refusal};
+use super::ask::{
+    ALREADY_GENERATING, Question, Said, errors, in_form, no_backends, reason, refusal,
+};
 use super::node::{LOOK_WAIT_MAX, proof_word};
 use super::round::{Look, Round};
 use super::{Backend, FanOut};
@@ -178,7 +180,7 @@ impl FanOut {
             }
         }
         match refused {
-            Some(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => reply.relayed(),
+            Some(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => in_form(&reply),
             // "Engine not available" is a word of one floor below; a job that failed says what failed.
             Some(reply) if reason(&reply) != "Engine not available" => {
                 detail(StatusCode::BAD_GATEWAY, json!({"errors": [{"error": reason(&reply)}]}))
@@ -209,7 +211,7 @@ impl FanOut {
             Ok(reply) => {
                 let mut view = reply.json();
                 if !reply.status.is_success() || !view.is_object() {
-                    return reply.relayed();
+                    return in_form(&reply);
                 }
                 view["request_id"] = json!(id);
                 Json(view).into_response()
@@ -242,6 +244,6 @@ fn labelled(reply: &Reply, label: u16) -> Response {
             view["request_id"] = json!(format!("{label}:{id}"));
             Json(view).into_response()
         }
-        Some(_) | None => reply.relayed(),
+        Some(_) | None => in_form(reply),
     }
 }
