@@ -15,6 +15,8 @@ pub mod infval;
 #[cfg(feature = "gpu")]
 pub mod mine;
 #[cfg(feature = "gpu")]
+pub mod miners;
+#[cfg(feature = "gpu")]
 pub mod models;
 #[cfg(feature = "gpu")]
 pub mod poc;
@@ -69,6 +71,10 @@ enum Command {
     /// Mine for a pool, or for the pools of a config file, without a controller.
     #[cfg(feature = "gpu")]
     Mine(Box<mine::MineArgs>),
+    /// External miners: which there are, whether a profile is right, run one.
+    #[cfg(feature = "gpu")]
+    #[command(subcommand)]
+    Miners(miners::MinersCommand),
     /// Serve the MLNode and OpenAI faces without a controller.
     #[cfg(feature = "gpu")]
     Serve(Box<serve::ServeArgs>),
@@ -144,6 +150,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Hash(HashCommand::Scan(args)) => hash::run(args).await,
             #[cfg(feature = "gpu")]
             Command::Mine(args) => mine::run(*args).await,
+            #[cfg(feature = "gpu")]
+            Command::Miners(command) => miners::run(command).await,
             #[cfg(feature = "gpu")]
             Command::Serve(args) => serve::run(*args).await,
             #[cfg(feature = "gpu")]

@@ -3,9 +3,11 @@
 //! YAML is read in [`yaml`] and nowhere else; a value of [`AgentConfig`] has every file it names already read and every
 //! rule checked, so nothing further in needs to doubt it.
 
+mod external_miner;
 mod kv;
 mod logprobs;
 mod memory;
+pub mod miner_profile;
 mod mining;
 mod pool_address;
 mod scalar;
@@ -20,6 +22,7 @@ use roadbed_protocol::{AgentId, FarmId, Millis, RigId, RigProfile, TrustedKeys};
 
 use crate::clock::FarmClock;
 
+pub use external_miner::{ExternalConfig, ExternalPool, RigMining};
 pub use kv::Kv;
 pub use logprobs::LogprobsWord;
 pub use memory::MemoryBytes;
@@ -30,7 +33,7 @@ pub use pool_address::{
 };
 pub use split::Split;
 pub use upstream::{CONCURRENT_DEFAULT, ServerCommand, UpstreamConfig, UpstreamUrl};
-pub use yaml::{ConfigError, load, load_profile, read_secret};
+pub use yaml::{ConfigError, load, load_miner_profile, load_profile, miner_profiles, read_secret};
 
 /// Rigs one agent may host: a hall of ASICs behind one box. Each costs a task, a driver and two subscriptions, and the
 /// broker allows 16 subscriptions a client unless the site raises it.

@@ -18,6 +18,8 @@ pub mod runtime;
 pub mod sensors;
 
 #[cfg(feature = "gpu")]
+mod child;
+#[cfg(feature = "gpu")]
 pub mod embedding;
 #[cfg(feature = "gpu")]
 pub mod engine;

@@ -6,6 +6,8 @@ mod pull;
 mod rm;
 mod synth;
 
+pub(super) use list::printable;
+
 use clap::Subcommand;
 
 /// The subcommands of `models`.

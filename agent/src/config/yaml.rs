@@ -3,6 +3,7 @@
 //! Rules that span fields are checked while the fields are read, so that the parser can still say on which line.
 
 mod engine;
+mod miner_profile;
 mod mining;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::clock::FarmClock;
 use engine::EngineFile;
+pub use miner_profile::{load_miner_profile, miner_profiles};
 use mining::{MiningFile, PoolFile, RigName};
 
 /// Longest context that is no typing error: no model was trained for more.

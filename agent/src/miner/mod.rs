@@ -12,6 +12,7 @@
 //! ```
 
 pub mod dialect;
+pub mod external;
 pub mod pools;
 pub mod rates;
 pub mod share;

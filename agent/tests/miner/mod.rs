@@ -4,6 +4,7 @@
 //! work. What a pool can do to a conversation is done to it: lines cut in two, connections cut in the
 //! middle of a line, jobs between a share and its answer, difficulties that jump.
 
+pub(crate) mod external;
 mod faults;
 mod mixed;
 mod paced;

@@ -119,7 +119,7 @@ fn main_type(file: &GgufFile) -> Option<TensorType> {
 }
 
 /// A word of a file, fit for a terminal.
-pub(super) fn printable(text: &str) -> String {
+pub(in crate::cli) fn printable(text: &str) -> String {
     printable_up_to(text, 64)
 }
 

@@ -26,8 +26,8 @@ use super::super::fault::EngineFault;
 use super::super::recovery::Recoveries;
 use super::super::service::EngineState;
 use super::probe::{self, Reading, Served};
-use super::process::ServerProcess;
 use super::service::Shared;
+use crate::child::{ChildProcess, Manners};
 
 /// Looks in a row at which a server does not answer before it counts as lost, as in the network's own nodes.
 const MISSES_MAX: u32 = 3;
@@ -58,7 +58,7 @@ enum Stage {
 struct Keeper {
     shared: Arc<Shared>,
     orders: mpsc::Receiver<Order>,
-    process: Option<ServerProcess>,
+    process: Option<ChildProcess>,
     recoveries: Recoveries,
     /// The server is being brought up again after it was lost; waited for so long before.
     recovering: Option<Duration>,
@@ -317,7 +317,7 @@ async fn deep_look(shared: &Shared) -> Result<(), Bad> {
 }
 
 /// How the process ended; never, if there is none.
-async fn exited(process: &mut Option<ServerProcess>) -> String {
+async fn exited(process: &mut Option<ChildProcess>) -> String {
     match process {
         Some(process) => process.exited().await,
         None => std::future::pending().await,
@@ -325,16 +325,19 @@ async fn exited(process: &mut Option<ServerProcess>) -> String {
 }
 
 /// Starts the server if it is ours and not yet started, and waits until it answers.
-async fn start(shared: &Shared, process: &mut Option<ServerProcess>) -> Result<Served, String> {
+async fn start(shared: &Shared, process: &mut Option<ChildProcess>) -> Result<Served, String> {
     if let (Some(command), None) = (&shared.config.command, &process) {
         refuse_occupied(shared).await?;
-        *process = Some(ServerProcess::start(command)?);
+        *process = Some(ChildProcess::start(
+            command,
+            &Manners { what: "server", secrets: Vec::from_iter(shared.config.api_key.clone()) },
+        )?);
     }
     let mut last = "nothing was heard of it".to_owned();
     let wait = shared.config.start_wait;
     let answered = tokio::time::timeout(wait, until_it_answers(shared, process, &mut last)).await;
     answered.unwrap_or_else(|_elapsed| {
-        let words = process.as_ref().map(ServerProcess::last_words).unwrap_or_default();
+        let words = process.as_ref().map(ChildProcess::last_words).unwrap_or_default();
         Err(format!(
             "the server at {} did not answer within {} s ({last}){words}",
             shared.config.url,
@@ -345,7 +348,7 @@ async fn start(shared: &Shared, process: &mut Option<ServerProcess>) -> Result<S
 
 async fn until_it_answers(
     shared: &Shared,
-    process: &mut Option<ServerProcess>,
+    process: &mut Option<ChildProcess>,
     last: &mut String,
 ) -> Result<Served, String> {
     let began = Instant::now();
@@ -370,7 +373,7 @@ async fn until_it_answers(
 
 /// What `future` gives, unless the process ends first.
 async fn or_exited<T>(
-    process: &mut Option<ServerProcess>,
+    process: &mut Option<ChildProcess>,
     future: impl Future<Output = T>,
 ) -> Result<T, String> {
     tokio::select! {

@@ -14,7 +14,6 @@ mod fault;
 mod keeper;
 mod passage;
 mod probe;
-mod process;
 mod service;
 mod splice;
 mod wire;

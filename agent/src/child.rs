@@ -1,4 +1,4 @@
-//! A server's process, which never outlives this one.
+//! A child process that never outlives this one: a server, an external miner.
 //!
 //! It leads a process group of its own, so that what it starts ends with it and a Ctrl-C at our terminal is ours to act
 //! on. A stop is SIGTERM, a time to end, then SIGKILL to the whole group; it is over when nobody of the group is left,
@@ -22,9 +22,9 @@ use crate::config::ServerCommand;
 const GONE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Between two looks whether anybody of the group is left.
 const GONE_POLL: Duration = Duration::from_millis(20);
-/// Longest line of a server shown; what is longer is a dump.
+/// Longest line of a child shown; what is longer is a dump.
 const LINE_BYTES_MAX: usize = 1_000;
-/// Lines of a server shown in a second; a server in trouble may write thousands.
+/// Lines of a child shown in a second; one in trouble may write thousands.
 const LINES_PER_SECOND_MAX: u32 = 50;
 /// Lines kept to explain an end.
 const LAST_LINES: usize = 8;
@@ -32,8 +32,23 @@ const LAST_LINES: usize = 8;
 /// Ends when its input does, and takes the process group in its first argument along.
 const GUARD: &str = r#"trap '' INT TERM HUP; read -r _; kill -s KILL -- "-$1""#;
 
+/// What stands where a secret stood.
+const HIDDEN: &str = "***";
+/// Shorter ones are no secrets, and hiding them would hide half of every line: pools take `x` for a password.
+const SECRET_CHARS_MIN: usize = 4;
+
+/// Who a child is to people, and what of its words they must not see.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Manners {
+    /// What it is: `server`, `miner`.
+    pub(crate) what: &'static str,
+    /// Hidden in what it writes.
+    pub(crate) secrets: Vec<String>,
+}
+
 /// See the module head. Dropping it kills the group at once.
-pub(super) struct ServerProcess {
+pub(crate) struct ChildProcess {
+    what: &'static str,
     child: Child,
     group: Pid,
     guard: Option<Child>,
@@ -42,12 +57,13 @@ pub(super) struct ServerProcess {
     stop_wait: Duration,
 }
 
-impl ServerProcess {
-    /// Starts a server.
+impl ChildProcess {
+    /// Starts a program.
     ///
     /// # Errors
     /// What could not be started and what to look at.
-    pub(super) fn start(command: &ServerCommand) -> Result<Self, String> {
+    pub(crate) fn start(command: &ServerCommand, manners: &Manners) -> Result<Self, String> {
+        let what = manners.what;
         let mut program = Command::new(&command.program);
         program
             .args(&command.args)
@@ -66,26 +82,27 @@ impl ServerProcess {
             format!("`{}` cannot be started{folder}: {error}", command.program)
         })?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let Some(group) = group else { return Err("the server ended as it was started".into()) };
+        let Some(group) = group else { return Err(format!("the {what} ended as it was started")) };
         let last_lines = Arc::default();
+        let show = Show { manners: manners.clone(), last_lines: Arc::clone(&last_lines) };
         let readers = [
-            tokio::spawn(read_lines(child.stdout.take(), Arc::clone(&last_lines))),
-            tokio::spawn(read_lines(child.stderr.take(), Arc::clone(&last_lines))),
+            tokio::spawn(read_lines(child.stdout.take(), show.clone())),
+            tokio::spawn(read_lines(child.stderr.take(), show)),
         ];
         tracing::info!(
             program = command.program,
             pid = group.as_raw_nonzero().get(),
-            "server started"
+            "{what} started"
         );
         let stop_wait = command.stop_wait;
-        let mut process = Self { child, group, guard: None, readers, last_lines, stop_wait };
-        // Should it fail, dropping the process ends the server.
+        let mut process = Self { what, child, group, guard: None, readers, last_lines, stop_wait };
+        // Should it fail, dropping the process ends the child.
         process.guard = Some(guard(group)?);
         Ok(process)
     }
 
     /// Waits for its end; says how it ended, with its last lines. May be called again, and dropped.
-    pub(super) async fn exited(&mut self) -> String {
+    pub(crate) async fn exited(&mut self) -> String {
         let how = match self.child.wait().await {
             Ok(status) => status_words(status),
             Err(error) => format!("was lost ({error})"),
@@ -94,7 +111,7 @@ impl ServerProcess {
     }
 
     /// Its last lines, to explain an end; empty if it wrote none.
-    pub(super) fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let lines = lock(&self.last_lines);
         if lines.is_empty() {
             return String::new();
@@ -105,20 +122,43 @@ impl ServerProcess {
         )
     }
 
+    /// The number of its group, which is that of its first process.
+    pub(crate) fn id(&self) -> Pid {
+        self.group
+    }
+
+    /// Asks everybody of the group to end.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Ends everybody of the group who can be ended.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Whether nobody of the group is left.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        // Reaped first: the dead would count. An error says that there is nothing to reap.
+        drop(self.child.try_wait());
+        !is_anyone_left(self.group)
+    }
+
     /// Ends it and everything it started; returns when nobody is left.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let began = Instant::now();
         self.signal(Signal::TERM);
         let ended = tokio::time::timeout(self.stop_wait, self.gone()).await.is_ok();
         if !ended {
             let waited = self.stop_wait.as_secs_f64();
-            tracing::warn!("the server did not end within {waited} s of SIGTERM and is killed");
+            let what = self.what;
+            tracing::warn!("the {what} did not end within {waited} s of SIGTERM and is killed");
             self.signal(Signal::KILL);
             if tokio::time::timeout(GONE_WAIT_MAX, self.gone()).await.is_err() {
-                tracing::error!("processes of the server are still there after SIGKILL");
+                tracing::error!("processes of the {what} are still there after SIGKILL");
             }
         }
-        tracing::info!(millis = began.elapsed().as_millis(), "server stopped");
+        tracing::info!(millis = began.elapsed().as_millis(), "{} stopped", self.what);
         self.dismiss_guard().await;
     }
 
@@ -143,7 +183,7 @@ impl ServerProcess {
     }
 }
 
-impl Drop for ServerProcess {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // The guard, if there is one, does the same once more when its input ends with it.
         self.signal(Signal::KILL);
@@ -192,11 +232,15 @@ fn status_words(status: ExitStatus) -> String {
     }
 }
 
-/// Shows what a server writes, line by line, and keeps the end of it.
-async fn read_lines(
-    from: Option<impl AsyncRead + Unpin>,
+/// Where the lines of a child go.
+#[derive(Clone)]
+struct Show {
+    manners: Manners,
     last_lines: Arc<Mutex<VecDeque<String>>>,
-) {
+}
+
+/// Shows what a child writes, line by line, and keeps the end of it.
+async fn read_lines(from: Option<impl AsyncRead + Unpin>, show: Show) {
     let Some(mut from) = from else { return };
     let mut budget = Budget::new(Instant::now());
     let mut buffer = [0; 8 << 10];
@@ -208,36 +252,43 @@ async fn read_lines(
         };
         for &byte in &buffer[..count] {
             if byte == b'\n' {
-                show(&std::mem::take(&mut line), &mut budget, &last_lines);
+                show.line(&std::mem::take(&mut line), &mut budget);
             } else if line.len() < LINE_BYTES_MAX {
                 line.push(byte);
             }
         }
-        // A server that never lets go of the line, or of the processor, still lets others have their turn.
+        // A child that never lets go of the line, or of the processor, still lets others have their turn.
         tokio::task::yield_now().await;
     }
-    show(&line, &mut budget, &last_lines);
+    show.line(&line, &mut budget);
 }
 
-fn show(line: &[u8], budget: &mut Budget, last_lines: &Mutex<VecDeque<String>>) {
-    let text = String::from_utf8_lossy(line);
-    let text: String = text.chars().filter(|c| !c.is_control()).collect();
-    let text = text.trim();
-    if text.is_empty() {
-        return;
-    }
-    {
-        let mut lines = lock(last_lines);
-        if lines.len() == LAST_LINES {
-            lines.pop_front();
+impl Show {
+    fn line(&self, line: &[u8], budget: &mut Budget) {
+        let text = String::from_utf8_lossy(line);
+        let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
+        for secret in &self.manners.secrets {
+            if secret.chars().count() >= SECRET_CHARS_MIN {
+                text = text.replace(secret, HIDDEN);
+            }
         }
-        lines.push_back(text.to_owned());
-    }
-    if let Some(missed) = budget.spend(Instant::now()) {
-        if missed > 0 {
-            tracing::warn!(target: "upstream", "{missed} lines of the server were passed over");
+        let (text, what) = (text.trim(), self.manners.what);
+        if text.is_empty() {
+            return;
         }
-        tracing::info!(target: "upstream", "{text}");
+        {
+            let mut lines = lock(&self.last_lines);
+            if lines.len() == LAST_LINES {
+                lines.pop_front();
+            }
+            lines.push_back(text.to_owned());
+        }
+        if let Some(missed) = budget.spend(Instant::now()) {
+            if missed > 0 {
+                tracing::warn!(target: "child", "{missed} lines of the {what} were passed over");
+            }
+            tracing::info!(target: "child", what, "{text}");
+        }
     }
 }
 
@@ -282,15 +333,19 @@ mod tests {
         assert_eq!(budget.spend(start + Duration::from_secs(1)), Some(0));
     }
 
-    fn shell(line: &str, stop_millis: u64) -> ServerProcess {
+    fn manners() -> Manners {
+        Manners { what: "server", secrets: vec!["x".into(), "hush-hush".into()] }
+    }
+
+    fn shell(line: &str, stop_millis: u64) -> ChildProcess {
         let mut command = ServerCommand::shell(line);
         command.stop_wait = Duration::from_millis(stop_millis);
-        ServerProcess::start(&command).unwrap()
+        ChildProcess::start(&command, &manners()).unwrap()
     }
 
     #[tokio::test]
     async fn an_end_is_told_with_its_last_lines() {
-        let mut process = shell("echo one; echo two >&2; exit 3", 1_000);
+        let mut process = shell("echo one; echo two x hush-hush >&2; exit 3", 1_000);
         let mut said = process.exited().await;
         // Its lines may come a moment after its end.
         while !(said.contains("one") && said.contains("two")) {
@@ -298,9 +353,10 @@ mod tests {
             said = process.exited().await;
         }
         assert!(said.contains("ended with status 3"), "{said}");
+        assert!(said.contains("two x ***") && !said.contains("hush"), "{said}");
         process.stop().await;
         let missing = ServerCommand { program: "/nowhere/vllm".into(), ..ServerCommand::shell("") };
-        let refusal = ServerProcess::start(&missing).err().unwrap();
+        let refusal = ChildProcess::start(&missing, &manners()).err().unwrap();
         assert!(refusal.contains("/nowhere/vllm"), "{refusal}");
     }
 
