@@ -113,7 +113,7 @@ pub struct GpuConfig {
     /// Which power and heat sensor is read.
     pub sensor: SensorChoice,
     /// What it mines with and for, when it may mine.
-    pub mining: Option<MiningConfig>,
+    pub mining: Option<RigMining>,
 }
 
 /// Our own engine on a rig.

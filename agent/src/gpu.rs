@@ -9,6 +9,7 @@
 //!    ^-- events <------- task <- engine state, proof deliveries
 //! ```
 
+mod hashing;
 mod task;
 
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -19,8 +20,7 @@ use roadbed_compute::adapter::choose;
 use roadbed_compute::poc::{Codebook, CodebookError};
 use roadbed_compute::{AdapterChoice, AdapterSummary, list_adapters};
 use roadbed_protocol::{
-    HashesPerSecond, JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload,
-    WorkloadKind,
+    JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload, WorkloadKind,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -41,16 +41,19 @@ use crate::faces::{
 };
 use crate::inference::Inference;
 use crate::journal::Journal;
-use crate::miner::MinerHandle;
+use crate::miner::external::notes_folder;
 use crate::proof::{CallbackStream, ProofEvent, ProofService, ProofSettings};
 use crate::sensors::Sensors;
 
+use hashing::RigMiner;
 use task::{Order, Parts, Task};
 
 /// Orders under way to the task; the rig machine gives a handful and waits for what comes of them.
 const ORDERS_MAX: usize = 64;
 /// Deliveries of artifacts under way to the task.
 const DELIVERIES_MAX: usize = 64;
+/// Alarms of a miner under way to the task; there is one, and it says why.
+const ALARMS_MAX: usize = 4;
 /// Artifacts are sent this often in farm time, as the network's own nodes do.
 const SEND_EVERY: Millis = Millis::from_secs(5);
 /// But on an accelerated clock no more often than this on the wall.
@@ -89,7 +92,9 @@ pub enum GpuRigError {
 struct Shared {
     /// What runs, starts or ends.
     running: Option<Workload>,
-    miner: Option<MinerHandle>,
+    miner: Option<Arc<RigMiner>>,
+    /// Its start was confirmed.
+    hashes: bool,
     /// Work of miners that have ended.
     mined: JobCounters,
 }
@@ -156,17 +161,20 @@ impl GpuDriver {
             tokio::spawn(serve(listener, Faces::new(Arc::new(node), settings), faces.clone()));
         tracing::info!(%address, sensor = sensors.name(), "MLNode and OpenAI faces listen");
         let shared = Arc::new(Mutex::new(Shared::default()));
+        let (alarms, alarmed) = mpsc::channel(ALARMS_MAX);
         let parts = Parts {
             inference: inference.clone(),
             gate,
             configured,
             encoder,
             mining: config.mining.clone(),
+            notes: notes_folder(),
+            alarms,
             shared: Arc::clone(&shared),
             opening: Arc::default(),
         };
         let (orders, wanted) = mpsc::channel(ORDERS_MAX);
-        tokio::spawn(Task::new(parts, events, serving).run(wanted, deliveries));
+        tokio::spawn(Task::new(parts, events, serving).run(wanted, deliveries, alarmed));
         Ok(Self { orders, shared, inference, sensors, clock, address, faces, served_as, gpus })
     }
 
@@ -340,8 +348,11 @@ impl RigDriver for GpuDriver {
         self.order(Order::CancelDrain);
     }
 
-    fn stop(&mut self, _force: bool) {
-        // There is no gentler way that would be worth waiting for: open chats were drained before.
+    fn stop(&mut self, force: bool) {
+        // There is no gentler way that would be worth waiting for, but for an external miner: open chats were drained.
+        if force && let Some(miner) = &lock(&self.shared).miner {
+            miner.cut();
+        }
         self.order(Order::Stop);
     }
 
@@ -352,7 +363,7 @@ impl RigDriver for GpuDriver {
     fn cut_power(&mut self) {
         // At once, not when the task comes to it.
         if let Some(miner) = &lock(&self.shared).miner {
-            miner.stop();
+            miner.cut();
         }
         self.inference.stop_work();
         self.order(Order::HoldFloor);
@@ -361,11 +372,11 @@ impl RigDriver for GpuDriver {
     fn observe(&mut self) -> Observation {
         let (running, hashrate, mined, pools) = {
             let shared = lock(&self.shared);
-            let stats = shared.miner.as_ref().map(MinerHandle::stats);
-            let counters = stats.as_ref().map(|stats| stats.counters()).unwrap_or_default();
-            let hashrate = stats.as_ref().map(|stats| stats.hashrate);
-            let pools = stats.map(|stats| stats.pool_reports()).unwrap_or_default();
-            (shared.running.clone(), hashrate, add_shares(&shared.mined, &counters), pools)
+            let shown = shared.miner.as_ref().map(|miner| miner.shown());
+            let hashrate = shown.as_ref().map(|shown| shown.hashrate);
+            let shown = shown.unwrap_or_default();
+            let mined = add_shares(&shared.mined, &shown.counters);
+            (shared.running.clone(), hashrate, mined, shown.pools)
         };
         let reading = self.sensors.read(self.clock.now(), running.as_ref());
         let (engine, proofs) = (self.inference.stats(), self.inference.proof_counters());
@@ -420,11 +431,7 @@ impl GpuDriver {
     fn engine_name(&self, running: Option<&Workload>) -> String {
         match running {
             Some(Workload::Mine { .. }) => {
-                let shared = lock(&self.shared);
-                match shared.miner.as_ref().and_then(MinerHandle::pool) {
-                    Some(pool) => format!("sha256d for {pool}"),
-                    None => "sha256d".into(),
-                }
+                lock(&self.shared).miner.as_ref().map(|miner| miner.name()).unwrap_or_default()
             }
             Some(Workload::Serve { .. } | Workload::Prove { .. }) => self.inference.description(),
             Some(Workload::Idle | Workload::Curtailed) | None => String::new(),
@@ -450,9 +457,4 @@ fn add_shares(before: &JobCounters, now: &JobCounters) -> JobCounters {
         shares_stale: before.shares_stale + now.shares_stale,
         ..JobCounters::default()
     }
-}
-
-/// A miner that hashes has a rate above nothing.
-fn is_hashing(rate: HashesPerSecond) -> bool {
-    rate > HashesPerSecond::ZERO
 }

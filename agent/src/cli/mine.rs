@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::{
     self, Difficulty, MiningConfig, POOLS_MAX, PoolAddress, PoolConfig, PoolTrust, RigHardware,
+    RigMining,
 };
 use crate::miner::share::ShareTally;
 use crate::miner::{Miner, MinerHandle, MinerStats, PoolStats};
@@ -117,7 +118,15 @@ fn of_file(path: &std::path::Path) -> anyhow::Result<MiningConfig> {
         RigHardware::Gpu(gpu) => gpu.mining,
         RigHardware::Asic(_) => None,
     });
-    mining.with_context(|| format!("{}: no rig has `mining:` or `pool:`", path.display()))
+    match mining {
+        Some(RigMining::BuiltIn(mining)) => Ok(mining),
+        Some(RigMining::External(external)) => anyhow::bail!(
+            "{}: the rig hashes with {}; `roadbed-agent miners run` tries that",
+            path.display(),
+            external.profile.title
+        ),
+        None => anyhow::bail!("{}: no rig has `mining:` or `pool:`", path.display()),
+    }
 }
 
 fn of_arguments(args: &MineArgs) -> anyhow::Result<MiningConfig> {

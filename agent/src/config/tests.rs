@@ -153,7 +153,8 @@ fn a_gpu_rig_with_a_pool_is_read() {
     }
     let mining = gpu.mining.as_ref().unwrap();
     let pool = PoolConfig::new("stratum+tcp://pool.example:3333".parse().unwrap(), "u", "x");
-    assert_eq!(mining, &MiningConfig { threads: 2, gpus: vec![], pools: vec![pool] });
+    let own = MiningConfig { threads: 2, gpus: vec![], pools: vec![pool] };
+    assert_eq!(mining, &RigMining::BuiltIn(own));
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn a_list_of_pools_is_read_and_its_mistakes_are_named() {
     )
     .unwrap();
     let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
-    let mining = gpu.mining.as_ref().unwrap();
+    let Some(RigMining::BuiltIn(mining)) = &gpu.mining else { panic!("{:?}", gpu.mining) };
     assert_eq!((mining.threads, mining.gpus.len()), (3, 1));
     let [one, two, three, four] = &mining.pools[..] else { panic!("{mining:?}") };
     let name = format!("{}.{}.{{workload}}", config.farm, config.rigs[0].id);
@@ -216,6 +217,27 @@ fn a_list_of_pools_is_read_and_its_mistakes_are_named() {
         let refusal = load(&format!("mining: {{pools: [{pools}]}}")).err().unwrap().to_string();
         assert!(refusal.contains(words), "{pools}: {refusal}");
     }
+    let config = load(
+        "mining: {external: {miner: t-rex, algorithm: kawpow, program: bin/t-rex, gpus: [0, 2], floor: 1000,
+          share_every_seconds: 30, pool: {url: \"stratum+tcp://one:1\", user: \"{farm}.{rig}.{workload}\"}}}",
+    );
+    let config = config.unwrap();
+    let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
+    let Some(RigMining::External(external)) = &gpu.mining else { panic!("{:?}", gpu.mining) };
+    assert!(external.program.ends_with("/bin/t-rex") && external.floor.0 == 1_000, "{external:?}");
+    assert_eq!(external.pool.as_ref().map(|pool| &pool.user), Some(&name));
+    for (external, words) in [
+        ("miner: claymore", "there are xmrig"),
+        ("miner: t-rex", "expected a pool"),
+        ("miner: t-rex, algorithm: sha256d, pool: {url: \"stratum+tcp://x:1\", user: u}", "it has"),
+        ("miner: t-rex, args: [\"{colour}\"]", "colour"),
+        ("miner: t-rex, args: [a], profiles: nowhere", "nowhere"),
+    ] {
+        let refusal = load(&format!("mining: {{external: {{{external}}}}}")).err().unwrap();
+        assert!(refusal.to_string().contains(words), "{external}: {refusal}");
+    }
+    let both = load("mining: {threads: 1, external: {miner: t-rex, args: [a]}}").err().unwrap();
+    assert!(both.to_string().contains("one of both"), "{both}");
     let none = load("mining: {threads: 0, pools: [{url: \"stratum+tcp://x:1\", user: u}]}");
     assert!(none.err().unwrap().to_string().contains("no GPU hashes"));
 }

@@ -3,6 +3,7 @@
 //! Rules that span fields are checked while the fields are read, so that the parser can still say on which line.
 
 mod engine;
+mod external_miner;
 mod miner_profile;
 mod mining;
 

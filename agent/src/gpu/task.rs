@@ -1,6 +1,7 @@
 //! The task of a GPU rig: one order at a time, the newest one counts.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,14 +11,17 @@ use roadbed_protocol::{Workload, WorkloadKind};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{Shared, add_shares, is_hashing, lock};
-use crate::config::MiningConfig;
+use super::hashing::RigMiner;
+use super::{Shared, add_shares, is_mining, lock};
+use crate::config::{MiningConfig, RigMining};
 use crate::driver::{DriverEvent, DriverEvents};
 use crate::embedding::EmbeddingService;
 use crate::engine::{EngineState, LoadRequest};
 use crate::faces::{Gate, GateControl};
 use crate::inference::Inference;
-use crate::miner::{Miner, MinerHandle};
+use crate::miner::Miner;
+use crate::miner::external::supervisor::Limits;
+use crate::miner::external::{self, GpuMemory, Launch, Surroundings, end_leftovers};
 use crate::proof::ProofEvent;
 
 /// Between two looks whether a miner hashes.
@@ -46,7 +50,11 @@ pub(super) struct Parts {
     pub(super) configured: LoadRequest,
     /// The encoder beside the model, and what it loads.
     pub(super) encoder: Option<(EmbeddingService, LoadRequest)>,
-    pub(super) mining: Option<MiningConfig>,
+    pub(super) mining: Option<RigMining>,
+    /// Where external miners are written down, to be found by the next agent.
+    pub(super) notes: Option<PathBuf>,
+    /// Where an external miner says that it has given up.
+    pub(super) alarms: mpsc::Sender<String>,
     pub(super) shared: Arc<Mutex<Shared>>,
     /// Held while GPUs are made ready to hash, which works them hard.
     pub(super) opening: Arc<tokio::sync::Mutex<()>>,
@@ -101,6 +109,7 @@ impl Task {
         mut self,
         mut orders: mpsc::Receiver<Order>,
         mut deliveries: mpsc::Receiver<ProofEvent>,
+        mut alarms: mpsc::Receiver<String>,
     ) {
         loop {
             let event = tokio::select! {
@@ -128,6 +137,7 @@ impl Task {
                         Some(DriverEvent::CallbackRefused { block_hash, status, items, reason })
                     }
                 },
+                Some(reason) = alarms.recv() => self.miner_gave_up(reason),
                 Ok(()) = self.engine_state.changed() => self.engine_changed(),
             };
             if let Some(event) = event
@@ -195,6 +205,14 @@ impl Task {
         };
     }
 
+    /// A start or a stop that is under way says it by itself.
+    fn miner_gave_up(&self, reason: String) -> Option<DriverEvent> {
+        let shared = lock(&self.parts.shared);
+        let hashed = is_mining(shared.running.as_ref()) && shared.hashes;
+        let told = hashed && matches!(self.doing, Doing::Nothing);
+        told.then_some(DriverEvent::Failed { reason })
+    }
+
     /// A device lost under way, or a load that failed after its start was given up.
     fn engine_changed(&mut self) -> Option<DriverEvent> {
         let works = lock(&self.parts.shared)
@@ -224,22 +242,71 @@ impl Doing {
 
 impl Parts {
     async fn start(self, workload: Workload) -> Option<DriverEvent> {
-        let outcome = match &workload {
-            Workload::Idle | Workload::Curtailed => Err(format!("{workload} is nothing to start")),
-            Workload::Mine { .. } => self.start_mining(&workload).await,
-            Workload::Serve { model } | Workload::Prove { model } => {
-                self.start_engine(&workload, model).await
-            }
-        };
-        Some(match outcome {
+        Some(match self.begin(&workload).await {
             Ok(()) => DriverEvent::Started { workload },
             Err(reason) => DriverEvent::Failed { reason },
         })
     }
 
+    async fn begin(&self, workload: &Workload) -> Result<(), String> {
+        self.free_gpus().await?;
+        match workload {
+            Workload::Idle | Workload::Curtailed => Err(format!("{workload} is nothing to start")),
+            Workload::Mine { .. } => self.start_mining(workload).await,
+            Workload::Serve { model } | Workload::Prove { model } => {
+                self.start_engine(workload, model).await
+            }
+        }
+    }
+
     async fn start_mining(&self, workload: &Workload) -> Result<(), String> {
         let mining = self.mining.as_ref().ok_or("no pool is configured for this rig")?;
         self.gate.set(Gate::Other(WorkloadKind::Mine));
+        let word = workload.kind().word();
+        let miner = match mining {
+            RigMining::BuiltIn(mining) => self.built_in(mining, word).await?,
+            RigMining::External(config) => {
+                let surroundings = Surroundings {
+                    notes: self.notes.clone(),
+                    gauge: Box::new(GpuMemory::default()),
+                    limits: Limits::default(),
+                    alarms: Some(self.alarms.clone()),
+                };
+                let launch = Launch::new((**config).clone(), word);
+                RigMiner::External(Box::new(external::start(launch, surroundings)))
+            }
+        };
+        let miner = Arc::new(miner);
+        {
+            let mut shared = lock(&self.shared);
+            shared.running = Some(workload.clone());
+            shared.miner = Some(Arc::clone(&miner));
+        }
+        let began = Instant::now();
+        loop {
+            let shown = miner.shown();
+            if shown.hashing {
+                lock(&self.shared).hashes = true;
+                return Ok(());
+            }
+            match mining {
+                RigMining::BuiltIn(_) => {
+                    if began.elapsed() > MINER_WAIT_MAX && !shown.trouble.is_empty() {
+                        return Err(format!("no pool lets this rig mine: {}", shown.trouble));
+                    }
+                }
+                // Its supervision tries again until it gives up; the rig machine has a deadline of its own.
+                RigMining::External(_) => {
+                    if shown.alarm {
+                        return Err(shown.trouble);
+                    }
+                }
+            }
+            tokio::time::sleep(MINER_POLL).await;
+        }
+    }
+
+    async fn built_in(&self, mining: &MiningConfig, word: &str) -> Result<RigMiner, String> {
         let opening = Arc::clone(&self.opening).lock_owned().await;
         let given_up = GivenUp::default();
         let (config, stop) = (mining.clone(), Arc::clone(&given_up.0));
@@ -249,27 +316,31 @@ impl Parts {
             backends
         });
         let backends = opened.await.map_err(|error| format!("opening GPUs: {error}"))?;
-        let word = workload.kind().word();
-        let miner = backends
+        backends
             .and_then(|backends| Miner::start_on(mining, word, backends))
-            .map_err(|error| error.to_string())?;
-        {
-            let mut shared = lock(&self.shared);
-            shared.running = Some(workload.clone());
-            shared.miner = Some(miner);
-        }
-        let began = Instant::now();
-        loop {
-            let stats = lock(&self.shared).miner.as_ref().map(MinerHandle::stats);
-            let stats = stats.ok_or("the miner was stopped")?;
-            if stats.mining && is_hashing(stats.hashrate) {
-                return Ok(());
-            }
-            if began.elapsed() > MINER_WAIT_MAX && !stats.trouble.is_empty() {
-                return Err(format!("no pool lets this rig mine: {}", stats.trouble));
-            }
-            tokio::time::sleep(MINER_POLL).await;
-        }
+            .map(RigMiner::BuiltIn)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Frees the GPUs of what hashed before, by this agent or by one that died: nothing is started over it.
+    async fn free_gpus(&self) -> Result<(), String> {
+        self.end_miner().await?;
+        let Some(folder) = self.notes.clone() else { return Ok(()) };
+        let ended = tokio::task::spawn_blocking(move || end_leftovers(&folder)).await;
+        let ended = ended.map_err(|error| format!("looking for miners left over: {error}"))?;
+        ended.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Ends the miner, if there is one. One that does not end stays the rig's, and the next call tries again.
+    async fn end_miner(&self) -> Result<(), String> {
+        let miner = lock(&self.shared).miner.clone();
+        let Some(miner) = miner else { return Ok(()) };
+        miner.stop();
+        miner.ended().await?;
+        let mut shared = lock(&self.shared);
+        (shared.miner, shared.hashes) = (None, false);
+        shared.mined = add_shares(&shared.mined, &miner.shown().counters);
+        Ok(())
     }
 
     async fn start_engine(&self, workload: &Workload, model: &str) -> Result<(), String> {
@@ -319,16 +390,9 @@ impl Parts {
         self.inference.stop_work();
         // The start was given up; what it began ends within one form of the kernel.
         drop(self.opening.lock().await);
-        let miner = lock(&self.shared).miner.take();
-        if let Some(miner) = miner {
-            miner.stop();
-            let silent = miner.silence().await;
-            let mut shared = lock(&self.shared);
-            shared.mined = add_shares(&shared.mined, &miner.stats().counters());
-            drop(shared);
-            if !silent {
-                return Some(DriverEvent::Failed { reason: "hash threads do not end".into() });
-            }
+        lock(&self.shared).hashes = false;
+        if let Err(reason) = self.end_miner().await {
+            return Some(DriverEvent::Failed { reason });
         }
         if let Some((service, _)) = &self.encoder
             && let Err(fault) = service.unload().await

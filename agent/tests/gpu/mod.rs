@@ -2,12 +2,13 @@
 
 mod tiny_encoder;
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use roadbed_agent::clock::FarmClock;
 use roadbed_agent::config::{
-    EngineConfig, GpuConfig, Kv, LogprobsWord, MemoryBytes, MiningConfig, PoolConfig, SensorChoice,
-    Split, WgpuConfig,
+    EngineConfig, ExternalConfig, GpuConfig, Kv, LogprobsWord, MemoryBytes, MiningConfig,
+    PoolConfig, RigMining, SensorChoice, Split, WgpuConfig,
 };
 use roadbed_agent::driver::{DRIVER_EVENTS_MAX, DriverEvent, RigDriver};
 use roadbed_agent::gpu::GpuDriver;
@@ -21,12 +22,19 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::ai::upstream::process::{is_listening, supervised, unused_address};
+use crate::miner::external;
 use crate::miner::pool::Pool;
 
 /// Longest wait for anything: loading on a software adapter while others build.
 const PATIENCE: Duration = Duration::from_secs(180);
 const MODEL: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
 const MINE: Workload = Workload::Mine { power_target: None };
+
+fn built_in(gpus: Vec<String>, pool: u16) -> RigMining {
+    let address = format!("stratum+tcp://127.0.0.1:{pool}").parse().unwrap();
+    let pools = vec![PoolConfig::new(address, "farm.rig", "x")];
+    RigMining::BuiltIn(MiningConfig { threads: 1, gpus, pools })
+}
 
 struct Bench {
     driver: GpuDriver,
@@ -59,15 +67,10 @@ impl Bench {
             logprobs: LogprobsWord::Processed,
             deterministic_sampling: true,
         });
-        Self::start_in(folder, engine, hashing, pool)
+        Self::start_in(folder, engine, built_in(hashing, pool))
     }
 
-    fn start_in(
-        folder: tempfile::TempDir,
-        engine: EngineConfig,
-        gpus: Vec<String>,
-        pool: u16,
-    ) -> Self {
+    fn start_in(folder: tempfile::TempDir, engine: EngineConfig, mining: RigMining) -> Self {
         let encoder = folder.path().join("encoder.gguf");
         tiny_encoder::write(&encoder);
         let own = matches!(engine, EngineConfig::Wgpu(_));
@@ -81,15 +84,7 @@ impl Bench {
             apply_p_value_threshold: false,
             metrics: true,
             sensor: SensorChoice::Simulated,
-            mining: Some(MiningConfig {
-                threads: 1,
-                gpus,
-                pools: vec![PoolConfig::new(
-                    format!("stratum+tcp://127.0.0.1:{pool}").parse().unwrap(),
-                    "farm.rig",
-                    "x",
-                )],
-            }),
+            mining: Some(mining),
         };
         let profile = RigProfile {
             model: "test".into(),
@@ -282,7 +277,7 @@ async fn serving_hands_over_to_proving_drains_and_unloads() {
 async fn a_server_in_the_engines_place_switches_as_the_engine_does() {
     let address = unused_address();
     let engine = EngineConfig::Upstream(Box::new(supervised(&address, "STAND_IN")));
-    let mut bench = Bench::start_in(tempfile::tempdir().unwrap(), engine, vec![], 1);
+    let mut bench = Bench::start_in(tempfile::tempdir().unwrap(), engine, built_in(vec![], 1));
     let serve = Workload::Serve { model: MODEL.into() };
     assert!(!is_listening(&address), "nothing runs before it shall");
     bench.driver.start(serve.clone());
@@ -306,4 +301,86 @@ async fn a_server_in_the_engines_place_switches_as_the_engine_does() {
     bench.driver.stop(true);
     assert_eq!(bench.event().await, DriverEvent::Stopped);
     assert!(!is_listening(&address));
+}
+
+/// A rig that hashes with a fake miner and serves by a stand-in of a server; the addresses of the miner's API and of the
+/// server.
+fn with_an_external_miner(
+    manners: &str,
+    change: impl FnOnce(&mut ExternalConfig),
+) -> (Bench, String, String) {
+    // Free now; the miner's API listens on 127.0.0.1 and nowhere else.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (api, server) = (format!("127.0.0.1:{port}"), unused_address());
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = external::config(folder.path(), "t-rex", manners);
+    config.api_port = Some(port);
+    change(&mut config);
+    let engine = EngineConfig::Upstream(Box::new(supervised(&server, "STAND_IN")));
+    let bench = Bench::start_in(folder, engine, RigMining::External(Box::new(config)));
+    (bench, api, server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_external_miner_is_gone_before_a_model_comes() {
+    let (mut bench, api, server) = with_an_external_miner("well", |_| {});
+    bench.driver.start(MINE);
+    assert_eq!(bench.event().await, DriverEvent::Started { workload: MINE });
+    let counted = async {
+        while bench.driver.observe().jobs.shares_accepted == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("its shares are counted");
+    let seen = bench.driver.observe();
+    assert!(seen.hashrate.unwrap() > HashesPerSecond(1_000));
+    assert!(seen.engine.ends_with("for stratum+tcp://pool.example:3333"), "{}", seen.engine);
+    let [pool] = &seen.pools[..] else { panic!("{:?}", seen.pools) };
+    assert!(pool.standing == PoolStanding::Hashing && pool.shares.accepted > 0, "{pool:?}");
+
+    bench.driver.stop(false);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+    assert!(!is_listening(&api), "stopped is when the miner is gone");
+    let seen = bench.driver.observe();
+    assert!(seen.hashrate.is_none() && seen.jobs.shares_accepted > 0, "work is not forgotten");
+
+    // A model that is ordered over a running miner waits for its end too.
+    bench.driver.start(MINE);
+    assert_eq!(bench.event().await, DriverEvent::Started { workload: MINE });
+    assert!(is_listening(&api) && !is_listening(&server));
+    let serve = Workload::Serve { model: MODEL.into() };
+    bench.driver.start(serve.clone());
+    assert_eq!(bench.event().await, DriverEvent::Started { workload: serve });
+    assert!(!is_listening(&api));
+    bench.driver.stop(true);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_ends_an_external_miner_that_is_deaf() {
+    let (mut bench, api, _) = with_an_external_miner("deaf forks", |_| {});
+    bench.driver.start(MINE);
+    assert_eq!(bench.event().await, DriverEvent::Started { workload: MINE });
+    bench.driver.cut_power();
+    let gone = async {
+        while is_listening(&api) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("it is killed");
+    bench.driver.stop(true);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
+    assert!(bench.events.try_recv().is_err(), "nothing more was said");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_external_miner_that_is_not_there_is_the_rigs_failure() {
+    let (mut bench, _, _) =
+        with_an_external_miner("well", |config| config.program = "/nowhere/t-rex".into());
+    bench.driver.start(MINE);
+    let reason = bench.failure().await;
+    assert!(reason.contains("/nowhere/t-rex"), "{reason}");
+    assert!(bench.driver.observe().pools[0].trouble.contains("/nowhere/t-rex"));
+    bench.driver.stop(false);
+    assert_eq!(bench.event().await, DriverEvent::Stopped);
 }

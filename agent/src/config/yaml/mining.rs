@@ -1,15 +1,17 @@
 //! `pool:` and `mining:` of a rig.
 //!
-//! `pool:` is the short form of a `mining:` with one pool.
+//! `pool:` is the short form of a `mining:` with one pool. `mining: external:` is a miner of somebody else, and stands alone.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::super::RigMining;
 use super::super::mining::{Difficulty, MiningConfig, POOLS_MAX, PoolConfig, PoolTrust};
 use super::super::pool_address::{PoolAddress, PoolProtocol};
 use super::super::scalar::{Bounded, Parsed};
+use super::external_miner::ExternalFile;
 use super::{THREADS_MAX, parse_hex_32};
 
 /// Words in braces that a worker name may hold.
@@ -44,7 +46,10 @@ pub(super) struct MiningFile {
     threads: Option<SomeThreads>,
     #[serde(default)]
     gpus: Vec<String>,
-    pools: Vec<ListedPoolFile>,
+    #[serde(default)]
+    pools: Option<Vec<ListedPoolFile>>,
+    #[serde(default)]
+    external: Option<ExternalFile>,
 }
 
 #[derive(Deserialize)]
@@ -114,13 +119,13 @@ pub(super) struct RigName<'n> {
 impl PoolFile {
     /// # Errors
     /// Field and problem.
-    pub(super) fn resolve(self, name: &RigName<'_>) -> Result<MiningConfig, (String, String)> {
+    pub(super) fn resolve(self, name: &RigName<'_>) -> Result<RigMining, (String, String)> {
         let user = worker(&self.user, name).map_err(|problem| ("pool.user".into(), problem))?;
-        Ok(MiningConfig {
+        Ok(RigMining::BuiltIn(MiningConfig {
             threads: self.threads.map_or(1, |threads| usize::try_from(threads.0).unwrap_or(1)),
             gpus: Vec::new(),
             pools: vec![PoolConfig::new(self.url.0, &user, &self.password)],
-        })
+        }))
     }
 }
 
@@ -131,19 +136,28 @@ impl MiningFile {
         self,
         base: &Path,
         name: &RigName<'_>,
-    ) -> Result<MiningConfig, (String, String)> {
+    ) -> Result<RigMining, (String, String)> {
+        if let Some(external) = self.external {
+            if self.threads.is_some() || !self.gpus.is_empty() || self.pools.is_some() {
+                let problem = "stands beside threads, gpus or pools of the built-in miner; a rig hashes with one of both";
+                return Err(("mining.external".into(), problem.into()));
+            }
+            let external = external.resolve(base, name);
+            return external.map(|external| RigMining::External(Box::new(external)));
+        }
+        let listed = self.pools.unwrap_or_default();
         let threads_default = if self.gpus.is_empty() { 1 } else { 0 };
         let threads = self.threads.map_or(threads_default, |threads| threads.0);
         if threads == 0 && self.gpus.is_empty() {
             return Err(("mining.threads".into(), "is 0 and no GPU hashes either".into()));
         }
-        let count = self.pools.len();
+        let count = listed.len();
         if count == 0 || count > POOLS_MAX {
             let problem = format!("names {count} pools; expected 1 to {POOLS_MAX}");
             return Err(("mining.pools".into(), problem));
         }
         let mut pools = Vec::with_capacity(count);
-        for (place, pool) in self.pools.into_iter().enumerate() {
+        for (place, pool) in listed.into_iter().enumerate() {
             let listed = pool.resolve(place, base, name);
             pools.push(
                 listed.map_err(|(field, problem)| {
@@ -151,7 +165,8 @@ impl MiningFile {
                 })?,
             );
         }
-        Ok(MiningConfig { threads: usize::try_from(threads).unwrap_or(1), gpus: self.gpus, pools })
+        let threads = usize::try_from(threads).unwrap_or(1);
+        Ok(RigMining::BuiltIn(MiningConfig { threads, gpus: self.gpus, pools }))
     }
 }
 
@@ -202,7 +217,7 @@ impl TlsFile {
 }
 
 /// A worker name with rig and farm filled in.
-fn worker(template: &str, name: &RigName<'_>) -> Result<String, String> {
+pub(super) fn worker(template: &str, name: &RigName<'_>) -> Result<String, String> {
     let user = template.replace("{rig}", name.rig).replace("{farm}", name.farm);
     if user.is_empty() {
         return Err("is empty; expected the worker name that the pool knows".into());

@@ -9,7 +9,7 @@ use super::api::Api;
 use super::supervisor::Terms;
 use crate::child::Manners;
 use crate::config::miner_profile::{Blank, Blanks};
-use crate::config::{ExternalConfig, PoolProtocol, ServerCommand};
+use crate::config::{ExternalConfig, PoolAddress, PoolProtocol, ServerCommand};
 
 /// Names the miner's processes as ours: they inherit it, and a stranger has another or none.
 pub(super) const MARK: &str = "ROADBED_MINER";
@@ -44,6 +44,11 @@ impl Launch {
             Some(pool) => format!("{} {algorithm} for {}", profile.title, pool.address),
             None => format!("{} with its own command line", profile.title),
         }
+    }
+
+    /// For whom it hashes.
+    pub(super) fn pool(&self) -> Option<&PoolAddress> {
+        self.config.pool.as_ref().map(|pool| &pool.address)
     }
 
     /// What is expected of it.

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use roadbed_protocol::{HashesPerSecond, JobCounters, Millis};
+use roadbed_protocol::{
+    HashesPerSecond, JobCounters, Millis, PoolReport, PoolShares, PoolStanding,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -40,6 +42,8 @@ pub struct ExternalStatus {
     pub figures: Option<Figures>,
     /// Shares of all its starts.
     pub shares: ExternalShares,
+    /// Hashes done, by its word: what it said of its rate, for as long as it said so.
+    pub hashes: u64,
     /// Starts after the first.
     pub restarts: u64,
     /// Why it does not hash; empty while it does.
@@ -120,6 +124,7 @@ pub fn start(launch: Launch, surroundings: Surroundings) -> ExternalHandle {
         asking: None,
         before: None,
         counted: ExternalShares::default(),
+        answered: None,
         spawned: 0,
         heard: 0,
     };
@@ -132,6 +137,30 @@ impl ExternalHandle {
     #[must_use]
     pub fn description(&self) -> String {
         self.launch.description()
+    }
+
+    /// Its pool as a rig's report tells it; nothing where its own command line names one.
+    #[must_use]
+    pub fn pool_report(&self) -> Option<PoolReport> {
+        let url = self.launch.pool()?.to_string();
+        let status = self.status();
+        let standing = match (status.hashing, status.figures.is_some()) {
+            (true, _) => PoolStanding::Hashing,
+            (false, true) => PoolStanding::Connecting,
+            (false, false) => PoolStanding::Away,
+        };
+        let ExternalShares { accepted, rejected, stale } = status.shares;
+        let report = PoolReport {
+            url,
+            standing,
+            hashes: status.hashes,
+            // Miners do not tell it in one unit.
+            difficulty_millionths: 0,
+            shares: PoolShares { accepted, stale, other: rejected, ..PoolShares::default() },
+            answer_after: None,
+            trouble: status.trouble,
+        };
+        Some(report.bounded())
     }
 
     /// What it does and has done.
@@ -205,6 +234,8 @@ struct Runner {
     before: Option<Vec<u64>>,
     /// The running program's own counters as they were last seen.
     counted: ExternalShares,
+    /// When it answered last.
+    answered: Option<Millis>,
     spawned: u64,
     /// Orders taken in.
     heard: u64,
@@ -314,6 +345,7 @@ impl Runner {
         // Of the first start: what an earlier one left behind is not excused by a later one.
         self.before = self.before.take().or_else(|| self.surroundings.gauge.used());
         self.counted = ExternalShares::default();
+        self.answered = None;
         let process = ChildProcess::start(&start.command, &start.manners)?;
         let noted = leftover::note(self.surroundings.notes.as_deref(), process.id(), &start.mark);
         self.child = Some(Running { process, api: start.api, exited: false, _noted: noted });
@@ -321,7 +353,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Adds what is new to the shares of all starts.
+    /// Adds what is new to the shares and hashes of all starts.
     fn count(&mut self, figures: &Figures) {
         let new = |seen: Option<u64>, counted: &mut u64| {
             let Some(seen) = seen else { return 0 };
@@ -334,7 +366,13 @@ impl Runner {
             rejected: new(figures.rejected, &mut self.counted.rejected),
             stale: new(figures.stale, &mut self.counted.stale),
         };
+        let now = self.now();
+        let passed = now.0 - self.answered.replace(now).unwrap_or(now).0;
+        let rate = figures.hashrate.unwrap_or_default().0;
+        // Rates stand below an exahash; the product needs more.
+        let hashes = u128::from(rate) * u128::from(passed) / 1_000;
         self.told.send_modify(|told| {
+            told.hashes = told.hashes.saturating_add(u64::try_from(hashes).unwrap_or(u64::MAX));
             told.shares.accepted += shares.accepted;
             told.shares.rejected += shares.rejected;
             told.shares.stale += shares.stale;
@@ -370,6 +408,7 @@ impl Runner {
                 hashing: answers && rate.0 >= floor,
                 figures,
                 shares: told.shares,
+                hashes: told.hashes,
                 restarts,
                 trouble,
                 alarm,
