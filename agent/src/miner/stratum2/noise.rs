@@ -76,12 +76,15 @@ impl Noise {
     /// # Errors
     /// When the key is no point of the curve.
     pub fn hello(identity: Identity) -> Result<(Self, Vec<u8>), NoiseError> {
-        let broken = |error: &dyn std::fmt::Debug| NoiseError::Handshake(format!("{error:?}"));
         let initiator = match identity {
             Identity::Authority(key) => Initiator::from_raw_k(key.bytes()),
             Identity::Anyone => Initiator::without_pk(),
         };
-        let initiator = initiator.map_err(|_| NoiseError::NoKey)?;
+        Self::begin(identity, initiator.map_err(|_| NoiseError::NoKey)?)
+    }
+
+    fn begin(identity: Identity, initiator: Box<Initiator>) -> Result<(Self, Vec<u8>), NoiseError> {
+        let broken = |error: &dyn std::fmt::Debug| NoiseError::Handshake(format!("{error:?}"));
         let (first, sent) =
             Handshake::initiator(initiator).step_0().map_err(|error| broken(&error))?;
         let mut encoder = NoiseEncoder::new();
@@ -219,5 +222,106 @@ fn read(header: stratum_core::framing_sv2::header::Header, payload: &mut [u8]) -
             Incoming::Unknown { kind }
         }
         Err(error) => Incoming::Malformed { kind, why: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::{CryptoRng, Error, RngCore};
+    use roadbed_compute::hash::hex;
+    use stratum_core::parsers_sv2::MiningOwned;
+
+    use super::*;
+    use crate::config::ChannelKind;
+    use crate::miner::stratum2::setup;
+
+    /// Gives the same byte for ever: secrets of a transcript are fixed.
+    struct Same(u8);
+
+    impl RngCore for Same {
+        fn next_u32(&mut self) -> u32 {
+            u32::from_ne_bytes([self.0; 4])
+        }
+
+        fn next_u64(&mut self) -> u64 {
+            u64::from_ne_bytes([self.0; 8])
+        }
+
+        fn fill_bytes(&mut self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+
+        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+            self.fill_bytes(bytes);
+            Ok(())
+        }
+    }
+
+    impl CryptoRng for Same {}
+
+    fn data(file: &str) -> Vec<u8> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/stratum2/");
+        std::fs::read(format!("{folder}{file}")).unwrap()
+    }
+
+    /// Handshake, keys, nonces and pieces of frames as a second implementation has them, which shares no code with ours.
+    #[test]
+    fn a_second_implementation_makes_the_same_connection() {
+        let script: serde_json::Value =
+            serde_json::from_slice(&data("noise_transcript.json")).unwrap();
+        let bytes = |value: &serde_json::Value| {
+            hex::decode("transcript", value.as_str().unwrap(), 1 << 20).unwrap()
+        };
+        let unix = u32::try_from(script["unix_seconds"].as_u64().unwrap()).unwrap();
+        let key = script["authority_key"].as_str().unwrap().parse().unwrap();
+        let identity = Identity::Authority(key);
+        let greet = || {
+            let secret = bytes(&script["client_secret"])[0];
+            let initiator = Initiator::from_raw_k_with_rng(key.bytes(), &mut Same(secret)).unwrap();
+            Noise::begin(identity, initiator).unwrap()
+        };
+
+        let (mut noise, hello) = greet();
+        assert_eq!(hex::encode(&hello), script["hello"].as_str().unwrap());
+        noise.feed(&bytes(&script["reply"]));
+        assert!(matches!(noise.next(unix), Ok(Some(Incoming::Open))));
+
+        let open = setup::open(ChannelKind::Extended, 1, "farm.rig", 5e6).unwrap();
+        for (message, frame) in [open, setup::update(7, 12_345_678.0)].into_iter().enumerate() {
+            let sealed = noise.seal(frame).unwrap();
+            let want = script["client_frames"][message].as_str().unwrap();
+            assert_eq!(hex::encode(&sealed), want, "frame {message}");
+        }
+
+        noise.feed(&bytes(&script["server_block"]));
+        let Ok(Some(Incoming::Message(message))) = noise.next(unix) else { panic!("no block") };
+        let AnyMessageOwned::Mining(MiningOwned::SetNewPrevHash(block)) = *message else {
+            panic!("{message}")
+        };
+        let previous: Vec<u8> = (0..32).collect();
+        assert_eq!((block.channel_id, block.job_id, block.nbits), (7, 1, 0x1D00_FFFF));
+        assert_eq!(block.prev_hash.to_array().to_vec(), previous);
+
+        noise.feed(&data("long_job.bin"));
+        let Ok(Some(Incoming::Message(message))) = noise.next(unix) else { panic!("no job") };
+        let AnyMessageOwned::Mining(MiningOwned::NewExtendedMiningJob(job)) = *message else {
+            panic!("{message}")
+        };
+        let head: Vec<u8> = (0..65_535_u32).map(|index| (index % 251) as u8).collect();
+        assert_eq!((job.channel_id, job.job_id, job.is_future()), (7, 2, true));
+        assert_eq!(job.coinbase_tx_prefix.as_bytes(), head);
+        assert_eq!(job.coinbase_tx_suffix.as_bytes(), b"end");
+
+        // The same certificate later, or signed by nobody, or one bit of the reply another.
+        let (mut noise, _) = greet();
+        noise.feed(&bytes(&script["reply"]));
+        assert!(matches!(noise.next(unix + 7_200), Err(NoiseError::OutOfDate { .. })));
+        for at in [0, 70, 150] {
+            let (mut noise, _) = greet();
+            let mut reply = bytes(&script["reply"]);
+            reply[at] ^= 1;
+            noise.feed(&reply);
+            assert!(noise.next(unix).is_err(), "byte {at}");
+        }
     }
 }
