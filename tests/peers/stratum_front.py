@@ -27,6 +27,9 @@ class Front:
         self.port = self.listener.getsockname()[1]
         self.lock = threading.Lock()
         self.verdicts = collections.Counter()
+        # Methods the miner called.
+        self.methods = collections.Counter()
+        self.extranonce1 = b""
         self.submitted = 0
         self.connections = 0
         self.difficulties = []
@@ -87,6 +90,8 @@ class Connection:
 
     def from_miner(self, line):
         front = self.front
+        if line.get("method"):
+            front.methods[line["method"]] += 1
         if line.get("method") == "mining.subscribe":
             self.subscribe = line["id"]
         if line.get("method") != "mining.submit":
@@ -120,7 +125,7 @@ class Connection:
         elif str(line.get("id")).startswith("first-"):
             return []
         elif line.get("id") == self.subscribe:
-            self.extranonce1 = bytes.fromhex(line["result"][1])
+            self.extranonce1 = front.extranonce1 = bytes.fromhex(line["result"][1])
         elif line.get("id") in self.shares:
             job, found = self.shares.pop(line["id"])
             verdict = "accepted" if line["result"] is True else line["error"][0]
