@@ -18,11 +18,11 @@ use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder}
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use roadbed_protocol::UnixMillis;
+use roadbed_protocol::Millis;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use serde_json::Value;
 
-use crate::config::Authorities;
+use crate::config::{Authorities, span_words};
 
 /// How long a connection may take.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -219,15 +219,15 @@ fn tls_fault<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> 
 }
 
 fn tls_words(fault: &rustls::Error) -> String {
-    let at = |seconds: u64| UnixMillis(i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000));
     match fault {
         rustls::Error::InvalidCertificate(problem) => match problem {
             CertificateError::UnknownIssuer => {
                 "nobody who is trusted here vouches for its certificate; for a CA of your own, name its file with ca_file".to_owned()
             }
             CertificateError::Expired => "its certificate has run out".to_owned(),
-            CertificateError::ExpiredContext { not_after, .. } => {
-                format!("its certificate ran out at {} UTC", at(not_after.as_secs()))
+            CertificateError::ExpiredContext { time, not_after } => {
+                let since = Millis::from_secs(time.as_secs().saturating_sub(not_after.as_secs()));
+                format!("its certificate ran out {} ago", span_words(since))
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "its certificate is not valid yet; is this machine's clock behind?".to_owned()
@@ -257,11 +257,12 @@ mod tests {
     #[test]
     fn a_refusal_of_tls_is_found_among_its_wrappings_and_told_in_words() {
         let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let expired = CertificateError::ExpiredContext { time: time(9), not_after: time(7) };
+        let expired =
+            CertificateError::ExpiredContext { time: time(90_000), not_after: time(3_600) };
         let fault = rustls::Error::InvalidCertificate(expired);
         let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, fault));
         let words = broken(&wrapped).to_string();
-        assert!(words.starts_with("its certificate ran out at 1970-01-01"), "{words}");
+        assert_eq!(words, "its certificate ran out 24 h ago");
         let plain = io::Error::other(io::Error::new(io::ErrorKind::NotFound, "nobody there"));
         assert_eq!(broken(&plain).to_string(), "nobody there");
     }
