@@ -6,8 +6,8 @@
 
 pub use farm_core::rig::TripCause;
 use roadbed_protocol::{
-    HashesPerSecond, JobCounters, MilliCelsius, PoolReport, PowerReading, ProofRate, ProofStatus,
-    Workload,
+    HashRate, HashesPerSecond, JobCounters, MilliCelsius, PoolReport, PowerReading, ProofRate,
+    ProofStatus, Workload,
 };
 use tokio::sync::mpsc;
 
@@ -37,6 +37,8 @@ pub struct Observation {
     pub proof: Option<ProofStatus>,
     /// The pools of its miner, while that runs.
     pub pools: Vec<PoolReport>,
+    /// How fast it hashes, once that was measured; `measured_at` in farm time.
+    pub hash_rates: Vec<HashRate>,
 }
 
 /// What became of an order, or what the hardware did by itself.

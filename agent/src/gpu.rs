@@ -17,20 +17,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use roadbed_compute::adapter::choose;
+use roadbed_compute::hash::{CpuBackend, HashBackend as _};
 use roadbed_compute::poc::{Codebook, CodebookError};
 use roadbed_compute::{AdapterChoice, AdapterSummary, list_adapters};
 use roadbed_protocol::{
-    JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload, WorkloadKind,
+    HashRate, JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload, WorkloadKind,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::FarmClock;
-use crate::config::{EngineConfig, GpuConfig, WgpuConfig};
+use crate::config::{EngineConfig, GpuConfig, RigMining, WgpuConfig};
 use crate::driver::{DriverEvents, Observation, RigDriver};
 use crate::embedding::{EmbeddingService, EncoderLoader};
 use crate::engine::catalogue::ModelStore;
+use crate::engine::kept_folder;
 use crate::engine::pace::{MeasuredRate, RateOf, adapter_label};
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
@@ -42,6 +44,7 @@ use crate::faces::{
 use crate::inference::Inference;
 use crate::journal::Journal;
 use crate::miner::external::notes_folder;
+use crate::miner::rates::{HashRates, SHA256D};
 use crate::proof::{CallbackStream, ProofEvent, ProofService, ProofSettings};
 use crate::sensors::Sensors;
 
@@ -116,6 +119,8 @@ pub struct GpuDriver {
     served_as: String,
     /// The GPUs it is configured for, as measured rates name them.
     gpus: Vec<String>,
+    /// How fast it hashes, in farm time, as was measured before it started.
+    hash_rates: Vec<HashRate>,
 }
 
 impl GpuDriver {
@@ -142,6 +147,8 @@ impl GpuDriver {
         let gate = GateControl::new(Gate::Other(WorkloadKind::Idle));
         let devices = list_adapters();
         let gpus = labels(&devices, &configured.gpus);
+        let hash_rates = config.mining.as_ref().map(|mining| hash_rates(mining, &devices, clock));
+        let hash_rates = hash_rates.unwrap_or_default();
         let served_as = configured.served_as.clone();
         let node = Node::new(NodeParts {
             inference: inference.clone(),
@@ -175,7 +182,18 @@ impl GpuDriver {
         };
         let (orders, wanted) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(Task::new(parts, events, serving).run(wanted, deliveries, alarmed));
-        Ok(Self { orders, shared, inference, sensors, clock, address, faces, served_as, gpus })
+        Ok(Self {
+            orders,
+            shared,
+            inference,
+            sensors,
+            clock,
+            address,
+            faces,
+            served_as,
+            gpus,
+            hash_rates,
+        })
     }
 
     /// Where the faces listen; the port the system chose when the config names none.
@@ -260,6 +278,25 @@ fn labels(devices: &[AdapterSummary], configured: &[AdapterChoice]) -> Vec<Strin
     let best = [AdapterChoice::Best];
     let configured = if configured.is_empty() { &best[..] } else { configured };
     configured.iter().filter_map(|gpu| choose(devices, gpu).ok()).map(adapter_label).collect()
+}
+
+/// How fast the rig hashes what its configuration mines, as was measured before this start.
+fn hash_rates(mining: &RigMining, devices: &[AdapterSummary], clock: FarmClock) -> Vec<HashRate> {
+    let rates = HashRates::open(kept_folder().as_deref());
+    let label = |gpu: &String| {
+        let Ok(choice) = gpu.parse::<AdapterChoice>();
+        choose(devices, &choice).ok().map_or_else(|| gpu.clone(), adapter_label)
+    };
+    let (told, algorithm) = match mining {
+        RigMining::BuiltIn(mining) => {
+            let gpus: Vec<String> = mining.gpus.iter().map(label).collect();
+            (rates.of_rig(&gpus, mining.threads, CpuBackend::best().name()), SHA256D)
+        }
+        RigMining::External(external) => (rates.of_rig(&[], 0, ""), external.algorithm.as_str()),
+    };
+    let in_farm_time =
+        |rate: HashRate| HashRate { measured_at: clock.at_wall(rate.measured_at), ..rate };
+    told.into_iter().filter(|rate| rate.algorithm == algorithm).map(in_farm_time).collect()
 }
 
 /// How requests are answered that do not say; a server knows it by itself.
@@ -400,6 +437,7 @@ impl RigDriver for GpuDriver {
             proof_rate: self.proof_rate(),
             proof: self.proof_status(),
             pools,
+            hash_rates: self.hash_rates.clone(),
         }
     }
 }

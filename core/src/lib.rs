@@ -12,6 +12,7 @@
 //!
 //! Money, energy and power are integers throughout, so that a sum never depends on the order of its parts.
 
+pub mod coins;
 pub mod farm;
 pub mod forecast;
 pub mod gonka;

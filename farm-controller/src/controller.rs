@@ -13,13 +13,14 @@ use crate::broker::{
     BrokerEngine as _, BrokerError, BrokerSettings, EVENTS_WAITING_MAX, EmbeddedBroker, Roster,
     access,
 };
+use crate::coins::CoinSource;
 use crate::config::{ConfigError, Site, read_or_create_secret};
 use crate::control::snapshot::Nameplates;
 use crate::control::{self, ControlError, ControlParts, INPUTS_WAITING_MAX, Keeper, socket};
-use crate::feeds::Feeds;
+use crate::feeds::{Feeds, Known};
 use crate::gateway::{Gateway, GatewayError, Pace};
 use crate::gonka::service::Service;
-use crate::hashprice;
+use crate::hashprice::{self, HashpriceSource};
 use crate::store::{Store, StoreError};
 use crate::view::{Action, FarmView};
 
@@ -71,6 +72,7 @@ pub struct Controller {
     feeds: JoinHandle<()>,
     gonka: JoinHandle<()>,
     hashprice: JoinHandle<()>,
+    coins: JoinHandle<()>,
     socket: JoinHandle<Result<(), ControllerError>>,
     gateway: Option<Gateway>,
     cancel: CancellationToken,
@@ -106,8 +108,10 @@ impl Controller {
         let public_key = signer.public_key();
         let keeper: Arc<dyn Keeper> = Arc::new(store);
         let (gonka, told) = Service::new(site, &kept.gonka, Arc::clone(&keeper));
-        let (hashprice, readings) = hashprice::Service::new(site);
-        let mut feeds = Feeds::new(site.clone(), site.clock, told.commitments.clone(), readings);
+        let (hashprice, readings) = hashprice::Service::new(site, HashpriceSource::of(site));
+        let (coins, coin_readings) = hashprice::Service::new(site, CoinSource::of(site));
+        let known = Known { hashprice: readings, coins: coin_readings, views: views.clone() };
+        let mut feeds = Feeds::new(site.clone(), site.clock, told.commitments.clone(), known);
         let parts = ControlParts {
             settings: site.settings(),
             names: nameplates(site),
@@ -126,6 +130,7 @@ impl Controller {
         let control = tokio::spawn(control::run(parts, cancel.clone()));
         let gonka = gonka.start(views.clone(), feed_events.clone(), cancel.clone());
         let hashprice = tokio::spawn(hashprice.run(feed_events.clone(), cancel.clone()));
+        let coins = tokio::spawn(coins.run(feed_events.clone(), cancel.clone()));
         let feeds = tokio::spawn(feeds.run(feed_events, cancel.clone()));
         let socket = tokio::spawn({
             let (path, views) = (site.socket_path(), views.clone());
@@ -146,6 +151,7 @@ impl Controller {
             feeds,
             gonka,
             hashprice,
+            coins,
             socket,
             gateway,
             cancel,
@@ -221,6 +227,7 @@ impl Controller {
         let _ = self.feeds.await;
         let _ = self.gonka.await;
         let _ = self.hashprice.await;
+        let _ = self.coins.await;
         let control = self.control.await.map_err(panicked)?;
         let socket = self.socket.await.map_err(panicked)?;
         if let Some(broker) = Arc::into_inner(self.broker) {

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod cli;
 pub mod clock;
+pub mod coins;
 pub mod config;
 pub mod console;
 pub mod control;

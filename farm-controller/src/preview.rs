@@ -4,10 +4,11 @@ use farm_core::guard;
 use farm_core::plan::{Availability, PlanInput, RigInput, plan};
 use roadbed_protocol::UnixMillis;
 
+use crate::coins::CoinSource;
 use crate::config::Site;
 use crate::control::snapshot::{Memory, plan_view};
-use crate::feeds::{self, FeedError};
-use crate::hashprice::Kept;
+use crate::feeds::{self, FeedError, Hashing};
+use crate::hashprice::{HashpriceSource, Kept, Source as _};
 use crate::view::PlanView;
 
 /// Plans for the farm as it would start at `now`.
@@ -47,8 +48,10 @@ pub fn input(site: &Site, now: UnixMillis) -> Result<PlanInput, FeedError> {
         &settings.rules,
     );
     // As a running controller last heard it, if one did.
-    let kept = Kept::in_folder(&site.state_dir).read();
-    let hashing = feeds::hash_income(site, kept.as_ref(), now);
+    let kept = Kept::in_folder(&site.state_dir, HashpriceSource::FILE).read();
+    let coins = Kept::in_folder(&site.state_dir, CoinSource::FILE).read();
+    let price = feeds::hash_income(site, kept.as_ref(), now);
+    let hashing = Hashing { price, coins: coins.as_ref(), rates: &[] };
     let rigs = settings
         .rigs
         .iter()

@@ -5,9 +5,9 @@
 //! socket.
 
 use roadbed_protocol::{
-    Cause, HashesPerSecond, JobCounters, MicrosPerHour, MicrosPerMwh, MilliCelsius, Millis, Money,
-    PoolReport, PowerReading, ProofRate, ProofStatus, RigId, RigKind, RigState, UnixMillis,
-    WattHours, Watts, Workload,
+    Cause, HashRate, HashesPerSecond, JobCounters, MicrosPerHour, MicrosPerMwh, MilliCelsius,
+    Millis, Money, PoolReport, PowerReading, ProofRate, ProofStatus, RigId, RigKind, RigState,
+    UnixMillis, WattHours, Watts, Workload,
 };
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,9 @@ pub struct RigView {
     /// The pools of its miner, while that runs, in the order of its list.
     #[serde(default)]
     pub pools: Vec<PoolReport>,
+    /// How fast it hashes, one figure an algorithm, as its agent measured it.
+    #[serde(default)]
+    pub hash_rates: Vec<HashRate>,
     /// Running totals of work.
     pub jobs: JobCounters,
     /// When its last report was made.

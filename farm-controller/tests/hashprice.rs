@@ -9,8 +9,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use farm_controller::config::Site;
-use farm_controller::feeds::{hash_income, options};
-use farm_controller::hashprice::{Asker, Kept, Reading, Service};
+use farm_controller::feeds::{Hashing, hash_income, options};
+use farm_controller::hashprice::{Asker, HashpriceSource, Kept, Reading, Service, Source as _};
 use farm_core::FarmEvent;
 use farm_core::plan::IncomeSource;
 use farm_tests::tls_front::{CERTIFICATES, tls_front_as};
@@ -143,8 +143,14 @@ async fn a_node_and_a_price_make_a_hashprice() {
     let (per_ph_hour, origin) = hashing.unwrap();
     assert_eq!(per_ph_hour.0, reading.per_ph_day.0 * 98 / 100 / 24);
     assert_eq!(origin, IncomeSource::Data { at: UnixMillis(1_793_491_200_000) });
-    assert!(!options(&site, &site.rigs[0], &[], hashing, now).is_empty());
-    assert!(options(&site, &site.rigs[0], &[], None, now).is_empty(), "no figure is no option");
+    assert!(
+        !options(&site, &site.rigs[0], &[], Hashing { price: hashing, ..Hashing::default() }, now)
+            .is_empty()
+    );
+    assert!(
+        options(&site, &site.rigs[0], &[], Hashing::default(), now).is_empty(),
+        "no figure is no option"
+    );
     let day = Millis::from_hours(24);
     assert!(hash_income(&site, Some(&reading), reading.asked_at + day).is_some());
     assert!(hash_income(&site, Some(&reading), reading.asked_at + day + Millis(1)).is_none());
@@ -210,7 +216,7 @@ async fn a_quote_is_taken_with_its_age_and_stands_for_a_time() {
         "{{quote: {{http: {{url: \"{url}/v1/now?unit=ph\", pointer: /data/0/hashprice, time_pointer: /data/0/at}}}}, hold_hours: 2}}"
     );
     let site = site(folder.path(), &quote);
-    let (service, readings) = Service::new(&site);
+    let (service, readings) = Service::new(&site, HashpriceSource::of(&site));
     assert!(readings.borrow().is_none());
     let (cancel, (events, mut told)) = (CancellationToken::new(), mpsc::channel(8));
     let running = tokio::spawn(service.run(events, cancel.clone()));
@@ -228,12 +234,12 @@ async fn a_quote_is_taken_with_its_age_and_stands_for_a_time() {
     // A restart while nobody answers: what was kept stands, as long as it may.
     let nobody = quote.replace(&url, "http://127.0.0.1:1");
     let site = self::site(folder.path(), &nobody);
-    let (_service, readings) = Service::new(&site);
+    let (_service, readings) = Service::new(&site, HashpriceSource::of(&site));
     assert_eq!(readings.borrow().as_deref(), Some(&*reading));
-    let kept = Kept::in_folder(&site.state_dir);
+    let kept = Kept::in_folder(&site.state_dir, HashpriceSource::FILE);
     let old = Reading { asked_at: reading.asked_at - Millis::from_hours(3), ..(*reading).clone() };
     kept.write(&old).unwrap();
-    let (service, readings) = Service::new(&site);
+    let (service, readings) = Service::new(&site, HashpriceSource::of(&site));
     assert!(readings.borrow().is_none(), "three hours are more than two");
     let (cancel, (events, mut told)) = (CancellationToken::new(), mpsc::channel(8));
     let running = tokio::spawn(service.run(events, cancel.clone()));

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod broker;
+mod coins;
 mod controller;
 mod gateway;
 mod gonka;

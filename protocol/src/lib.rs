@@ -32,9 +32,9 @@ pub use ids::{AgentId, FarmId, FeederId, GroupId, IdError, RigId};
 pub use pool::{POOLS_REPORTED_MAX, PoolReport, PoolShares, PoolStanding};
 pub use profile::{MiningStep, ProfileError, RigKind, RigProfile};
 pub use report::{
-    Ack, AckStatus, EventKind, JobCounters, PowerReading, PowerSource, ProofActivity, ProofRate,
-    ProofRound, ProofStatus, RigEventReport, RigState, StateReport, TelemetryBatch,
-    TelemetrySample,
+    Ack, AckStatus, EventKind, HASH_RATES_REPORTED_MAX, HashRate, JobCounters, PowerReading,
+    PowerSource, ProofActivity, ProofRate, ProofRound, ProofStatus, RigEventReport, RigState,
+    StateReport, TelemetryBatch, TelemetrySample,
 };
 pub use units::{
     HashesPerSecond, MicrosPerHour, MicrosPerMwh, MilliCelsius, Money, WattHours, WattMillis, Watts,

@@ -146,6 +146,35 @@ pub struct StateReport {
     /// [`POOLS_REPORTED_MAX`](crate::POOLS_REPORTED_MAX).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<PoolReport>,
+    /// How fast it hashes, one figure an algorithm, once that was measured; at most [`HASH_RATES_REPORTED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hash_rates: Vec<HashRate>,
+}
+
+/// Algorithms a rig tells its rates of: more than any miner's benchmark of a card.
+pub const HASH_RATES_REPORTED_MAX: usize = 32;
+
+/// How fast a rig hashes with everything it would mine with: measured, never taken from a data sheet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashRate {
+    /// What is hashed, as the benchmark calls it.
+    pub algorithm: String,
+    /// All of the rig together.
+    pub hashes_per_second: HashesPerSecond,
+    /// When the oldest of its parts was measured, farm time.
+    pub measured_at: UnixMillis,
+}
+
+impl HashRate {
+    /// Longest name of an algorithm that is kept.
+    const ALGORITHM_CHARS_MAX: usize = 40;
+
+    /// With a name no longer than any algorithm's.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.algorithm = self.algorithm.chars().take(Self::ALGORITHM_CHARS_MAX).collect();
+        self
+    }
 }
 
 /// What an engine does of proofs.

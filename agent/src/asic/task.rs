@@ -334,6 +334,7 @@ impl<F: Firmware> Task<F> {
                     proof_rate: None,
                     proof: None,
                     pools: Vec::new(),
+                    hash_rates: Vec::new(),
                 });
             }
             Err(error) => {

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use roadbed_protocol::UnixMillis;
+use roadbed_protocol::{self as protocol, HashesPerSecond, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::wall_now;
 use crate::measured::{self, Figure};
 
 const FILE: &str = "hash-rates.json";
+/// What the built-in miner hashes.
+pub const SHA256D: &str = "sha256d";
 
 /// A figure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +32,7 @@ impl HashRate {
     pub fn now(backend: &str, hashes_per_second: f64, watts: Option<f64>) -> Self {
         Self {
             backend: backend.to_owned(),
-            algorithm: "sha256d".to_owned(),
+            algorithm: SHA256D.to_owned(),
             hashes_per_second: hashes_per_second as u64,
             milliwatts: watts.map(|watts| (watts * 1e3) as u64),
             measured_at: wall_now(),
@@ -73,6 +75,43 @@ impl HashRates {
         &self.rates
     }
 
+    /// What a rig hashes an algorithm with, together: SHA-256d with these GPUs, each by its label, and `threads` threads of the
+    /// CPU's code `cpu`; of any other algorithm the newest figure, for its miner drives all cards by itself. A sum with an
+    /// unmeasured part is no figure.
+    #[must_use]
+    pub fn of_rig(&self, gpus: &[String], threads: usize, cpu: &str) -> Vec<protocol::HashRate> {
+        let told = |algorithm: &str, rate: u64, at: UnixMillis| protocol::HashRate {
+            algorithm: algorithm.to_owned(),
+            hashes_per_second: HashesPerSecond(rate),
+            measured_at: at,
+        };
+        let own = |backend: &str| {
+            self.rates.iter().find(|rate| rate.algorithm == SHA256D && rate.backend == backend)
+        };
+        let threads = u64::try_from(threads).unwrap_or(u64::MAX);
+        let parts = gpus.iter().map(|gpu| (own(gpu), 1));
+        let parts: Option<Vec<_>> = parts
+            .chain((threads > 0).then(|| (own(cpu), threads)))
+            .map(|(rate, times)| Some((rate?, times)))
+            .collect();
+        let mut rates = Vec::new();
+        if let Some(parts) = parts
+            && let Some(oldest) = parts.iter().map(|(rate, _)| rate.measured_at).min()
+        {
+            let sum = parts.iter().fold(0_u64, |sum, (rate, times)| {
+                sum.saturating_add(rate.hashes_per_second.saturating_mul(*times))
+            });
+            rates.push(told(SHA256D, sum, oldest));
+        }
+        for rate in self.rates.iter().filter(|rate| rate.algorithm != SHA256D) {
+            if !rates.iter().any(|known| known.algorithm == rate.algorithm) {
+                rates.push(told(&rate.algorithm, rate.hashes_per_second, rate.measured_at));
+            }
+        }
+        rates.truncate(protocol::HASH_RATES_REPORTED_MAX);
+        rates
+    }
+
     /// Takes a figure in place of what was known of the same backend and algorithm.
     pub fn put(&mut self, rate: HashRate) {
         measured::put(&mut self.rates, rate);
@@ -108,5 +147,26 @@ mod tests {
             assert!(HashRates::open(Some(folder.path())).all().is_empty());
         }
         assert!(HashRates::open(None).all().is_empty());
+    }
+
+    #[test]
+    fn a_rig_is_told_as_the_sum_of_what_it_mines_with() {
+        let mut rates = HashRates::open(None);
+        rates.put(HashRate::now("cpu", 3e6, None));
+        rates.put(HashRate::now("card (0000:01:00.0)", 2e9, None));
+        rates.put(HashRate { algorithm: "kawpow".into(), ..HashRate::now("miner", 3e7, None) });
+        let card = ["card (0000:01:00.0)".to_owned()];
+        let told = |gpus: &[String], threads| {
+            let rates = rates.of_rig(gpus, threads, "cpu").into_iter();
+            rates.map(|rate| (rate.algorithm, rate.hashes_per_second.0)).collect::<Vec<_>>()
+        };
+        let kawpow = ("kawpow".to_owned(), 30_000_000);
+        assert_eq!(told(&card, 2), [("sha256d".to_owned(), 2_006_000_000), kawpow.clone()]);
+        assert_eq!(
+            told(&["another".to_owned()], 2),
+            std::slice::from_ref(&kawpow),
+            "a part is not measured"
+        );
+        assert_eq!(told(&[], 0), [kawpow]);
     }
 }

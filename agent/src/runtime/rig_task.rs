@@ -344,6 +344,7 @@ impl RigTask {
             proof_rate: self.seen.proof_rate.clone().map(Box::new),
             proof: self.seen.proof.clone().map(Box::new),
             pools: self.seen.pools.clone(),
+            hash_rates: self.seen.hash_rates.clone(),
         });
     }
 

@@ -72,6 +72,7 @@ fn reports() -> impl Strategy<Value = FarmEvent> {
                 proof_rate: None,
                 proof: None,
                 pools: Vec::new(),
+                hash_rates: Vec::new(),
             }))
         },
     )

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::table::Table;
 use crate::config::{Decimal, Site, span_words};
-use crate::feeds;
+use crate::feeds::{self, Hashing};
 use crate::hashprice::{Asker, Reading};
 
 /// Arguments of `roadbed hashprice`.
@@ -67,7 +67,8 @@ pub(super) async fn run(args: &HashpriceArgs) -> anyhow::Result<ExitCode> {
 
 /// Each model of ASIC of the site once, at each of its powers.
 fn earnings(site: &Site, reading: &Reading, now: UnixMillis) -> Vec<Earning> {
-    let hashing = feeds::hash_income(site, Some(reading), now);
+    let price = feeds::hash_income(site, Some(reading), now);
+    let hashing = Hashing { price, ..Hashing::default() };
     let mut seen = std::collections::BTreeSet::new();
     let rigs = site.rigs.iter().filter(|rig| rig.profile.kind == RigKind::Asic);
     let mut earnings = Vec::new();

@@ -3,6 +3,7 @@
 //! What a command finds out goes to standard output, `--json` as one document; logs and errors go to standard error.
 //! Exit code 1 is a failure with its reason, 2 a wrong command line.
 
+mod coins;
 mod console;
 mod demo;
 mod gonka;
@@ -44,6 +45,8 @@ enum Command {
     /// Gonka: the chain, our MLNodes, their eligibility and income
     #[command(subcommand)]
     Gonka(gonka::GonkaCommand),
+    /// Show what each coin pays each kind of GPU rig, and what energy leaves of it
+    Coins(coins::CoinsArgs),
     /// Show what hashing earns now, from which parts, and what energy may cost for it
     Hashprice(hashprice::HashpriceArgs),
     /// Hold rigs at their power floor; asks back when that breaks a promise
@@ -68,6 +71,7 @@ impl Cli {
             Command::Demo(args) => args.draws(),
             Command::Up(_)
             | Command::Gonka(_)
+            | Command::Coins(_)
             | Command::Hashprice(_)
             | Command::Hold(_)
             | Command::Release(_)
@@ -88,6 +92,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Console(args) => console::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Gonka(command) => gonka::run(command).await,
+        Command::Coins(args) => coins::run(&args).await,
         Command::Hashprice(args) => hashprice::run(&args).await,
         Command::Hold(args) => hold::hold(args).await,
         Command::Release(args) => hold::release(args).await,

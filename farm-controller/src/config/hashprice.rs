@@ -20,7 +20,7 @@ const DAY_HOURS: i64 = 24;
 /// Longest hold: the difficulty of the network is another one after two weeks.
 const HOLD_HOURS_MAX: u64 = 14 * 24;
 /// Slowest look.
-const EVERY_MINUTES_MAX: u64 = 24 * 60;
+pub(super) const EVERY_MINUTES_MAX: u64 = 24 * 60;
 
 /// What hashing earns on this site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,11 +118,11 @@ pub(super) struct HashpriceFile {
     every_minutes: u64,
 }
 
-fn a_day() -> u64 {
+pub(super) fn a_day() -> u64 {
     24
 }
 
-fn ten() -> u64 {
+pub(super) fn ten() -> u64 {
     10
 }
 
@@ -260,7 +260,8 @@ impl Checker<'_> {
         is_good.then_some(NodeRpc { url, login, pays: file.pays, authorities })
     }
 
-    fn span(&mut self, path: &FieldPath, key: &'static str, value: u64, most: u64) {
+    /// Complains of a number out of its range.
+    pub(super) fn span(&mut self, path: &FieldPath, key: &'static str, value: u64, most: u64) {
         if value == 0 || value > most {
             self.say(&path.key(key), format!("is {value}; expected 1 to {most}"));
         }

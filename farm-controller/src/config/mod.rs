@@ -4,6 +4,7 @@
 //! names file, line, column, field and what was expected.
 
 mod authorities;
+mod coins;
 mod decimal;
 mod error;
 mod figure;
@@ -24,6 +25,7 @@ mod source;
 use std::path::Path;
 
 pub use authorities::Authorities;
+pub use coins::{CoinFeed, CoinsFrom};
 pub use decimal::{Decimal, DecimalError};
 pub use error::{ConfigError, Problem};
 pub use figure::Figure;

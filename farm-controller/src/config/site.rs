@@ -9,6 +9,7 @@ use roadbed_protocol::{
     AgentId, FarmId, FeederId, MicrosPerHour, MicrosPerMwh, Millis, Money, RigId, RigProfile,
 };
 
+use super::coins::CoinFeed;
 use super::error::ConfigError;
 use super::gateway::{AiFace, GatewaySettings};
 use super::gonka::GonkaSite;
@@ -124,7 +125,9 @@ pub enum EnergyPrice {
 pub struct Income {
     /// Mining, by hashrate.
     pub hashprice: Option<Hashprice>,
-    /// Mining on a GPU rig.
+    /// Mining on a GPU rig, by what coins pay.
+    pub coins: Option<CoinFeed>,
+    /// Mining on a GPU rig, whatever it hashes; never beside `coins`.
     pub gpu_mine: Option<(MicrosPerHour, IncomeSource)>,
     /// Serving, from each time of the site's day on, sorted.
     pub serve: Option<(Vec<(DayTime, MicrosPerHour)>, IncomeSource)>,

@@ -359,6 +359,13 @@ impl Checker<'_> {
             income.hashprice = Some(hashprice);
             income.origins.push(told);
         }
+        if let Some(feed) = file.coins.and_then(|coins| self.coins(coins)) {
+            if file.gpu_mine.is_some() {
+                self.say(&top.key("gpu_mine"), "stands beside coins; expected one of them");
+            }
+            income.origins.push(feed.line());
+            income.coins = Some(feed);
+        }
         if let Some(mine) = &file.gpu_mine {
             let source = self.origin(&top.key("gpu_mine"), &mine.origin);
             let how_much = format!("{} per hour", mine.per_hour);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use roadbed_protocol::{AgentId, FarmId, FeederId, RigId};
 use serde::Deserialize;
 
+use super::coins::CoinsFile;
 use super::decimal::Decimal;
 use super::gateway::{GatewayFile, Secret};
 use super::gonka_file::GonkaFile;
@@ -135,6 +136,8 @@ pub(super) struct TimeOfUseFile {
 pub(super) struct IncomeFile {
     #[serde(default)]
     pub hashprice: Option<HashpriceFile>,
+    #[serde(default)]
+    pub coins: Option<CoinsFile>,
     #[serde(default)]
     pub gpu_mine: Option<RateFile>,
     #[serde(default)]

@@ -40,6 +40,7 @@ fn asic(name: &str, online: bool) -> RigView {
         temperature: Some(MilliCelsius(68_000)),
         proof_rate: None,
         proof: None,
+        hash_rates: Vec::new(),
         pools: Vec::new(),
         promises: Vec::new(),
         jobs: JobCounters::default(),

@@ -8,7 +8,10 @@ use farm_core::farm::RigView as KnownRig;
 use farm_core::forecast::PriceQuality;
 use farm_core::ledger::{Account, Ledger};
 use farm_core::plan::{Choice, Commitment, Plan};
-use roadbed_protocol::{MicrosPerMwh, POOLS_REPORTED_MAX, PoolReport, RigId, UnixMillis, Workload};
+use roadbed_protocol::{
+    HASH_RATES_REPORTED_MAX, HashRate, MicrosPerMwh, POOLS_REPORTED_MAX, PoolReport, RigId,
+    UnixMillis, Workload,
+};
 
 use crate::gonka::sketch::promise;
 use crate::gonka::view::{GonkaView, PromiseView, risk};
@@ -175,6 +178,7 @@ fn rig_view(
         proof_rate: report.and_then(|report| report.proof_rate.as_deref().cloned()),
         proof: report.and_then(|report| report.proof.as_deref().cloned()),
         pools: report.map(|report| pools(&report.pools)).unwrap_or_default(),
+        hash_rates: report.map(|report| hash_rates(&report.hash_rates)).unwrap_or_default(),
         jobs: report.map(|report| report.jobs).unwrap_or_default(),
         reported_at: rig.report.as_ref().map(|(at, _)| *at),
         margin: choice.map(|choice| choice.margin),
@@ -193,6 +197,11 @@ fn rig_view(
 /// As many as a rig's list may have, with texts that fit a line, whatever the agent sent.
 fn pools(reported: &[PoolReport]) -> Vec<PoolReport> {
     reported.iter().take(POOLS_REPORTED_MAX).map(|pool| pool.clone().bounded()).collect()
+}
+
+/// As many rates as are believed of one rig, each of a bounded length.
+fn hash_rates(reported: &[HashRate]) -> Vec<HashRate> {
+    reported.iter().take(HASH_RATES_REPORTED_MAX).map(|rate| rate.clone().bounded()).collect()
 }
 
 fn totals(account: &Account) -> Totals {

@@ -6,9 +6,10 @@
 
 use farm_core::plan::{Commitment, IncomeSource, WorkOption};
 use roadbed_protocol::{
-    HashesPerSecond, MicrosPerHour, Millis, Money, RigKind, UnixMillis, Workload,
+    HashRate, HashesPerSecond, MicrosPerHour, Millis, Money, RigKind, UnixMillis, Workload,
 };
 
+use crate::coins::{CoinReading, choices, rig_rates};
 use crate::config::{DayTime, Site, SiteRig, local_minute};
 use crate::hashprice::Reading;
 
@@ -17,6 +18,17 @@ const PETA: i128 = 1_000_000_000_000_000;
 
 /// What one PH/s earns in an hour after the pool's fee, and where that is known from.
 pub type HashIncome = Option<(MicrosPerHour, IncomeSource)>;
+
+/// What is known of hashing when a rig's options are made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hashing<'h> {
+    /// For ASICs.
+    pub price: HashIncome,
+    /// For GPU rigs.
+    pub coins: Option<&'h CoinReading>,
+    /// What the rig's agent measured.
+    pub rates: &'h [HashRate],
+}
 
 /// The hashprice that stands in the site file, or was `read` and still stands.
 #[must_use]
@@ -35,12 +47,12 @@ pub fn options(
     site: &Site,
     rig: &SiteRig,
     promised: &[Commitment],
-    hashing: HashIncome,
+    hashing: Hashing<'_>,
     now: UnixMillis,
 ) -> Vec<WorkOption> {
     match rig.profile.kind {
-        RigKind::Asic => asic(rig, hashing),
-        RigKind::Gpu => gpu(site, rig, promised, now),
+        RigKind::Asic => asic(rig, hashing.price),
+        RigKind::Gpu => gpu(site, rig, promised, hashing, now),
     }
 }
 
@@ -64,17 +76,23 @@ fn asic(rig: &SiteRig, hashing: HashIncome) -> Vec<WorkOption> {
         .collect()
 }
 
-fn gpu(site: &Site, rig: &SiteRig, promised: &[Commitment], now: UnixMillis) -> Vec<WorkOption> {
+fn gpu(
+    site: &Site,
+    rig: &SiteRig,
+    promised: &[Commitment],
+    hashing: Hashing<'_>,
+    now: UnixMillis,
+) -> Vec<WorkOption> {
     let mut options = Vec::new();
-    if let (Some((rate, source)), Some(step)) = (site.income.gpu_mine, rig.profile.normal_mining())
+    if let (Some((rate, source, hashrate)), Some(step)) =
+        (gpu_mining(site, rig, hashing, now), rig.profile.normal_mining())
     {
         options.push(WorkOption {
             workload: Workload::Mine { power_target: None },
             power: step.watts,
             income: vec![rate],
             source,
-            // The figure is by the hour, whatever the rate of hashing.
-            hashrate: None,
+            hashrate,
         });
     }
     let (Some(model), Some(power)) = (&rig.model, rig.profile.ai_watts) else {
@@ -100,6 +118,23 @@ fn gpu(site: &Site, rig: &SiteRig, promised: &[Commitment], now: UnixMillis) -> 
         hashrate: None,
     });
     options
+}
+
+/// What a GPU rig earns by hashing: the best coin's figure, or the one of the site file, which is by the hour whatever the
+/// rate.
+fn gpu_mining(
+    site: &Site,
+    rig: &SiteRig,
+    hashing: Hashing<'_>,
+    now: UnixMillis,
+) -> Option<(MicrosPerHour, IncomeSource, Option<HashesPerSecond>)> {
+    let written = || site.income.gpu_mine.map(|(rate, source)| (rate, source, None));
+    let Some(feed) = &site.income.coins else { return written() };
+    let rates = rig_rates(&rig.profile, hashing.rates);
+    let all = choices(feed, hashing.coins?, &rates, now);
+    let best = all.first()?;
+    let source = IncomeSource::Data { at: best.offer.as_of };
+    Some((best.per_hour, source, Some(best.rate.rate)))
 }
 
 /// Commitments as the farm machine gets them: their income is in the options of the rigs that promised.

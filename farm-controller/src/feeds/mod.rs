@@ -13,18 +13,20 @@ use std::time::{Duration, SystemTime};
 use farm_core::FarmEvent;
 use farm_core::forecast::PriceSeries;
 use farm_core::plan::{Commitment, WorkOption};
-use roadbed_protocol::UnixMillis;
+use roadbed_protocol::{HashRate, UnixMillis};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::FarmClock;
-use crate::config::{EnergyPrice, Site};
+use crate::coins::CoinReading;
+use crate::config::{EnergyPrice, Site, SiteRig};
 use crate::hashprice::Reading;
+use crate::view::FarmView;
 
 pub use self::csv::{
     FeedError, PriceColumns, PriceTable, open_bounded, read_prices, read_prices_from,
 };
-pub use income::{HashIncome, commitments, hash_income, options};
+pub use income::{HashIncome, Hashing, commitments, hash_income, options};
 pub use series::{daily_series, fixed_series};
 
 /// How often a price file is looked at for a new version.
@@ -52,6 +54,19 @@ pub fn prices(site: &Site, now: UnixMillis) -> Result<PriceSeries, FeedError> {
     }
 }
 
+/// The rates that each rig of the site has measured, in its order; only a site with a coin feed has a use for them.
+fn measured(site: &Site, views: &watch::Receiver<FarmView>) -> Vec<Vec<HashRate>> {
+    if site.income.coins.is_none() {
+        return vec![Vec::new(); site.rigs.len()];
+    }
+    let view = views.borrow();
+    let own = |rig: &SiteRig| view.rigs.iter().find(|seen| seen.id == rig.id);
+    site.rigs
+        .iter()
+        .map(|rig| own(rig).map(|it| it.hash_rates.clone()).unwrap_or_default())
+        .collect()
+}
+
 /// The events of a site, news by news.
 pub struct Feeds {
     site: Site,
@@ -61,7 +76,17 @@ pub struct Feeds {
     promised: watch::Receiver<Arc<Vec<Commitment>>>,
     /// The promises as last told.
     promises_told: Arc<Vec<Commitment>>,
-    hashprice: watch::Receiver<Option<Arc<Reading>>>,
+    known_of: Known,
+}
+
+/// What others in the controller know that incomes are made of.
+pub struct Known {
+    /// What hashing earns on ASICs.
+    pub hashprice: watch::Receiver<Option<Arc<Reading>>>,
+    /// What coins pay.
+    pub coins: watch::Receiver<Option<Arc<CoinReading>>>,
+    /// What rigs report, for the rates they have measured.
+    pub views: watch::Receiver<FarmView>,
 }
 
 impl Feeds {
@@ -71,10 +96,10 @@ impl Feeds {
         site: Site,
         clock: FarmClock,
         promised: watch::Receiver<Arc<Vec<Commitment>>>,
-        hashprice: watch::Receiver<Option<Arc<Reading>>>,
+        known_of: Known,
     ) -> Self {
         let promises_told = Arc::default();
-        Self { site, clock, known: None, told: Vec::new(), promised, promises_told, hashprice }
+        Self { site, clock, known: None, told: Vec::new(), promised, promises_told, known_of }
     }
 
     /// What a farm must know before its first rig connects: promises, incomes, prices.
@@ -86,10 +111,15 @@ impl Feeds {
     pub fn news(&mut self) -> Vec<FarmEvent> {
         let now = self.clock.now();
         let promised = Arc::clone(&self.promised.borrow_and_update());
-        let reading = self.hashprice.borrow_and_update().clone();
-        let hashing = hash_income(&self.site, reading.as_deref(), now);
-        let own = |rig| options(&self.site, rig, &promised, hashing, now);
-        let current: Vec<_> = self.site.rigs.iter().map(own).collect();
+        let reading = self.known_of.hashprice.borrow_and_update().clone();
+        let coins = self.known_of.coins.borrow_and_update().clone();
+        let price = hash_income(&self.site, reading.as_deref(), now);
+        let measured = measured(&self.site, &self.known_of.views);
+        let own = |(rig, rates): (&SiteRig, &Vec<HashRate>)| {
+            let hashing = Hashing { price, coins: coins.as_deref(), rates };
+            options(&self.site, rig, &promised, hashing, now)
+        };
+        let current: Vec<_> = self.site.rigs.iter().zip(&measured).map(own).collect();
         let mut news = Vec::new();
         if promised != self.promises_told || self.told.is_empty() {
             news.push(FarmEvent::Commitments(commitments(&promised)));
@@ -128,7 +158,7 @@ impl Feeds {
     /// Speaks to the control loop until `cancel` fires: prices and promises when they change, incomes at every slot.
     pub async fn run(mut self, events: mpsc::Sender<FarmEvent>, cancel: CancellationToken) {
         let slot = self.site.policy.timing.slot;
-        let (mut promised_open, mut hashprice_open) = (true, true);
+        let (mut promised_open, mut hashprice_open, mut coins_open) = (true, true, true);
         loop {
             let next_slot = self.clock.now().floor_to(slot) + slot;
             let pause = self.clock.wall_span(next_slot.since(self.clock.now())).min(FILE_PAUSE);
@@ -138,8 +168,11 @@ impl Feeds {
                 changed = self.promised.changed(), if promised_open => {
                     promised_open = changed.is_ok();
                 }
-                changed = self.hashprice.changed(), if hashprice_open => {
+                changed = self.known_of.hashprice.changed(), if hashprice_open => {
                     hashprice_open = changed.is_ok();
+                }
+                changed = self.known_of.coins.changed(), if coins_open => {
+                    coins_open = changed.is_ok();
                 }
             }
             for event in self.news() {

@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 pub use asker::Asker;
 pub use kept::Kept;
-pub use service::Service;
+pub use service::{Service, Source, Words};
 
+use crate::config::{Hashprice, Site};
 use crate::gonka::client::ClientError;
 
 /// A hashprice with what it was made of.
@@ -62,6 +63,49 @@ impl Reading {
         let known: Option<Vec<UnixMillis>> = parts.iter().map(|part| part.true_at).collect();
         let true_at = known.and_then(|moments| moments.into_iter().min());
         Self { per_ph_day, asked_at, true_at, parts }
+    }
+}
+
+/// The hashprice of a site, asked again and again.
+pub struct HashpriceSource {
+    hashprice: Hashprice,
+    asker: Asker,
+}
+
+impl HashpriceSource {
+    /// Of a site whose figure is not written down.
+    #[must_use]
+    pub fn of(site: &Site) -> Option<Self> {
+        let hashprice = site.income.hashprice.clone().filter(|it| it.written().is_none())?;
+        let asker = Asker::new(&hashprice.from);
+        Some(Self { hashprice, asker })
+    }
+}
+
+impl Source for HashpriceSource {
+    type Reading = Reading;
+
+    const FILE: &'static str = "hashprice.json";
+    const WORDS: Words = Words {
+        key: "hashprice",
+        none: "there is no hashprice, so nothing is earned by hashing",
+        again: "there is a hashprice again",
+    };
+
+    fn hold(&self) -> Millis {
+        self.hashprice.hold
+    }
+
+    fn every(&self) -> Millis {
+        self.hashprice.every
+    }
+
+    fn asked_at(reading: &Reading) -> UnixMillis {
+        reading.asked_at
+    }
+
+    async fn ask(&mut self, now: UnixMillis) -> Result<Reading, AskError> {
+        self.asker.ask(now).await
     }
 }
 

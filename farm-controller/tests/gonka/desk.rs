@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use farm_controller::config::Site;
-use farm_controller::feeds::options;
+use farm_controller::feeds::{Hashing, options};
 use farm_controller::gonka::desk::{Desk, Outcome, RigSight, sights};
 use farm_controller::gonka::promised::Promised;
 use farm_controller::gonka::question::Question;
@@ -104,7 +104,7 @@ fn an_eligible_rig_promises_whole_epochs_and_earns_in_them() {
 
     let rig = site.rig(&RigId::new("h100-1").unwrap()).unwrap();
     let prove = |promised: &[Commitment]| {
-        let all = options(&site, rig, promised, None, at(0));
+        let all = options(&site, rig, promised, Hashing::default(), at(0));
         let prove = all.into_iter().find(|it| matches!(it.workload, Workload::Prove { .. }));
         prove.unwrap()
     };

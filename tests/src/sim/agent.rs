@@ -135,6 +135,7 @@ impl Agent {
             proof_rate: None,
             proof: None,
             pools: Vec::new(),
+            hash_rates: Vec::new(),
         }
     }
 
