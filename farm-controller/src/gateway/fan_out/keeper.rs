@@ -33,13 +33,15 @@ impl FanOut {
     /// Loads or unloads as the others were told while it was away.
     async fn catch_up(&self, rig: &Arc<Rig>) {
         let last = self.last().clone();
-        let (order, path, wrong) = match last {
+        let (order, path, wrong) = match &last {
             None => return,
-            Some(Order::Up(body)) => (Some(body), "/api/v1/inference/up/async", "STOPPED"),
+            Some(Order::Up(body)) => (Some(body.clone()), "/api/v1/inference/up/async", "STOPPED"),
             Some(Order::Stop) => (None, "/api/v1/stop", "INFERENCE"),
         };
         let state = Question::get("/api/v1/state", LOOK_WAIT_MAX).to(&self.wire, rig).await;
-        if !state.is_ok_and(|reply| reply.json()["state"] == wrong) {
+        // Meanwhile all rigs may have been told something else, this one among them.
+        let is_last = *self.last() == last;
+        if !is_last || !state.is_ok_and(|reply| reply.json()["state"] == wrong) {
             return;
         }
         match Question::post(path, order, ORDER_WAIT_MAX).to(&self.wire, rig).await {

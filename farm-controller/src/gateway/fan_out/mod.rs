@@ -43,7 +43,7 @@ pub(super) struct Backend {
 }
 
 /// The last order that made rigs load or unload.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Order {
     Up(Bytes),
     Stop,

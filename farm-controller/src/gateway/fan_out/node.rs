@@ -72,23 +72,37 @@ impl FanOut {
 
     pub(super) async fn up(&self, body: Bytes) -> Response {
         let question = Question::post("/api/v1/inference/up", Some(body.clone()), CALL_WAIT_MAX);
-        let said = self.ask_all(&question).await;
-        if !said.iter().any(|said| said.success().is_some()) {
-            return refusal(&said);
-        }
-        *self.last() = Some(Order::Up(body));
+        let said = match self.tell_up(body, &question).await {
+            Ok(said) => said,
+            Err(refusal) => return refusal,
+        };
         self.look_again().await;
         Json(done(&said)).into_response()
     }
 
     pub(super) async fn up_async(&self, body: Bytes) -> Response {
         let path = "/api/v1/inference/up/async";
-        let said = self.ask_all(&Question::post(path, Some(body.clone()), LOOK_WAIT_MAX)).await;
-        if !said.iter().any(|said| said.success().is_some()) {
-            return refusal(&said);
+        let question = Question::post(path, Some(body.clone()), LOOK_WAIT_MAX);
+        match self.tell_up(body, &question).await {
+            Ok(said) => Json(up_view(&said)).into_response(),
+            Err(refusal) => refusal,
         }
-        *self.last() = Some(Order::Up(body));
-        Json(up_view(&said)).into_response()
+    }
+
+    /// Tells all rigs to load. It is the last order from its beginning, because loading takes minutes, in which a rig that
+    /// comes back must not be told the stop before; and none when no rig took it.
+    async fn tell_up(&self, body: Bytes, question: &Question) -> Result<Vec<Said>, Response> {
+        let order = Order::Up(body);
+        let before = self.last().replace(order.clone());
+        let said = self.ask_all(question).await;
+        if said.iter().any(|said| said.success().is_some()) {
+            return Ok(said);
+        }
+        let mut last = self.last();
+        if last.as_ref() == Some(&order) {
+            *last = before;
+        }
+        Err(refusal(&said))
     }
 
     pub(super) async fn up_status(&self) -> Response {
