@@ -14,14 +14,15 @@ mod task;
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roadbed_compute::adapter::choose;
 use roadbed_compute::hash::{CpuBackend, HashBackend as _};
 use roadbed_compute::poc::{Codebook, CodebookError};
 use roadbed_compute::{AdapterChoice, AdapterSummary, list_adapters};
 use roadbed_protocol::{
-    HashRate, JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload, WorkloadKind,
+    HashRate, HashesPerSecond, JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload,
+    WorkloadKind,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -48,7 +49,7 @@ use crate::miner::rates::{HashRates, SHA256D};
 use crate::proof::{CallbackStream, ProofEvent, ProofService, ProofSettings};
 use crate::sensors::Sensors;
 
-use hashing::RigMiner;
+use hashing::{RateKeeper, RigMiner};
 use task::{Order, Parts, Task};
 
 /// Orders under way to the task; the rig machine gives a handful and waits for what comes of them.
@@ -119,8 +120,10 @@ pub struct GpuDriver {
     served_as: String,
     /// The GPUs it is configured for, as measured rates name them.
     gpus: Vec<String>,
-    /// How fast it hashes, in farm time, as was measured before it started.
+    /// How fast it hashes, in farm time, as was measured.
     hash_rates: Vec<HashRate>,
+    /// Measures that of an external miner.
+    rate_keeper: Option<RateKeeper>,
 }
 
 impl GpuDriver {
@@ -193,6 +196,7 @@ impl GpuDriver {
             served_as,
             gpus,
             hash_rates,
+            rate_keeper: config.mining.as_ref().and_then(RateKeeper::of),
         })
     }
 
@@ -287,16 +291,22 @@ fn hash_rates(mining: &RigMining, devices: &[AdapterSummary], clock: FarmClock) 
         let Ok(choice) = gpu.parse::<AdapterChoice>();
         choose(devices, &choice).ok().map_or_else(|| gpu.clone(), adapter_label)
     };
-    let (told, algorithm) = match mining {
+    match mining {
         RigMining::BuiltIn(mining) => {
             let gpus: Vec<String> = mining.gpus.iter().map(label).collect();
-            (rates.of_rig(&gpus, mining.threads, CpuBackend::best().name()), SHA256D)
+            let told = rates.of_rig(&gpus, mining.threads, CpuBackend::best().name());
+            in_farm_time(told, SHA256D, clock)
         }
-        RigMining::External(external) => (rates.of_rig(&[], 0, ""), external.algorithm.as_str()),
-    };
-    let in_farm_time =
-        |rate: HashRate| HashRate { measured_at: clock.at_wall(rate.measured_at), ..rate };
-    told.into_iter().filter(|rate| rate.algorithm == algorithm).map(in_farm_time).collect()
+        RigMining::External(external) => {
+            in_farm_time(rates.of_rig(&[], 0, ""), &external.algorithm, clock)
+        }
+    }
+}
+
+/// Those of one algorithm, with the farm's time.
+fn in_farm_time(rates: Vec<HashRate>, algorithm: &str, clock: FarmClock) -> Vec<HashRate> {
+    let of_it = rates.into_iter().filter(|rate| rate.algorithm == algorithm);
+    of_it.map(|rate| HashRate { measured_at: clock.at_wall(rate.measured_at), ..rate }).collect()
 }
 
 /// How requests are answered that do not say; a server knows it by itself.
@@ -413,8 +423,11 @@ impl RigDriver for GpuDriver {
             let hashrate = shown.as_ref().map(|shown| shown.hashrate);
             let shown = shown.unwrap_or_default();
             let mined = add_shares(&shared.mined, &shown.counters);
-            (shared.running.clone(), hashrate, mined, shown.pools)
+            let steady = shown.hashing.then_some(shown.hashrate);
+            (shared.running.clone(), (hashrate, steady), mined, shown.pools)
         };
+        let (hashrate, steady) = hashrate;
+        self.keep_rate(steady);
         let reading = self.sensors.read(self.clock.now(), running.as_ref());
         let (engine, proofs) = (self.inference.stats(), self.inference.proof_counters());
         Observation {
@@ -443,6 +456,17 @@ impl RigDriver for GpuDriver {
 }
 
 impl GpuDriver {
+    /// Writes down how fast an external miner hashes, when that is due.
+    fn keep_rate(&mut self, rate: Option<HashesPerSecond>) {
+        let Some(keeper) = &mut self.rate_keeper else { return };
+        let Some(figure) = keeper.look(Instant::now(), rate) else { return };
+        let algorithm = figure.algorithm.clone();
+        let mut rates = HashRates::open(kept_folder().as_deref());
+        rates.put(figure);
+        rates.write();
+        self.hash_rates = in_farm_time(rates.of_rig(&[], 0, ""), &algorithm, self.clock);
+    }
+
     /// The newest figure for this rig's model on its GPUs; it was measured by the wall and is told in farm time.
     fn proof_rate(&self) -> Option<ProofRate> {
         let rates = self.inference.proof_rates();
