@@ -181,8 +181,17 @@ fn chosen<'s>(
     for id in &args.rigs {
         check_listed(gonka, id)?;
     }
+    for rig in gonka.rigs.iter().filter(|rig| args.rigs.contains(&rig.rig)) {
+        if let Some(entry) = &rig.behind {
+            anyhow::bail!(
+                "rig \"{}\" stands behind \"{entry}\" as one MLNode (gateway.single_mlnode); name \"{entry}\", which changes the node of both",
+                rig.rig
+            );
+        }
+    }
     let is_chosen = |rig: &&GonkaRig| args.rigs.is_empty() || args.rigs.contains(&rig.rig);
-    Ok((gonka, gonka.rigs.iter().filter(is_chosen).collect()))
+    let entries = gonka.rigs.iter().filter(|rig| rig.behind.is_none());
+    Ok((gonka, entries.filter(is_chosen).collect()))
 }
 
 fn admin(gonka: &GonkaSite) -> anyhow::Result<NodeClient> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use roadbed_protocol::UnixMillis;
+use roadbed_protocol::{RigId, UnixMillis};
 
 use super::table::Table;
 use crate::config::{Site, local_hour_minute, span_words};
@@ -111,6 +111,14 @@ fn mlnode(rig: &GonkaRigView, now: UnixMillis, site: &Site) -> String {
     );
     for reason in &rig.reasons {
         let _ = writeln!(text, "  - {reason}");
+    }
+    if !rig.shares_node_with.is_empty() {
+        let others: Vec<&str> = rig.shares_node_with.iter().map(RigId::as_str).collect();
+        let _ = writeln!(
+            text,
+            "  one node with {}: the chain tells of the node alone, each rig's part goes by its measured rate",
+            others.join(", ")
+        );
     }
     for promise in &rig.promises {
         let _ = writeln!(text, "  promised: {}", promised(promise, now, site));

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use axum::http::Uri;
 use farm_core::plan::IncomeSource;
 use roadbed_protocol::RigId;
 
 use super::authorities::Authorities;
+use super::gateway::{GatewaySettings, SingleMlNode};
 use super::gonka_file::{GonkaFile, GonkaRigFile};
 use super::site::SiteRig;
 use super::site_check::Checker;
@@ -36,7 +38,7 @@ pub struct GonkaSite {
     pub expected_loss: Option<(i64, IncomeSource)>,
     /// One line per figure: what it is and where it comes from.
     pub origins: Vec<String>,
-    /// The rigs that are MLNodes.
+    /// The rigs that are MLNodes, and those that stand behind one of them.
     pub rigs: Vec<GonkaRig>,
 }
 
@@ -47,6 +49,11 @@ impl GonkaSite {
         let mut seen = BTreeSet::new();
         self.rigs.iter().map(|rig| rig.model.clone()).filter(|it| seen.insert(it.clone())).collect()
     }
+
+    /// All rigs that the Network Node knows as this node.
+    pub fn of_node(&self, node_id: &str) -> impl Iterator<Item = &GonkaRig> {
+        self.rigs.iter().filter(move |rig| rig.node_id == node_id)
+    }
 }
 
 /// A rig as an MLNode of a Network Node.
@@ -56,6 +63,8 @@ pub struct GonkaRig {
     pub rig: RigId,
     /// Its name at the Network Node.
     pub node_id: String,
+    /// The rig under whose entry it stands, when both are the gateway's single MLNode; nothing for a rig with an entry.
+    pub behind: Option<RigId>,
     /// Its model, exactly as governance wrote it.
     pub model: String,
     /// Where the Network Node reaches it.
@@ -100,8 +109,51 @@ pub enum Reach {
     },
 }
 
+impl Reach {
+    /// Whether it leads to the single MLNode of this gateway: by its first step, or, where that MLNode stands at the root,
+    /// by the gateway's port.
+    fn leads_to(&self, single: &SingleMlNode, gateway: &GatewaySettings) -> bool {
+        let (port, path) = match self {
+            Self::BaseUrl(url) => {
+                let Ok(uri) = url.parse::<Uri>() else { return false };
+                (uri.port_u16(), uri.path().to_owned())
+            }
+            Self::Ports { inference_port, inference_segment, .. } => {
+                (Some(*inference_port), inference_segment.clone())
+            }
+        };
+        let path = path.trim_matches('/');
+        match &single.base {
+            Some(base) => path == base,
+            None => path.is_empty() && port == Some(gateway.listen.port()),
+        }
+    }
+}
+
+/// Adds the rigs that stand behind one with an entry: the rigs of the gateway's single MLNode, which the chain knows as one
+/// node.
+fn add_those_behind(rigs: &mut Vec<GonkaRig>, gateway: Option<&GatewaySettings>) {
+    let Some(gateway) = gateway else { return };
+    let Some(single) = &gateway.single_mlnode else { return };
+    let is_entry =
+        |rig: &&GonkaRig| single.rigs.contains(&rig.rig) && rig.reach.leads_to(single, gateway);
+    let Some(entry) = rigs.iter().find(is_entry).cloned() else { return };
+    for id in &single.rigs {
+        if !rigs.iter().any(|rig| rig.rig == *id) {
+            let behind = Some(entry.rig.clone());
+            // Memory and cards of the entry are those of all rigs together.
+            rigs.push(GonkaRig { rig: id.clone(), behind, vram_gb: None, ..entry.clone() });
+        }
+    }
+}
+
 impl Checker<'_> {
-    pub(super) fn gonka(&mut self, file: GonkaFile, rigs: &[SiteRig]) -> GonkaSite {
+    pub(super) fn gonka(
+        &mut self,
+        file: GonkaFile,
+        rigs: &[SiteRig],
+        gateway: Option<&GatewaySettings>,
+    ) -> GonkaSite {
         let top = FieldPath::of("gonka");
         if file.nodes.is_empty() || file.nodes.len() > NODES_MAX {
             let text = format!("has {} entries; expected 1 to {NODES_MAX}", file.nodes.len());
@@ -149,7 +201,8 @@ impl Checker<'_> {
             origins.push(loss.origin.line("expected loss", &what));
             (loss.percent.0 / 100, self.origin(&path, &loss.origin))
         });
-        let rigs = self.gonka_rigs(&top.key("rigs"), &file.rigs, rigs);
+        let mut rigs = self.gonka_rigs(&top.key("rigs"), &file.rigs, rigs);
+        add_those_behind(&mut rigs, gateway);
         let trimmed = |url: &String| url.trim_end_matches('/').to_owned();
         GonkaSite {
             nodes: file.nodes.iter().map(trimmed).collect(),
@@ -210,6 +263,7 @@ impl Checker<'_> {
             all.push(GonkaRig {
                 rig: file.rig.clone(),
                 node_id: file.node_id.clone(),
+                behind: None,
                 model,
                 reach,
                 auth_token_file: file.auth_token_file.as_ref().map(|path| self.beside(path)),

@@ -35,7 +35,7 @@ pub(super) fn check(source: &Source, mut file: SiteFile) -> Result<Site, ConfigE
     let income = checker.income(std::mem::take(&mut file.income));
     let commitments = checker.commitments(&file.commitments, &rigs);
     let gateway = gateway::check(source, &file, &rigs, &mut checker.problems);
-    let gonka = file.gonka.map(|file| checker.gonka(file, &rigs));
+    let gonka = file.gonka.map(|file| checker.gonka(file, &rigs, gateway.as_ref()));
     let policy_source = Source::read(&source.beside(&file.policy))
         .map_err(|error| source.invalid(vec![source.problem(&FieldPath::of("policy"), error)]));
     let policy = match policy_source {

@@ -59,6 +59,8 @@ pub struct Found {
     pub verdict: Verdict,
     /// What the next epoch would bring it.
     pub income: Income,
+    /// Other rigs that are the same node.
+    pub shares_node_with: Vec<RigId>,
 }
 
 /// Remembers what was promised and told.
@@ -106,12 +108,8 @@ impl Desk {
         rigs: &BTreeMap<RigId, RigSight>,
         now: UnixMillis,
     ) -> Outcome {
-        let found: Vec<Found> = self
-            .site
-            .rigs
-            .iter()
-            .map(|rig| self.find(rig, facts, rigs.get(&rig.rig), now))
-            .collect();
+        let found: Vec<Found> =
+            self.site.rigs.iter().map(|rig| self.find(rig, facts, rigs, now)).collect();
         self.promised.take(self.fresh_promises(facts, &found, now), now);
         let is_due = self.looked_at.is_none_or(|at| now.since(at) >= LOOK_PAUSE);
         let alerts = if is_due {
@@ -129,9 +127,10 @@ impl Desk {
         &self,
         rig: &GonkaRig,
         facts: &GonkaFacts,
-        sight: Option<&RigSight>,
+        rigs: &BTreeMap<RigId, RigSight>,
         now: UnixMillis,
     ) -> Found {
+        let sight = rigs.get(&rig.rig);
         let rate = sight.and_then(|sight| sight.rate.clone());
         let registration = registration(facts, rig);
         let weights = match rig.weights.as_deref() {
@@ -155,7 +154,33 @@ impl Desk {
             rig: rig.clone(),
             registration,
             verdict: verdict(&candidate, &chain),
-            income: figures::income(&self.site, rig, rate.as_ref(), facts, epoch),
+            income: figures::income(
+                &self.site,
+                rig,
+                self.part_of_node(rig, rigs),
+                rate.as_ref(),
+                facts,
+                epoch,
+            ),
+            shares_node_with: self
+                .site
+                .of_node(&rig.node_id)
+                .filter(|other| other.rig != rig.rig)
+                .map(|other| other.rig.clone())
+                .collect(),
+        }
+    }
+
+    /// A rig's part of its node by the rates of all its rigs: the chain keeps the nonces of a node, not whose they were.
+    fn part_of_node(&self, rig: &GonkaRig, rigs: &BTreeMap<RigId, RigSight>) -> (u64, u64) {
+        let rate = |rig: &GonkaRig| {
+            let rate = rigs.get(&rig.rig).and_then(|sight| sight.rate.as_ref());
+            rate.filter(|rate| rate.model == rig.model)
+                .map_or(0, |rate| rate.millinonces_per_minute)
+        };
+        match self.site.of_node(&rig.node_id).map(rate).fold(0, u64::saturating_add) {
+            0 => (1, self.site.of_node(&rig.node_id).count() as u64),
+            all => (rate(rig), all),
         }
     }
 
@@ -190,7 +215,12 @@ impl Desk {
             let seen = rigs.get(&rig.rig);
             NodeSight {
                 rig: rig.rig.clone(),
-                is_known: facts.nodes.last().map(|_| facts.node(&rig.node_id).is_some()),
+                // Said once, of the rig that has the entry.
+                is_known: facts
+                    .nodes
+                    .last()
+                    .filter(|_| rig.behind.is_none())
+                    .map(|_| facts.node(&rig.node_id).is_some()),
                 generating: seen.map_or(Generating::Unknown, |seen| seen.generating),
                 callbacks_refused: seen.and_then(|seen| seen.callbacks_refused),
             }

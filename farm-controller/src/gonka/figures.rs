@@ -11,11 +11,13 @@ use roadbed_protocol::{Millis, ProofRate};
 
 use crate::config::{GonkaRig, GonkaSite};
 
-/// What `rig` may expect of epoch `epoch`.
+/// What `rig` may expect of epoch `epoch`. `part` is its part of its node, as a fraction: all of it, unless several rigs are
+/// one MLNode.
 #[must_use]
 pub fn income(
     site: &GonkaSite,
     rig: &GonkaRig,
+    part: (u64, u64),
     rate: Option<&ProofRate>,
     facts: &GonkaFacts,
     epoch: u64,
@@ -29,7 +31,7 @@ pub fn income(
         Some(Sourced::read(Millis(block.block_time.0.saturating_mul(blocks)), block.at))
     };
     let stages = chain.map(|(chain, _)| chain.stages);
-    let node = own_node(facts, &rig.node_id);
+    let node = own_node(facts, &rig.node_id).map(|(own, all)| (part_of(own, part), all));
     Income::of(IncomeParts {
         epoch: chain.map(|(_, at)| Sourced::read(epoch, at)),
         rate: rate
@@ -110,6 +112,13 @@ fn own_node(facts: &GonkaFacts, node_id: &str) -> Option<(u64, u64)> {
         nodes.map(|node| node.poc_weight).fold(0, u64::saturating_add)
     };
     own.nodes.iter().any(|node| node.node_id == node_id).then(|| (of(Some(node_id)), of(None)))
+}
+
+/// `part` of a whole, cut; nothing of it when the fraction has no denominator.
+#[must_use]
+pub fn part_of(whole: u64, (part, of): (u64, u64)) -> u64 {
+    let share = u128::from(whole) * u128::from(part) / u128::from(of).max(1);
+    u64::try_from(share).unwrap_or(whole)
 }
 
 /// The host's weight without the rig's: its share goes by nonces, because the chain keeps weights by host.

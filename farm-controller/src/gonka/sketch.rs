@@ -137,6 +137,7 @@ fn rig(found: &Found, promised: &Promised) -> GonkaRigView {
     GonkaRigView {
         rig: found.rig.rig.clone(),
         node_id: found.rig.node_id.clone(),
+        shares_node_with: found.shares_node_with.clone(),
         model: found.rig.model.clone(),
         registered: registered.to_owned(),
         eligible,

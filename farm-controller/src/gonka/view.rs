@@ -71,6 +71,9 @@ pub struct GonkaRigView {
     pub rig: RigId,
     /// Its name at the Network Node.
     pub node_id: String,
+    /// Other rigs that are the same node: what it earns is reckoned by measured rates then.
+    #[serde(default)]
+    pub shares_node_with: Vec<RigId>,
     /// The model.
     pub model: String,
     /// What the Network Node says of it.

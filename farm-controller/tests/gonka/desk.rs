@@ -1,6 +1,6 @@
 //! What follows for the farm: promises, incomes and reasons, with fresh facts, with stale ones and without any.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use farm_controller::config::Site;
@@ -25,6 +25,23 @@ use super::{ADDRESS, MODEL, answer};
 fn site() -> Site {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../profiles/gonka-site.yaml");
     Site::load(&path).unwrap()
+}
+
+/// The same rigs as the gateway's single MLNode, which the Network Node knows as the first one's node.
+fn one_node() -> Site {
+    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../profiles");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["gpu-h100.yaml", "demo-policy.yaml"] {
+        std::fs::copy(profiles.join(name), folder.path().join(name)).unwrap();
+    }
+    let text = std::fs::read_to_string(profiles.join("gonka-site.yaml")).unwrap();
+    let (text, _) = text.split_once("    - rig: h100-2").unwrap();
+    let listen = "  listen: 127.0.0.1:18890\n";
+    let single = format!("{listen}  single_mlnode: {{rigs: [h100-1, h100-2]}}\n");
+    let text = text.replace(listen, &single).replace("18890/rigs/h100-1", "18890/mlnode");
+    let file = folder.path().join("site.yaml");
+    std::fs::write(&file, text).unwrap();
+    Site::load(&file).unwrap()
 }
 
 /// Facts of a healthy Network Node two hundred blocks before the next PoC, with a measured pace.
@@ -110,6 +127,51 @@ fn an_eligible_rig_promises_whole_epochs_and_earns_in_them() {
     };
     assert!(prove(&outcome.commitments).income_at(8) > MicrosPerHour::ZERO);
     assert_eq!(prove(&[]).income_at(8), MicrosPerHour::ZERO);
+}
+
+#[test]
+fn rigs_that_are_one_node_promise_and_earn_each_by_its_rate() {
+    let site = one_node();
+    let rigs_of = |site: &Site| site.gonka.clone().unwrap().rigs;
+    let entry = RigId::new("h100-1").unwrap();
+    let behind: Vec<_> = rigs_of(&site).into_iter().map(|rig| (rig.node_id, rig.behind)).collect();
+    let node = || "farm-h100-1".to_owned();
+    assert_eq!(behind, [(node(), None), (node(), Some(entry))]);
+    assert_eq!(
+        rigs_of(&self::site()).len(),
+        2,
+        "rigs with entries of their own stand for themselves"
+    );
+
+    let mut rigs = rigs();
+    let second = rigs.get_mut(&RigId::new("h100-2").unwrap()).unwrap();
+    second.rate.as_mut().unwrap().millinonces_per_minute = 700_000;
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    let outcome = desk.look(&facts(), &rigs, at(0));
+    assert!(outcome.view.rigs.iter().all(|rig| rig.eligible), "{:?}", outcome.view.rigs);
+    let promised: BTreeSet<_> = ids(&outcome.commitments).into_iter().collect();
+    let epochs = ["gonka-epoch-410", "gonka-epoch-411"];
+    let wanted: BTreeSet<_> =
+        ["h100-1", "h100-2"].into_iter().flat_map(|rig| epochs.map(|epoch| (rig, epoch))).collect();
+    assert_eq!(promised, wanted);
+    let nonces = |at: usize| {
+        let steps = &outcome.view.rigs[at].income.steps;
+        steps.iter().find(|(name, _)| name == "nonces in a generate stage").unwrap().1.clone()
+    };
+    assert_eq!((&*nonces(0), &*nonces(1)), ("6160", "3080"));
+    assert_eq!(outcome.view.rigs[1].shares_node_with, [RigId::new("h100-1").unwrap()]);
+    let [one, two] = [0, 1].map(|at| outcome.view.rigs[at].income.by_epoch.unwrap().0);
+    assert!(
+        two > 0 && (one - 2 * two).abs() < one / 20,
+        "half the rate is about half the income: {one}, {two}"
+    );
+    // That the node is unknown would be said once.
+    let mut unknown = facts();
+    unknown.nodes.answered(Vec::new(), at(0));
+    let mut desk = Desk::new(&site, Promised::default()).unwrap();
+    let said = desk.look(&unknown, &rigs, at(0)).alerts;
+    let of_second = said.iter().filter(|alert| alert.text.contains("h100-2")).count();
+    assert_eq!(of_second, 0, "{said:?}");
 }
 
 #[test]

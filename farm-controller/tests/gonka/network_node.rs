@@ -188,6 +188,24 @@ async fn mlnodes_are_registered_and_switched_dry_first() {
 }
 
 #[tokio::test]
+async fn rigs_that_are_one_mlnode_are_one_node() {
+    let node = network_node().await;
+    let folder = tempfile::tempdir().unwrap();
+    let site = site_file(folder.path(), &node);
+    let text = std::fs::read_to_string(&site).unwrap();
+    let (text, _) = text.split_once("    - rig: h100-2").unwrap();
+    let gateway = "gateway:\n  single_mlnode: {rigs: [h100-1, h100-2]}\n";
+    let text = text.replace("gateway:\n", gateway).replace("/rigs/h100-1", "/mlnode");
+    std::fs::write(&site, text).unwrap();
+    let (code, done, said) = roadbed(&site, &["register", "--apply"]).await;
+    assert_eq!((code, results(&done, "result")), (Some(0), vec!["registered"]), "{said}");
+    assert_eq!(node.with(|world| world.registry.iter().count()), 1);
+    let (code, _, said) = roadbed(&site, &["disable", "--rig", "h100-2", "--apply"]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("stands behind \"h100-1\" as one MLNode"), "{said}");
+}
+
+#[tokio::test]
 async fn a_status_without_a_controller_asks_by_itself() {
     let node = network_node().await;
     let folder = tempfile::tempdir().unwrap();

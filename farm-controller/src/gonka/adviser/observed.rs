@@ -1,12 +1,15 @@
 //! What is seen of a rig in a generate stage and what the chain tells of it later, into the record of the epoch.
 
+use std::collections::BTreeMap;
+
 use farm_core::gonka::{Decimal, EpochStages, GonkaFacts, Span};
-use roadbed_protocol::{Cause, RigState};
+use roadbed_protocol::{Cause, RigId, RigState};
 
 use super::Rates;
 use super::trials::usual;
-use crate::config::Site;
+use crate::config::{GonkaSite, Site};
 use crate::gonka::epoch_record::{EpochRecord, Hindrance, LostRecord, RigRecord};
+use crate::gonka::figures::part_of;
 use crate::view::{FarmView, RigView};
 
 /// What keeps a rig from proving, by its own report and its orders.
@@ -106,6 +109,7 @@ pub(super) fn complete(record: &mut EpochRecord, facts: &GonkaFacts, site: &Site
         .find(|group| group.epoch_index == epoch);
     if let Some(member) = group.and_then(|group| group.member(&facts.address)) {
         record.entered = Some(member.weight);
+        let parts = parts(record, site);
         for (id, rig) in &mut record.rigs {
             let provers = site.gonka.iter().flat_map(|gonka| &gonka.rigs);
             let Some(prover) = provers.into_iter().find(|prover| prover.rig == *id) else {
@@ -124,8 +128,10 @@ pub(super) fn complete(record: &mut EpochRecord, facts: &GonkaFacts, site: &Site
                 .or(rig.coefficient_counted)
                 .unwrap_or(rig.coefficient);
             if let Some(node) = nodes.iter().find(|node| node.node_id == prover.node_id) {
+                let own =
+                    parts.get(id).map_or(node.poc_weight, |part| part_of(node.poc_weight, *part));
                 let weight = Decimal::new(counted.0, counted.1)
-                    .map_or(0, |coefficient| coefficient.of(i128::from(node.poc_weight)));
+                    .map_or(0, |coefficient| coefficient.of(i128::from(own)));
                 rig.proved = Some(u64::try_from(weight).unwrap_or(0));
                 rig.coefficient_counted = Some(counted);
             }
@@ -144,4 +150,30 @@ pub(super) fn complete(record: &mut EpochRecord, facts: &GonkaFacts, site: &Site
             ));
         }
     }
+}
+
+/// Each rig's part of its node: by artifacts delivered in the stage, and where none were by what was expected. The chain
+/// keeps the nonces of a node, not whose they were.
+fn parts(record: &EpochRecord, site: &Site) -> BTreeMap<RigId, (u64, u64)> {
+    let Some(gonka) = &site.gonka else { return BTreeMap::new() };
+    let rigs = record.rigs.keys();
+    rigs.filter_map(|rig| Some((rig.clone(), part_of_node(record, gonka, rig)?))).collect()
+}
+
+fn part_of_node(record: &EpochRecord, gonka: &GonkaSite, rig: &RigId) -> Option<(u64, u64)> {
+    let node_id = &gonka.rigs.iter().find(|prover| prover.rig == *rig)?.node_id;
+    let own = record.rigs.get(rig)?;
+    let all: Vec<&RigRecord> =
+        gonka.of_node(node_id).filter_map(|prover| record.rigs.get(&prover.rig)).collect();
+    if let [_] = all[..] {
+        return Some((1, 1));
+    }
+    let delivered = |rig: &RigRecord| rig.after.1.checked_sub(rig.before.1).unwrap_or(rig.after.1);
+    let sum =
+        |of: &dyn Fn(&RigRecord) -> u64| all.iter().map(|rig| of(rig)).fold(0, u64::saturating_add);
+    Some(match (sum(&delivered), sum(&|rig| rig.expected)) {
+        (0, 0) => (1, all.len() as u64),
+        (0, expected) => (own.expected, expected),
+        (artifacts, _) => (delivered(own), artifacts),
+    })
 }
