@@ -16,8 +16,9 @@ demo: setup-system release ## set up, build and run the demo farm (DEMO_ARGS="--
 
 # Everything is built as one workspace, always: other selections of packages unify features differently and would build
 # half of the dependencies again.
+# Many tests wait for processes and sockets, so twice as many run at once as there are processors.
 test: setup openai-client ## set up and run every test
-	$(CARGO) test --workspace --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} $(CARGO) test --workspace --locked
 	@echo "== OpenAI's own client against the agent"
 	AGENT=target/debug/roadbed-agent ROADBED=target/debug/roadbed PYTHON=tests/peers/python_openai tests/peers/run_openai
 
