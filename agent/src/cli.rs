@@ -13,6 +13,8 @@ pub mod hash;
 #[cfg(feature = "gpu")]
 pub mod infval;
 #[cfg(feature = "gpu")]
+mod looks;
+#[cfg(feature = "gpu")]
 pub mod mine;
 #[cfg(feature = "gpu")]
 pub mod miners;
@@ -20,7 +22,6 @@ pub mod miners;
 pub mod models;
 #[cfg(feature = "gpu")]
 pub mod poc;
-#[cfg(feature = "gpu")]
 mod progress;
 pub mod run;
 #[cfg(feature = "gpu")]

@@ -2,20 +2,18 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::looks::Looks;
 use crate::config::{
     self, Difficulty, MiningConfig, POOLS_MAX, PoolAddress, PoolConfig, PoolTrust, RigHardware,
     RigMining,
 };
 use crate::miner::share::ShareTally;
 use crate::miner::{Miner, MinerHandle, MinerStats, PoolStats};
-use crate::runtime;
 
 /// Arguments of `mine`.
 #[derive(Debug, Args)]
@@ -76,28 +74,9 @@ pub async fn run(args: MineArgs) -> anyhow::Result<()> {
         None => of_arguments(&args)?,
     };
     let miner = Miner::start(&mining, "mine")?;
-    let stop = runtime::ended_from_outside();
-    let ends = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut ticks = interval(Duration::from_secs(args.every));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        let over = async {
-            match ends {
-                Some(ends) => tokio::time::sleep_until(ends).await,
-                None => std::future::pending().await,
-            }
-        };
-        let goes_on = tokio::select! {
-            () = stop.cancelled() => false,
-            () = over => false,
-            _ = ticks.tick() => true,
-        };
-        if goes_on {
-            tell(&miner.stats(), &mining, args.json)?;
-        } else {
-            break;
-        }
+    let mut looks = Looks::new(args.every, args.seconds);
+    while looks.next().await {
+        tell(&miner.stats(), &mining, args.json)?;
     }
     end(&miner, &mining, args.json).await
 }

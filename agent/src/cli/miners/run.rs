@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use clap::Args;
 use roadbed_protocol::HashesPerSecond;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::list::find;
+use crate::cli::looks::Looks;
 use crate::config::miner_profile::Template;
 use crate::config::{ExternalConfig, ExternalPool, PoolAddress, miner_profiles};
 use crate::miner::external::supervisor::{Ended, Limits};
@@ -18,7 +18,6 @@ use crate::miner::external::{
     self, ExternalHandle, ExternalStatus, GpuMemory, Launch, Surroundings, end_leftovers,
     notes_folder,
 };
-use crate::runtime;
 
 /// Arguments of `miners run`.
 #[derive(Debug, Args)]
@@ -102,23 +101,11 @@ pub async fn run(args: MinersRunArgs) -> anyhow::Result<()> {
     if !args.json {
         println!("{}: its profile is {tested}", miner.description());
     }
-    let stop = runtime::ended_from_outside();
-    let ends = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut ticks = interval(Duration::from_secs(args.every));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
+    let mut looks = Looks::new(args.every, args.seconds);
     loop {
-        let over = async {
-            match ends {
-                Some(ends) => tokio::time::sleep_until(ends).await,
-                None => std::future::pending().await,
-            }
-        };
         let goes_on = tokio::select! {
-            () = stop.cancelled() => false,
-            () = over => false,
+            goes_on = looks.next() => goes_on,
             () = miner.alarmed() => false,
-            _ = ticks.tick() => true,
         };
         if !goes_on {
             break;
