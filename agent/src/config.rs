@@ -33,7 +33,10 @@ pub use pool_address::{
 };
 pub use split::Split;
 pub use upstream::{CONCURRENT_DEFAULT, ServerCommand, UpstreamConfig, UpstreamUrl};
-pub use yaml::{ConfigError, load, load_miner_profile, load_profile, miner_profiles, read_secret};
+pub use yaml::{
+    ConfigError, load, load_miner_profile, load_profile, miner_profile_named, miner_profiles,
+    read_secret,
+};
 
 /// Rigs one agent may host: a hall of ASICs behind one box. Each costs a task, a driver and two subscriptions, and the
 /// broker allows 16 subscriptions a client unless the site raises it.

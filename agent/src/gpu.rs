@@ -10,30 +10,28 @@
 //! ```
 
 mod hashing;
+mod rates;
 mod task;
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use roadbed_compute::adapter::choose;
-use roadbed_compute::hash::{CpuBackend, HashBackend as _};
 use roadbed_compute::poc::{Codebook, CodebookError};
 use roadbed_compute::{AdapterChoice, AdapterSummary, list_adapters};
 use roadbed_protocol::{
-    HashRate, HashesPerSecond, JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload,
-    WorkloadKind,
+    JobCounters, Millis, ProofRate, ProofStatus, RigProfile, Workload, WorkloadKind,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::FarmClock;
-use crate::config::{EngineConfig, GpuConfig, RigMining, WgpuConfig};
+use crate::config::{EngineConfig, GpuConfig, WgpuConfig};
 use crate::driver::{DriverEvents, Observation, RigDriver};
 use crate::embedding::{EmbeddingService, EncoderLoader};
 use crate::engine::catalogue::ModelStore;
-use crate::engine::kept_folder;
 use crate::engine::pace::{MeasuredRate, RateOf, adapter_label};
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
@@ -45,11 +43,11 @@ use crate::faces::{
 use crate::inference::Inference;
 use crate::journal::Journal;
 use crate::miner::external::notes_folder;
-use crate::miner::rates::{HashRates, SHA256D};
 use crate::proof::{CallbackStream, ProofEvent, ProofService, ProofSettings};
 use crate::sensors::Sensors;
 
-use hashing::{RateKeeper, RigMiner};
+use hashing::RigMiner;
+use rates::RigRates;
 use task::{Order, Parts, Task};
 
 /// Orders under way to the task; the rig machine gives a handful and waits for what comes of them.
@@ -120,10 +118,8 @@ pub struct GpuDriver {
     served_as: String,
     /// The GPUs it is configured for, as measured rates name them.
     gpus: Vec<String>,
-    /// How fast it hashes, in farm time, as was measured.
-    hash_rates: Vec<HashRate>,
-    /// Measures that of an external miner.
-    rate_keeper: Option<RateKeeper>,
+    /// How fast it hashes.
+    rates: RigRates,
 }
 
 impl GpuDriver {
@@ -150,8 +146,7 @@ impl GpuDriver {
         let gate = GateControl::new(Gate::Other(WorkloadKind::Idle));
         let devices = list_adapters();
         let gpus = labels(&devices, &configured.gpus);
-        let hash_rates = config.mining.as_ref().map(|mining| hash_rates(mining, &devices, clock));
-        let hash_rates = hash_rates.unwrap_or_default();
+        let rates = config.mining.as_ref().map(|mining| RigRates::of(mining, &devices, clock));
         let served_as = configured.served_as.clone();
         let node = Node::new(NodeParts {
             inference: inference.clone(),
@@ -195,8 +190,7 @@ impl GpuDriver {
             faces,
             served_as,
             gpus,
-            hash_rates,
-            rate_keeper: config.mining.as_ref().and_then(RateKeeper::of),
+            rates: rates.unwrap_or_default(),
         })
     }
 
@@ -282,31 +276,6 @@ fn labels(devices: &[AdapterSummary], configured: &[AdapterChoice]) -> Vec<Strin
     let best = [AdapterChoice::Best];
     let configured = if configured.is_empty() { &best[..] } else { configured };
     configured.iter().filter_map(|gpu| choose(devices, gpu).ok()).map(adapter_label).collect()
-}
-
-/// How fast the rig hashes what its configuration mines, as was measured before this start.
-fn hash_rates(mining: &RigMining, devices: &[AdapterSummary], clock: FarmClock) -> Vec<HashRate> {
-    let rates = HashRates::open(kept_folder().as_deref());
-    let label = |gpu: &String| {
-        let Ok(choice) = gpu.parse::<AdapterChoice>();
-        choose(devices, &choice).ok().map_or_else(|| gpu.clone(), adapter_label)
-    };
-    match mining {
-        RigMining::BuiltIn(mining) => {
-            let gpus: Vec<String> = mining.gpus.iter().map(label).collect();
-            let told = rates.of_rig(&gpus, mining.threads, CpuBackend::best().name());
-            in_farm_time(told, SHA256D, clock)
-        }
-        RigMining::External(external) => {
-            in_farm_time(rates.of_rig(&[], 0, ""), &external.algorithm, clock)
-        }
-    }
-}
-
-/// Those of one algorithm, with the farm's time.
-fn in_farm_time(rates: Vec<HashRate>, algorithm: &str, clock: FarmClock) -> Vec<HashRate> {
-    let of_it = rates.into_iter().filter(|rate| rate.algorithm == algorithm);
-    of_it.map(|rate| HashRate { measured_at: clock.at_wall(rate.measured_at), ..rate }).collect()
 }
 
 /// How requests are answered that do not say; a server knows it by itself.
@@ -417,17 +386,16 @@ impl RigDriver for GpuDriver {
     }
 
     fn observe(&mut self) -> Observation {
-        let (running, hashrate, mined, pools) = {
+        let (running, shown, mined) = {
             let shared = lock(&self.shared);
             let shown = shared.miner.as_ref().map(|miner| miner.shown());
-            let hashrate = shown.as_ref().map(|shown| shown.hashrate);
-            let shown = shown.unwrap_or_default();
-            let mined = add_shares(&shared.mined, &shown.counters);
-            let steady = shown.hashing.then_some(shown.hashrate);
-            (shared.running.clone(), (hashrate, steady), mined, shown.pools)
+            let counters = shown.as_ref().map(|shown| shown.counters).unwrap_or_default();
+            let mined = add_shares(&shared.mined, &counters);
+            (shared.running.clone(), shown, mined)
         };
-        let (hashrate, steady) = hashrate;
-        self.keep_rate(steady);
+        let hashrate = shown.as_ref().map(|shown| shown.hashrate);
+        let steady = shown.as_ref().filter(|shown| shown.hashing).map(|shown| shown.hashrate);
+        self.rates.look(steady, self.clock);
         let reading = self.sensors.read(self.clock.now(), running.as_ref());
         let (engine, proofs) = (self.inference.stats(), self.inference.proof_counters());
         Observation {
@@ -449,24 +417,13 @@ impl RigDriver for GpuDriver {
             engine: self.engine_name(running.as_ref()),
             proof_rate: self.proof_rate(),
             proof: self.proof_status(),
-            pools,
-            hash_rates: self.hash_rates.clone(),
+            pools: shown.map(|shown| shown.pools).unwrap_or_default(),
+            hash_rates: self.rates.told(),
         }
     }
 }
 
 impl GpuDriver {
-    /// Writes down how fast an external miner hashes, when that is due.
-    fn keep_rate(&mut self, rate: Option<HashesPerSecond>) {
-        let Some(keeper) = &mut self.rate_keeper else { return };
-        let Some(figure) = keeper.look(Instant::now(), rate) else { return };
-        let algorithm = figure.algorithm.clone();
-        let mut rates = HashRates::open(kept_folder().as_deref());
-        rates.put(figure);
-        rates.write();
-        self.hash_rates = in_farm_time(rates.of_rig(&[], 0, ""), &algorithm, self.clock);
-    }
-
     /// The newest figure for this rig's model on its GPUs; it was measured by the wall and is told in farm time.
     fn proof_rate(&self) -> Option<ProofRate> {
         let rates = self.inference.proof_rates();

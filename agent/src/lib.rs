@@ -14,6 +14,7 @@ pub mod config;
 pub mod driver;
 pub mod journal;
 pub mod link;
+mod random;
 pub mod runtime;
 pub mod sensors;
 

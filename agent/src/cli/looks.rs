@@ -2,10 +2,22 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime;
+
+/// How often such a command looks, and how long.
+#[derive(Debug, Args)]
+pub struct LooksArgs {
+    /// End after so many seconds; without it, when interrupted.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Seconds between two lines of status.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub every: u64,
+}
 
 /// The looks of one command.
 pub(super) struct Looks {
@@ -15,13 +27,13 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// One `every` so many seconds, the first after as many; for `seconds` together, if that is wanted.
-    pub(super) fn new(every: u64, seconds: Option<u64>) -> Self {
-        let (now, pause) = (Instant::now(), Duration::from_secs(every));
+    /// As is asked for; the first after one pause.
+    pub(super) fn new(args: &LooksArgs) -> Self {
+        let (now, pause) = (Instant::now(), Duration::from_secs(args.every));
         let mut ticks = interval_at(now + pause, pause);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A time beyond what the clock can tell is none.
-        let ends = seconds.and_then(|seconds| now.checked_add(Duration::from_secs(seconds)));
+        let ends = args.seconds.and_then(|seconds| now.checked_add(Duration::from_secs(seconds)));
         Self { stop: runtime::ended_from_outside(), ends, ticks }
     }
 
@@ -47,9 +59,10 @@ mod tests {
 
     #[tokio::test]
     async fn looks_end_with_their_time_and_when_somebody_ends_them() {
-        assert!(!Looks::new(3_600, Some(0)).next().await);
+        let looks = |seconds| Looks::new(&LooksArgs { every: 3_600, seconds });
+        assert!(!looks(Some(0)).next().await);
         for seconds in [None, Some(u64::MAX)] {
-            let mut looks = Looks::new(3_600, seconds);
+            let mut looks = looks(seconds);
             looks.stop.cancel();
             assert!(!looks.next().await);
         }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::looks::Looks;
+use super::looks::{Looks, LooksArgs};
 use crate::config::{
     self, Difficulty, MiningConfig, POOLS_MAX, PoolAddress, PoolConfig, PoolTrust, RigHardware,
     RigMining,
@@ -50,12 +50,8 @@ pub struct MineArgs {
     /// Mine with and for what the GPU rig of this config file has under `mining:`.
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// End after so many seconds; without it, when interrupted.
-    #[arg(long)]
-    pub seconds: Option<u64>,
-    /// Seconds between two lines of status.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub every: u64,
+    #[command(flatten)]
+    pub looks: LooksArgs,
     /// One JSON document a line instead of text.
     #[arg(long)]
     pub json: bool,
@@ -74,7 +70,7 @@ pub async fn run(args: MineArgs) -> anyhow::Result<()> {
         None => of_arguments(&args)?,
     };
     let miner = Miner::start(&mining, "mine")?;
-    let mut looks = Looks::new(args.every, args.seconds);
+    let mut looks = Looks::new(&args.looks);
     while looks.next().await {
         tell(&miner.stats(), &mining, args.json)?;
     }

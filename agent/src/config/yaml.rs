@@ -23,7 +23,7 @@ use super::{
 };
 use crate::clock::FarmClock;
 use engine::EngineFile;
-pub use miner_profile::{load_miner_profile, miner_profiles};
+pub use miner_profile::{load_miner_profile, miner_profile_named, miner_profiles};
 use mining::{MiningFile, PoolFile, RigName};
 
 /// Longest context that is no typing error: no model was trained for more.

@@ -217,9 +217,5 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
 
 /// A name no other journal has: 128 random bits, or the time where the system gives no entropy.
 fn fresh_id() -> String {
-    let mut bytes = [0; 16];
-    if getrandom::fill(&mut bytes).is_err() {
-        return format!("at-{}", wall_now().0);
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::random::hex::<16>().unwrap_or_else(|_| format!("at-{}", wall_now().0))
 }

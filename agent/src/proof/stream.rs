@@ -64,9 +64,8 @@ impl CallbackStream {
     /// # Errors
     /// The system gives no random bytes.
     pub fn start() -> std::io::Result<Self> {
-        let mut bytes = [0u8; 8];
-        getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
-        Ok(Self::of_boot(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+        let boot = crate::random::hex::<8>();
+        boot.map(Self::of_boot).map_err(|error| std::io::Error::other(error.to_string()))
     }
 
     fn of_boot(boot_id: String) -> Self {

@@ -135,9 +135,5 @@ async fn supervise(
 
 /// Names this start, so that a late report of the last one is known as such.
 fn boot_id() -> String {
-    let mut bytes = [0; 8];
-    if getrandom::fill(&mut bytes).is_err() {
-        return format!("at-{}", crate::clock::wall_now().0);
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::random::hex::<8>().unwrap_or_else(|_| format!("at-{}", crate::clock::wall_now().0))
 }

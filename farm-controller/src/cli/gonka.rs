@@ -183,7 +183,7 @@ fn chosen<'s>(
     }
     for rig in gonka.rigs.iter().filter(|rig| args.rigs.contains(&rig.rig)) {
         if let Some(entry) = &rig.behind {
-            anyhow::bail!(
+            bail!(
                 "rig \"{}\" stands behind \"{entry}\" as one MLNode (gateway.single_mlnode); name \"{entry}\", which changes the node of both",
                 rig.rig
             );

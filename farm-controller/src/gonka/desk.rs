@@ -15,7 +15,7 @@ use roadbed_protocol::{
     Millis, ProofActivity, ProofRate, RigId, RigProfile, RigState, UnixMillis, Workload,
 };
 
-use super::figures;
+use super::figures::{self, Part};
 use super::promised::Promised;
 use super::sketch;
 use super::view::GonkaView;
@@ -171,17 +171,15 @@ impl Desk {
         }
     }
 
-    /// A rig's part of its node by the rates of all its rigs: the chain keeps the nonces of a node, not whose they were.
-    fn part_of_node(&self, rig: &GonkaRig, rigs: &BTreeMap<RigId, RigSight>) -> (u64, u64) {
+    /// A rig's part of its node, by the rates of all its rigs.
+    fn part_of_node(&self, rig: &GonkaRig, rigs: &BTreeMap<RigId, RigSight>) -> Part {
         let rate = |rig: &GonkaRig| {
             let rate = rigs.get(&rig.rig).and_then(|sight| sight.rate.as_ref());
             rate.filter(|rate| rate.model == rig.model)
                 .map_or(0, |rate| rate.millinonces_per_minute)
         };
-        match self.site.of_node(&rig.node_id).map(rate).fold(0, u64::saturating_add) {
-            0 => (1, self.site.of_node(&rig.node_id).count() as u64),
-            all => (rate(rig), all),
-        }
+        let all: Vec<u64> = self.site.of_node(&rig.node_id).map(rate).collect();
+        Part::among(rate(rig), &all)
     }
 
     /// The promises that follow from fresh facts; `None` when those are stale.

@@ -99,17 +99,21 @@ impl LostRecord {
         }
     }
 
-    /// What came since `earlier`; a counter that fell counts from zero.
+    /// What came since `earlier`.
     fn since(&self, earlier: &Self) -> Self {
-        let count = |after: u64, before: u64| after.checked_sub(before).unwrap_or(after);
         Self {
-            payloads_refused: count(self.payloads_refused, earlier.payloads_refused),
-            refused: count(self.refused, earlier.refused),
-            dropped: count(self.dropped, earlier.dropped),
-            discarded: count(self.discarded, earlier.discarded),
-            not_a_number: count(self.not_a_number, earlier.not_a_number),
+            payloads_refused: risen(self.payloads_refused, earlier.payloads_refused),
+            refused: risen(self.refused, earlier.refused),
+            dropped: risen(self.dropped, earlier.dropped),
+            discarded: risen(self.discarded, earlier.discarded),
+            not_a_number: risen(self.not_a_number, earlier.not_a_number),
         }
     }
+}
+
+/// By how much a counter rose; one that fell began anew.
+fn risen(after: u64, before: u64) -> u64 {
+    after.checked_sub(before).unwrap_or(after)
 }
 
 /// A stretch in which it did not.
@@ -173,11 +177,15 @@ impl RigRecord {
         }
     }
 
+    /// Artifacts delivered in the stage.
+    pub(super) fn delivered(&self) -> u64 {
+        risen(self.after.1, self.before.1)
+    }
+
     fn story(&self, rig: &RigId, record: &EpochRecord) -> RigStory {
         let decimal = |(value, exponent): (i64, i32)| Decimal::new(value, exponent);
-        let count = |after: u64, before: u64| after.checked_sub(before).unwrap_or(after);
-        let computed = count(self.after.0, self.before.0);
-        let delivered = count(self.after.1, self.before.1).min(computed);
+        let computed = risen(self.after.0, self.before.0);
+        let delivered = self.delivered().min(computed);
         let stage = record.until.since(record.from);
         let idle = self.stretches.iter().map(|stretch| stretch.until.since(stretch.from).0);
         let worked = Millis(stage.0.saturating_sub(idle.fold(0, u64::saturating_add)));

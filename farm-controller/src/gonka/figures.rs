@@ -11,13 +11,12 @@ use roadbed_protocol::{Millis, ProofRate};
 
 use crate::config::{GonkaRig, GonkaSite};
 
-/// What `rig` may expect of epoch `epoch`. `part` is its part of its node, as a fraction: all of it, unless several rigs are
-/// one MLNode.
+/// What `rig` may expect of epoch `epoch`. `part` is its part of its node: all of it, unless several rigs are one MLNode.
 #[must_use]
 pub fn income(
     site: &GonkaSite,
     rig: &GonkaRig,
-    part: (u64, u64),
+    part: Part,
     rate: Option<&ProofRate>,
     facts: &GonkaFacts,
     epoch: u64,
@@ -31,7 +30,7 @@ pub fn income(
         Some(Sourced::read(Millis(block.block_time.0.saturating_mul(blocks)), block.at))
     };
     let stages = chain.map(|(chain, _)| chain.stages);
-    let node = own_node(facts, &rig.node_id).map(|(own, all)| (part_of(own, part), all));
+    let node = own_node(facts, &rig.node_id).map(|(own, all)| (part.of(own), all));
     Income::of(IncomeParts {
         epoch: chain.map(|(_, at)| Sourced::read(epoch, at)),
         rate: rate
@@ -114,11 +113,29 @@ fn own_node(facts: &GonkaFacts, node_id: &str) -> Option<(u64, u64)> {
     own.nodes.iter().any(|node| node.node_id == node_id).then(|| (of(Some(node_id)), of(None)))
 }
 
-/// `part` of a whole, cut; nothing of it when the fraction has no denominator.
-#[must_use]
-pub fn part_of(whole: u64, (part, of): (u64, u64)) -> u64 {
-    let share = u128::from(whole) * u128::from(part) / u128::from(of).max(1);
-    u64::try_from(share).unwrap_or(whole)
+/// A rig's part of what its node earns. The chain keeps the nonces of a node, not whose they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    own: u64,
+    all: u64,
+}
+
+impl Part {
+    /// Of one that counts `own` among all who are the node, itself included; equal parts where all count nothing.
+    #[must_use]
+    pub fn among(own: u64, all: &[u64]) -> Self {
+        match all.iter().copied().fold(0, u64::saturating_add) {
+            0 => Self { own: 1, all: (all.len() as u64).max(1) },
+            sum => Self { own, all: sum },
+        }
+    }
+
+    /// So much of `whole`, cut.
+    #[must_use]
+    pub fn of(self, whole: u64) -> u64 {
+        let share = u128::from(whole) * u128::from(self.own) / u128::from(self.all);
+        u64::try_from(share).unwrap_or(whole)
+    }
 }
 
 /// The host's weight without the rig's: its share goes by nonces, because the chain keeps weights by host.
@@ -170,4 +187,19 @@ pub fn works_in(facts: &GonkaFacts, node_id: &str) -> Option<(u64, bool)> {
     let (hosts, _) = facts.participants.last()?;
     let node = own_node(facts, node_id);
     Some((hosts.epoch_index, node.is_some_and(|(own, _)| own > 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_go_by_what_each_counts_and_are_equal_where_nobody_counts() {
+        assert_eq!(Part::among(5, &[5]).of(3_307), 3_307);
+        assert_eq!(Part::among(0, &[0]).of(3_307), 3_307);
+        assert_eq!(Part::among(1, &[1, 2]).of(10), 3);
+        assert_eq!(Part::among(0, &[0, 2]).of(10), 0);
+        assert_eq!(Part::among(0, &[0, 0]).of(10), 5);
+        assert_eq!(Part::among(u64::MAX, &[u64::MAX, u64::MAX]).of(u64::MAX), u64::MAX);
+    }
 }

@@ -4,15 +4,16 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use roadbed_protocol::HashesPerSecond;
 use serde_json::{Value, json};
 
 use super::list::find;
-use crate::cli::looks::Looks;
+use crate::cli::looks::{Looks, LooksArgs};
 use crate::config::miner_profile::Template;
-use crate::config::{ExternalConfig, ExternalPool, PoolAddress, miner_profiles};
+use crate::config::{
+    ExternalConfig, ExternalPool, PoolAddress, miner_profile_named, miner_profiles,
+};
 use crate::miner::external::supervisor::{Ended, Limits};
 use crate::miner::external::{
     self, ExternalHandle, ExternalStatus, GpuMemory, Launch, Surroundings, end_leftovers,
@@ -63,12 +64,8 @@ pub struct MinersRunArgs {
     /// Port of 127.0.0.1 for its API; a free one without it.
     #[arg(long)]
     pub api_port: Option<u16>,
-    /// End after so many seconds; without it, when interrupted.
-    #[arg(long)]
-    pub seconds: Option<u64>,
-    /// Seconds between two lines of status.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub every: u64,
+    #[command(flatten)]
+    pub looks: LooksArgs,
     /// One JSON document a line instead of text.
     #[arg(long)]
     pub json: bool,
@@ -101,7 +98,7 @@ pub async fn run(args: MinersRunArgs) -> anyhow::Result<()> {
     if !args.json {
         println!("{}: its profile is {tested}", miner.description());
     }
-    let mut looks = Looks::new(args.every, args.seconds);
+    let mut looks = Looks::new(&args.looks);
     loop {
         let goes_on = tokio::select! {
             goes_on = looks.next() => goes_on,
@@ -138,15 +135,8 @@ async fn end(miner: &ExternalHandle, as_json: bool) -> anyhow::Result<()> {
 
 fn config(args: &MinersRunArgs) -> anyhow::Result<ExternalConfig> {
     let profiles = miner_profiles(args.profiles.as_deref())?;
-    let names: Vec<String> = profiles.iter().map(|profile| profile.name.clone()).collect();
-    let profile = profiles.into_iter().find(|profile| profile.name == args.miner);
-    let profile = profile.with_context(|| {
-        format!(
-            "no profile is called {:?}; there are {}; `--profiles DIR` adds others",
-            args.miner,
-            names.join(", ")
-        )
-    })?;
+    let profile = miner_profile_named(profiles, &args.miner)
+        .map_err(|problem| anyhow::anyhow!("{problem}; `--profiles DIR` adds others"))?;
     let pool = args.pool.clone().map(|address| ExternalPool {
         address,
         user: args.user.clone(),

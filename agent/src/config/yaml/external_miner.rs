@@ -11,8 +11,8 @@ use super::super::miner_profile::Template;
 use super::super::pool_address::PoolAddress;
 use super::super::scalar::{Bounded, Parsed};
 use super::super::{ExternalConfig, ExternalPool};
-use super::miner_profiles;
 use super::mining::{RigName, worker};
+use super::{miner_profile_named, miner_profiles};
 
 /// The GPUs of one rig; no machine has more.
 const GPUS_MAX: usize = 64;
@@ -66,14 +66,8 @@ impl ExternalFile {
         let folder = self.profiles.map(|folder| base.join(folder));
         let profiles = miner_profiles(folder.as_deref());
         let profiles = profiles.map_err(|error| wrong("profiles", error.to_string()))?;
-        let names: Vec<String> = profiles.iter().map(|profile| profile.name.clone()).collect();
-        let profile = profiles.into_iter().find(|profile| profile.name == self.miner);
-        let profile = profile.ok_or_else(|| {
-            wrong(
-                "miner",
-                format!("no profile is called {:?}; there are {}", self.miner, names.join(", ")),
-            )
-        })?;
+        let profile = miner_profile_named(profiles, &self.miner);
+        let profile = profile.map_err(|problem| wrong("miner", problem))?;
         if self.gpus.len() > GPUS_MAX {
             return Err(wrong("gpus", format!("are more than {GPUS_MAX}")));
         }

@@ -179,6 +179,19 @@ pub fn miner_profiles(folder: Option<&Path>) -> Result<Vec<MinerProfile>, Config
     Ok(profiles)
 }
 
+/// The profile of that name.
+///
+/// # Errors
+/// In words, with the names there are.
+pub fn miner_profile_named(
+    profiles: Vec<MinerProfile>,
+    name: &str,
+) -> Result<MinerProfile, String> {
+    let names: Vec<String> = profiles.iter().map(|profile| profile.name.clone()).collect();
+    let named = profiles.into_iter().find(|profile| profile.name == name);
+    named.ok_or_else(|| format!("no profile is called {name:?}; there are {}", names.join(", ")))
+}
+
 fn parse(path: &Path, text: &str) -> Result<MinerProfile, ConfigError> {
     let file: ProfileFile = parse_yaml(path, text)?;
     file.resolve().map_err(|(field, problem)| ConfigError::Rule {

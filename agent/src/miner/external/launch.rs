@@ -10,6 +10,7 @@ use super::supervisor::Terms;
 use crate::child::Manners;
 use crate::config::miner_profile::{Blank, Blanks};
 use crate::config::{ExternalConfig, PoolAddress, PoolProtocol, ServerCommand};
+use crate::random;
 
 /// Names the miner's processes as ours: they inherit it, and a stranger has another or none.
 pub(super) const MARK: &str = "ROADBED_MINER";
@@ -137,7 +138,5 @@ impl Launch {
 }
 
 fn random() -> Result<String, String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| format!("no random numbers: {error}"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    random::hex::<16>().map_err(|error| format!("no random numbers: {error}"))
 }

@@ -9,7 +9,7 @@ use super::Rates;
 use super::trials::usual;
 use crate::config::{GonkaSite, Site};
 use crate::gonka::epoch_record::{EpochRecord, Hindrance, LostRecord, RigRecord};
-use crate::gonka::figures::part_of;
+use crate::gonka::figures::Part;
 use crate::view::{FarmView, RigView};
 
 /// What keeps a rig from proving, by its own report and its orders.
@@ -128,8 +128,7 @@ pub(super) fn complete(record: &mut EpochRecord, facts: &GonkaFacts, site: &Site
                 .or(rig.coefficient_counted)
                 .unwrap_or(rig.coefficient);
             if let Some(node) = nodes.iter().find(|node| node.node_id == prover.node_id) {
-                let own =
-                    parts.get(id).map_or(node.poc_weight, |part| part_of(node.poc_weight, *part));
+                let own = parts.get(id).map_or(node.poc_weight, |part| part.of(node.poc_weight));
                 let weight = Decimal::new(counted.0, counted.1)
                     .map_or(0, |coefficient| coefficient.of(i128::from(own)));
                 rig.proved = Some(u64::try_from(weight).unwrap_or(0));
@@ -152,28 +151,21 @@ pub(super) fn complete(record: &mut EpochRecord, facts: &GonkaFacts, site: &Site
     }
 }
 
-/// Each rig's part of its node: by artifacts delivered in the stage, and where none were by what was expected. The chain
-/// keeps the nonces of a node, not whose they were.
-fn parts(record: &EpochRecord, site: &Site) -> BTreeMap<RigId, (u64, u64)> {
+/// Each rig's part of its node: by artifacts delivered in the stage, and where none were by what was expected.
+fn parts(record: &EpochRecord, site: &Site) -> BTreeMap<RigId, Part> {
     let Some(gonka) = &site.gonka else { return BTreeMap::new() };
     let rigs = record.rigs.keys();
     rigs.filter_map(|rig| Some((rig.clone(), part_of_node(record, gonka, rig)?))).collect()
 }
 
-fn part_of_node(record: &EpochRecord, gonka: &GonkaSite, rig: &RigId) -> Option<(u64, u64)> {
+fn part_of_node(record: &EpochRecord, gonka: &GonkaSite, rig: &RigId) -> Option<Part> {
     let node_id = &gonka.rigs.iter().find(|prover| prover.rig == *rig)?.node_id;
     let own = record.rigs.get(rig)?;
-    let all: Vec<&RigRecord> =
-        gonka.of_node(node_id).filter_map(|prover| record.rigs.get(&prover.rig)).collect();
-    if let [_] = all[..] {
-        return Some((1, 1));
+    let of_node = || gonka.of_node(node_id).filter_map(|prover| record.rigs.get(&prover.rig));
+    let delivered: Vec<u64> = of_node().map(RigRecord::delivered).collect();
+    if delivered.iter().any(|artifacts| *artifacts > 0) {
+        return Some(Part::among(own.delivered(), &delivered));
     }
-    let delivered = |rig: &RigRecord| rig.after.1.checked_sub(rig.before.1).unwrap_or(rig.after.1);
-    let sum =
-        |of: &dyn Fn(&RigRecord) -> u64| all.iter().map(|rig| of(rig)).fold(0, u64::saturating_add);
-    Some(match (sum(&delivered), sum(&|rig| rig.expected)) {
-        (0, 0) => (1, all.len() as u64),
-        (0, expected) => (own.expected, expected),
-        (artifacts, _) => (delivered(own), artifacts),
-    })
+    let expected: Vec<u64> = of_node().map(|rig| rig.expected).collect();
+    Some(Part::among(own.expected, &expected))
 }
