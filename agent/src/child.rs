@@ -22,6 +22,8 @@ use crate::config::ServerCommand;
 const GONE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Between two looks whether anybody of the group is left.
 const GONE_POLL: Duration = Duration::from_millis(20);
+/// Given to its last lines to arrive once it has ended; whom it started may hold its pipes open for ever.
+const LAST_LINES_WAIT: Duration = Duration::from_millis(500);
 /// Longest line of a child shown; what is longer is a dump.
 const LINE_BYTES_MAX: usize = 1_000;
 /// Lines of a child shown in a second; one in trouble may write thousands.
@@ -53,6 +55,8 @@ pub(crate) struct ChildProcess {
     group: Pid,
     guard: Option<Child>,
     readers: [JoinHandle<()>; 2],
+    /// Its end was seen.
+    ended: Option<Instant>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
     stop_wait: Duration,
 }
@@ -95,7 +99,9 @@ impl ChildProcess {
             "{what} started"
         );
         let stop_wait = command.stop_wait;
-        let mut process = Self { what, child, group, guard: None, readers, last_lines, stop_wait };
+        let ended = None;
+        let mut process =
+            Self { what, child, group, guard: None, readers, ended, last_lines, stop_wait };
         // Should it fail, dropping the process ends the child.
         process.guard = Some(guard(group)?);
         Ok(process)
@@ -107,6 +113,11 @@ impl ChildProcess {
             Ok(status) => status_words(status),
             Err(error) => format!("was lost ({error})"),
         };
+        let ended = *self.ended.get_or_insert_with(Instant::now);
+        let all_read = |readers: &[JoinHandle<()>]| readers.iter().all(JoinHandle::is_finished);
+        while !all_read(&self.readers) && ended.elapsed() < LAST_LINES_WAIT {
+            tokio::time::sleep(GONE_POLL).await;
+        }
         format!("its process {how}{}", self.last_words())
     }
 
@@ -346,13 +357,8 @@ mod tests {
     #[tokio::test]
     async fn an_end_is_told_with_its_last_lines() {
         let mut process = shell("echo one; echo two x hush-hush >&2; exit 3", 1_000);
-        let mut said = process.exited().await;
-        // Its lines may come a moment after its end.
-        while !(said.contains("one") && said.contains("two")) {
-            tokio::task::yield_now().await;
-            said = process.exited().await;
-        }
-        assert!(said.contains("ended with status 3"), "{said}");
+        let said = process.exited().await;
+        assert!(said.contains("ended with status 3") && said.contains("one"), "{said}");
         assert!(said.contains("two x ***") && !said.contains("hush"), "{said}");
         process.stop().await;
         let missing = ServerCommand { program: "/nowhere/vllm".into(), ..ServerCommand::shell("") };
