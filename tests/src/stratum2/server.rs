@@ -138,8 +138,20 @@ async fn serve(
             let room = HEARD_MAX.saturating_sub(account.heard.len());
             account.heard.extend(pool.heard.drain(..).take(room));
         }
-        if stream.write_all(&bytes).await.is_err() || !goes_on {
+        if stream.write_all(&bytes).await.is_err() {
             return Ok(());
         }
+        if !goes_on {
+            hang_up(stream).await;
+            return Ok(());
+        }
+    }
+}
+
+/// Ends a connection so that what was sent arrives: a socket that is closed over unread shares takes it along.
+pub async fn hang_up(mut stream: TcpStream) {
+    let mut chunk = [0; 4_096];
+    if stream.shutdown().await.is_ok() {
+        while stream.read(&mut chunk).await.is_ok_and(|count| count > 0) {}
     }
 }

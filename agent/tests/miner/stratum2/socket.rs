@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use farm_tests::stratum2::pool::{Manners, PoolDouble};
+use farm_tests::stratum2::server::hang_up;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -23,6 +24,7 @@ async fn serve(listener: &TcpListener, enough: usize) -> PoolDouble {
     }
     let block = pool.block().unwrap();
     stream.write_all(&block[..block.len() / 2]).await.unwrap();
+    hang_up(stream).await;
     pool
 }
 
