@@ -111,6 +111,8 @@ pub struct GpuConfig {
     pub pocstream_listen: Option<SocketAddr>,
     /// Whether the Network Node's `p_value_threshold` decides about fraud.
     pub apply_p_value_threshold: bool,
+    /// Whether verdicts of fraud count where the weights take fewer than 16 bits.
+    pub accuse_with_own_weights: bool,
     /// Whether `/metrics` is there.
     pub metrics: bool,
     /// Which power and heat sensor is read.

@@ -250,6 +250,7 @@ fn inference(
             let settings = ProofSettings {
                 send_interval: clock.wall_duration(SEND_EVERY).max(SEND_EVERY_MIN),
                 apply_p_value_threshold: config.apply_p_value_threshold,
+                accuse_with_own_weights: config.accuse_with_own_weights,
                 ..ProofSettings::default()
             };
             let Proofs { journal, delivered, stream } = proofs;

@@ -234,7 +234,7 @@ def main():
     ports = [free_port(), free_port()]
     engines = [
         subprocess.Popen([AGENT, "serve", "--listen", f"127.0.0.1:{port}", "--model", path, "--served-as", MODEL,
-                          "--context", "512"])
+                          "--context", "512", "--accuse-with-own-weights"])
         for port in ports
     ]
     receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Callback)

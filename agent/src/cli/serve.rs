@@ -86,6 +86,10 @@ pub struct ServeArgs {
     /// by 0.01.
     #[arg(long)]
     pub apply_p_value_threshold: bool,
+    /// Report fraud although the weights take fewer than 16 bits: for networks where everybody has this very file. Without
+    /// it such a rig accuses nobody: a validation that would is failed, and says why.
+    #[arg(long, conflicts_with = "upstream")]
+    pub accuse_with_own_weights: bool,
     /// A folder where artifacts are kept before they are sent, so that a proof goes on where it was after a crash. Without
     /// it they are kept in memory only. One process at a time may use it.
     #[arg(long, value_name = "DIR", conflicts_with = "upstream")]
@@ -231,6 +235,7 @@ async fn inference(
     let settings = ProofSettings {
         send_interval: Duration::from_secs(args.send_every),
         apply_p_value_threshold: args.apply_p_value_threshold,
+        accuse_with_own_weights: args.accuse_with_own_weights,
         ..ProofSettings::default()
     };
     let proof = ProofService::delivering(engine.clone(), journal, settings, None, stream);

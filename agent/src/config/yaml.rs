@@ -356,6 +356,7 @@ impl RigFile {
                 auth_token: gpu.auth_token,
                 pocstream_listen: gpu.pocstream_listen,
                 apply_p_value_threshold: gpu.apply_p_value_threshold,
+                accuse_with_own_weights: gpu.accuse_with_own_weights,
                 metrics: gpu.metrics,
                 sensor: gpu.sensor.into(),
                 mining,
@@ -422,6 +423,8 @@ struct GpuFile {
     pocstream_listen: Option<std::net::SocketAddr>,
     #[serde(default)]
     apply_p_value_threshold: bool,
+    #[serde(default)]
+    accuse_with_own_weights: bool,
     #[serde(default = "yes")]
     metrics: bool,
     #[serde(default)]

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use roadbed_compute::gguf::TensorType;
 use roadbed_compute::llm::KvFormat;
 use roadbed_compute::poc::{Artifact, DecodeRefusal, PocError, Round};
 use roadbed_compute::{
@@ -66,6 +67,8 @@ pub struct ModelInfo {
     pub vocabulary: usize,
     /// Ids that end an answer, the usual one first, when the backend knows them.
     pub end_ids: Vec<u32>,
+    /// Of the layers' matrices, the type with the fewest bits; `None` of a server, which alone knows it.
+    pub weights: Option<TensorType>,
     /// Bytes of GPU memory taken.
     pub memory_bytes: u64,
     /// Compiles the forms answers may be asked for; `None` if the backend cannot keep to them.

@@ -167,6 +167,7 @@ impl EngineBackend for WgpuBackend {
             context_tokens: info.context_tokens,
             vocabulary: info.vocabulary,
             end_ids: self.end_ids.clone(),
+            weights: Some(info.weights),
             memory_bytes: info.weight_bytes.saturating_add(info.working_bytes),
             grammars: Some(self.grammars.clone()),
             answers_max: info.sequences,

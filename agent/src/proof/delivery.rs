@@ -2,7 +2,8 @@
 //!
 //! Every few seconds everything buffered becomes one payload, and that very payload is repeated until it is taken or
 //! the round is stopped: a Network Node outside its generate phase answers 503 and may be back in the next second. A
-//! payload it refuses with a 4xx is told of and, after a few tries, set aside: the journal still has it.
+//! payload it refuses with a 4xx is told of and, after a few tries, set aside until another one is taken: then it is tried
+//! once more. What is not wanted then either is left to the journal.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use super::callback::{CallbackUrl, post};
 use super::journal::{ArtifactJournal, StoredArtifact};
 use super::request::RoundRequest;
 use super::service::ProofEvent;
+use super::set_aside::{Payload, SetAside};
 use super::stream::CallbackStream;
 
 /// Artifacts that may wait to be sent, as in the network's own nodes: hours of work of the fastest GPU. Beyond it the
@@ -28,8 +30,7 @@ use super::stream::CallbackStream;
 pub const BUFFERED_MAX: usize = 1_000_000;
 /// Most bytes of one payload, about: a gRPC client takes 4 MiB unless told otherwise. What is over goes right after it.
 const PAYLOAD_BYTES_MAX: usize = 3 << 20;
-/// Waits between two tries of one payload: doubled from the first to the last.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait between two tries of one payload; the waits double up to it.
 const RETRY_LAST: Duration = Duration::from_secs(30);
 /// Times a payload may be refused as such (bad address, unknown node number) before it is set aside. More than one: a
 /// Network Node that has just started does not know its nodes yet. Few: what waits behind it may be wanted.
@@ -188,7 +189,7 @@ pub(super) struct DeliveryCounters {
     pub(super) delivered: AtomicU64,
     pub(super) failed_posts: AtomicU64,
     pub(super) refused_payloads: AtomicU64,
-    /// Artifacts of rounds in payloads that were set aside.
+    /// Artifacts of rounds in payloads that were set aside, and not taken later either.
     pub(super) refused: AtomicU64,
     /// Artifacts of rounds that a full buffer or line had no place for.
     pub(super) dropped: AtomicU64,
@@ -201,7 +202,7 @@ pub(super) struct DeliveryCounters {
 pub(super) enum Fate {
     /// The Network Node has it.
     Taken,
-    /// It does not want it, however often it is asked.
+    /// It does not want it: not now, and not where it was tried before.
     Refused,
     /// Nobody fetched it before the line was full.
     Unfetched,
@@ -214,10 +215,13 @@ pub(super) struct Parcel<'p> {
     pub(super) url: &'p CallbackUrl,
     /// `generated` or `validated`.
     pub(super) end: &'static str,
-    pub(super) body: Vec<u8>,
+    /// Shared, not copied, by the tries.
+    pub(super) body: Bytes,
     pub(super) block_hash: &'p str,
     /// Artifacts or verdicts in it.
     pub(super) items: usize,
+    /// It was refused before, and that was told: one more refusal is enough.
+    pub(super) again: bool,
 }
 
 /// Brings payloads to the Network Node. Cheap to clone.
@@ -226,6 +230,8 @@ pub(super) struct Courier {
     pub(super) http: reqwest::Client,
     pub(super) counters: Arc<DeliveryCounters>,
     pub(super) events: Option<mpsc::Sender<ProofEvent>>,
+    /// Wait between the first two tries of a payload.
+    pub(super) retry_first: Duration,
     /// Payloads wait here to be fetched instead of being posted.
     pub(super) stream: Option<CallbackStream>,
 }
@@ -240,12 +246,11 @@ impl Courier {
     }
 
     async fn post(&self, parcel: Parcel<'_>, cancel: &CancellationToken) -> Fate {
-        let Parcel { url, end, body, block_hash, items } = parcel;
+        let Parcel { url, end, body, block_hash, items, again } = parcel;
         let url = url.at(end);
-        // Shared, not copied, by the tries.
-        let body = Bytes::from(body);
-        let mut wait = RETRY_FIRST;
+        let mut wait = self.retry_first;
         let mut refusals = 0;
+        let refusals_max = if again { 1 } else { REFUSALS_MAX };
         loop {
             let posted = tokio::select! {
                 () = cancel.cancelled() => return Fate::Cancelled,
@@ -257,11 +262,12 @@ impl Courier {
             tracing::warn!(url, reason, wait_seconds, "callback not taken");
             if let Some(status) = fault.refusal() {
                 refusals += 1;
-                if refusals == 1 {
+                if refusals == 1 && !again {
                     self.tell_refusal(block_hash, status, items, reason).await;
                 }
-                if refusals == REFUSALS_MAX {
-                    tracing::error!(url, items, "set aside: the Network Node does not want it");
+                if refusals == refusals_max {
+                    let until = if again { "for good" } else { "until another payload is taken" };
+                    tracing::error!(url, items, "set aside {until}: it is not wanted");
                     return Fate::Refused;
                 }
             }
@@ -294,8 +300,8 @@ impl Courier {
 
 /// Puts one payload where it is fetched, and waits until it was.
 async fn lay_out(stream: &CallbackStream, parcel: Parcel<'_>, cancel: &CancellationToken) -> Fate {
-    let Parcel { url, end, body, block_hash: _, items: _ } = parcel;
-    let mut ticket = stream.add(url.path_at(end), Bytes::from(body));
+    let Parcel { url, end, body, block_hash: _, items: _, again: _ } = parcel;
+    let mut ticket = stream.add(url.path_at(end), body);
     tokio::select! {
         () = cancel.cancelled() => {
             stream.withdraw(&ticket);
@@ -321,13 +327,16 @@ pub(super) struct RoundDelivery {
 impl RoundDelivery {
     /// Runs until the round is stopped, and counts what was left.
     pub(super) async fn run(self) {
-        self.deliver().await;
+        if let Some(url) = &self.request.url {
+            let mut aside = SetAside::default();
+            self.deliver(url, &mut aside).await;
+            Self::count(&self.courier.counters.refused, aside.artifacts());
+        }
         self.buffer.close();
     }
 
-    async fn deliver(&self) {
+    async fn deliver(&self, url: &CallbackUrl, aside: &mut SetAside) {
         let counters = &self.courier.counters;
-        let Some(url) = &self.request.url else { return };
         // What one payload did not hold goes right after it.
         let mut more = false;
         loop {
@@ -342,30 +351,59 @@ impl RoundDelivery {
             if batch.is_empty() {
                 continue;
             }
+            let count = batch.len() as u64;
             let body = match generated_body(&self.request, &batch, None) {
-                Ok(body) => body,
+                Ok(body) => Bytes::from(body),
                 Err(error) => {
                     tracing::error!(%error, "cannot write artifacts as JSON");
-                    counters.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                    Self::count(&counters.dropped, count);
                     continue;
                 }
             };
-            let block_hash = &self.request.round.identity.block_hash;
-            let items = batch.len() as u64;
-            let parcel = Parcel { url, end: "generated", body, block_hash, items: batch.len() };
-            match self.courier.bring(parcel, &self.cancel).await {
+            let nonces = batch.iter().map(|artifact| artifact.nonce).collect();
+            let payload = Payload { body, nonces };
+            match self.bring(url, &payload, false).await {
                 Fate::Taken => {
-                    self.delivered(batch.iter().map(|artifact| artifact.nonce).collect()).await;
+                    self.delivered(payload.nonces).await;
+                    self.send_again(url, aside).await;
                 }
-                // They stay in the journal as not delivered, and go out again if the round is asked for again.
-                Fate::Refused => drop(counters.refused.fetch_add(items, Ordering::Relaxed)),
-                Fate::Unfetched => drop(counters.dropped.fetch_add(items, Ordering::Relaxed)),
-                Fate::Cancelled => {
-                    counters.discarded.fetch_add(items, Ordering::Relaxed);
-                    return;
-                }
+                Fate::Refused => Self::count(&counters.refused, aside.put(payload)),
+                Fate::Unfetched => Self::count(&counters.dropped, count),
+                Fate::Cancelled => return Self::count(&counters.discarded, count),
             }
         }
+    }
+
+    /// Tries what was set aside once more, the oldest first. The first that is refused again ends it, for good: a Network
+    /// Node that forgot its nodes once more costs one payload, and one that never wants them a single try for each that it
+    /// takes. Whatever is not taken stays in the journal, and goes out if the round is asked for again.
+    async fn send_again(&self, url: &CallbackUrl, aside: &mut SetAside) {
+        let counters = &self.courier.counters;
+        while let Some(payload) = aside.take() {
+            let count = payload.nonces.len() as u64;
+            match self.bring(url, &payload, true).await {
+                Fate::Taken => self.delivered(payload.nonces).await,
+                Fate::Refused => return Self::count(&counters.refused, count),
+                Fate::Unfetched => Self::count(&counters.dropped, count),
+                Fate::Cancelled => return aside.put_back(payload),
+            }
+        }
+    }
+
+    async fn bring(&self, url: &CallbackUrl, payload: &Payload, again: bool) -> Fate {
+        let parcel = Parcel {
+            url,
+            end: "generated",
+            body: payload.body.clone(),
+            block_hash: &self.request.round.identity.block_hash,
+            items: payload.nonces.len(),
+            again,
+        };
+        self.courier.bring(parcel, &self.cancel).await
+    }
+
+    fn count(counter: &AtomicU64, artifacts: u64) {
+        counter.fetch_add(artifacts, Ordering::Relaxed);
     }
 
     async fn delivered(&self, nonces: Vec<u32>) {

@@ -13,6 +13,7 @@ mod journal;
 mod request;
 mod round;
 mod service;
+mod set_aside;
 mod standing;
 mod stream;
 mod validation;

@@ -18,7 +18,7 @@ use super::round::{ActiveRound, RoundView};
 use super::standing::Standing;
 use super::stream::CallbackStream;
 use super::validation::{JobOutcome, JobState, JobTable, JobView, validated_body};
-use super::verdict::{Pass, claims, conclude, confirm};
+use super::verdict::{Pass, claims, conclude, confirm, sound_weights};
 use crate::clock::wall_now;
 use crate::engine::{EngineFault, EngineService, ProofOrder, ProofStep};
 
@@ -27,19 +27,26 @@ use crate::engine::{EngineFault, EngineService, ProofOrder, ProofStep};
 pub struct ProofSettings {
     /// Wall time between two deliveries.
     pub send_interval: Duration,
+    /// Wall time between the first two tries of a delivery; doubled with each, up to half a minute.
+    pub retry_first: Duration,
     /// Wall time after which a job that cannot run fails.
     pub job_wait_max: Duration,
     /// Whether a job's `p_value_threshold` decides. The network's own engine does not know the field that its Network
     /// Node sends and decides by 0.01 instead, so it is passed over unless the operator says otherwise.
     pub apply_p_value_threshold: bool,
+    /// Whether verdicts of fraud count where the weights here take fewer than 16 bits. Such a file is another model than
+    /// the published one by the measure that the network detects fraud with: to it every honest host is a cheat.
+    pub accuse_with_own_weights: bool,
 }
 
 impl Default for ProofSettings {
     fn default() -> Self {
         Self {
             send_interval: Duration::from_secs(5),
+            retry_first: Duration::from_secs(1),
             job_wait_max: Duration::from_secs(60),
             apply_p_value_threshold: false,
+            accuse_with_own_weights: false,
         }
     }
 }
@@ -76,7 +83,7 @@ pub struct ProofCounters {
     pub failed_posts: u64,
     /// Payloads that the Network Node does not want.
     pub refused_payloads: u64,
-    /// Artifacts of rounds set aside because their payload was refused again and again.
+    /// Artifacts of rounds whose payload was refused again and again, also after another one was taken.
     pub refused: u64,
     /// Artifacts of rounds dropped because too many waited, or because nobody fetched them in time.
     pub dropped: u64,
@@ -135,7 +142,13 @@ impl ProofService {
         let inner = Inner {
             engine,
             journal,
-            courier: Courier { http: client(), counters: Arc::default(), events, stream },
+            courier: Courier {
+                http: client(),
+                counters: Arc::default(),
+                events,
+                retry_first: settings.retry_first,
+                stream,
+            },
             settings,
             round: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
@@ -384,6 +397,7 @@ impl ProofService {
             }
         }
         lock(&inner.jobs).set(id, JobState::Running);
+        let weights = inner.engine.model().and_then(|model| model.weights);
         let first = self.pass(job, job.nonces.clone(), cancel).await?;
         let mut test = job.stat_test;
         if inner.settings.apply_p_value_threshold {
@@ -393,6 +407,9 @@ impl ProofService {
         if let JobOutcome::Verdict(verdict) = &outcome
             && verdict.fraud_detected
         {
+            if !inner.settings.accuse_with_own_weights {
+                sound_weights(weights).map_err(failed)?;
+            }
             // An accusation costs somebody an epoch: what it rests on is computed once more.
             let second = self.pass(job, verdict.mismatch_nonces.clone(), cancel).await?;
             confirm(job, test, verdict, &first, &second).map_err(failed)?;
@@ -456,7 +473,8 @@ impl ProofService {
         match body {
             Ok(body) => {
                 let block_hash = &job.request.round.identity.block_hash;
-                let parcel = Parcel { url, end, body, block_hash, items: job.nonces.len() };
+                let (body, items) = (body.into(), job.nonces.len());
+                let parcel = Parcel { url, end, body, block_hash, items, again: false };
                 self.inner.courier.bring(parcel, cancel).await;
             }
             Err(error) => tracing::error!(%error, id, "cannot write an outcome as JSON"),

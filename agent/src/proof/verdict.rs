@@ -1,10 +1,12 @@
 //! From computed artifacts to a verdict over those of another participant, and the doubts that stop one.
 //!
 //! A wrong verdict costs an honest participant an epoch, and a missing one costs nearly nothing: other validators give
-//! theirs. So an accusation stands only if this engine computed every nonce and comes to the same mismatches twice.
+//! theirs. So an accusation stands only if this engine computed every nonce and comes to the same mismatches twice, with
+//! weights that nobody has made smaller.
 
 use std::sync::Arc;
 
+use roadbed_compute::gguf::TensorType;
 use roadbed_compute::poc::verdict::is_mismatch;
 use roadbed_compute::poc::{Artifact, MarginKind, StatTest, Verdict, judge, judge_trajectories};
 
@@ -62,6 +64,19 @@ fn judged(received: &Received, test: StatTest, pass: &Pass) -> Result<Verdict, S
             let compared = compared.collect::<Result<Vec<_>, String>>()?;
             Ok(judge_trajectories(&compared, MarginKind::default(), test))
         }
+    }
+}
+
+/// Whether an accusation may rest on what weights of this type give. Weights of fewer than 16 bits were rounded by
+/// somebody: 4 bits move an artifact by 0.6, more than any threshold of the network (measured with SmolLM2; 6 bits by
+/// 0.2, 8 by 0.1). A model that is published in fp8 would be an exception; none of the types loaded here is fp8.
+pub(super) fn sound_weights(weights: Option<TensorType>) -> Result<(), String> {
+    match weights {
+        Some(kind) if kind.is_below_16_bits() => Err(format!(
+            "no accusation: the weights here are {kind}, fewer than 16 bits, so it may be our own artifacts that are off; \
+             load the published weights, or set accuse_with_own_weights where everybody has this very file"
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -168,6 +183,16 @@ mod tests {
         assert!(confirm(&job, TEST, &fraud, &short, &second).is_err());
         let nothing = Pass { asked: 4, artifacts: vec![] };
         assert!(conclude(&job, TEST, &nothing).is_err());
+    }
+
+    #[test]
+    fn weights_that_were_made_smaller_accuse_nobody() {
+        for kind in TensorType::ALL {
+            let whole = matches!(kind, TensorType::F32 | TensorType::F16 | TensorType::Bf16);
+            assert_eq!(sound_weights(Some(kind)).is_ok(), whole, "{kind}");
+        }
+        assert!(sound_weights(Some(TensorType::Q4K)).unwrap_err().contains("are Q4_K,"));
+        assert_eq!(sound_weights(None), Ok(()));
     }
 
     #[test]

@@ -77,6 +77,7 @@ fn load_request() -> LoadRequest {
 fn quick() -> ProofSettings {
     ProofSettings {
         send_interval: Duration::from_millis(20),
+        retry_first: Duration::from_millis(20),
         job_wait_max: Duration::from_millis(300),
         ..ProofSettings::default()
     }

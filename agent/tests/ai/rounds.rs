@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use roadbed_agent::journal::Journal;
-use roadbed_agent::proof::{ArtifactJournal, MemoryJournal, ProofEvent, ProofSettings};
+use roadbed_agent::proof::{ArtifactJournal, JobState, MemoryJournal, ProofEvent, ProofSettings};
+use roadbed_compute::gguf::TensorType;
 use roadbed_compute::poc::artifact::encode;
 use roadbed_compute::poc::{Identity, Round, Scheme};
 use roadbed_protocol::ProofActivity;
@@ -158,28 +159,56 @@ async fn a_delivery_that_is_not_taken_is_repeated_unchanged() {
 }
 
 #[tokio::test]
+async fn what_a_network_node_refused_before_it_knew_us_goes_out_again_unchanged() {
+    let callback = Callback::start([400; 6]).await;
+    let rig = rig().await;
+    start(&rig, init(&callback)).await;
+    let third = until("what was set aside", || callback.taken().get(2).cloned()).await;
+    stop(&rig).await;
+    let all = callback.deliveries();
+    // Two payloads, each refused three times; then a third is taken, and both come again before anything new.
+    let (first, second) = (&all[0], &all[3]);
+    assert!(first.nonces().iter().all(|nonce| !second.nonces().contains(nonce)));
+    assert_eq!((all[6].status, &all[7].bytes, &all[8].bytes), (200, &first.bytes, &second.bytes));
+    assert_eq!(third.bytes, second.bytes);
+    let counters = rig.proof.counters();
+    assert_eq!((counters.refused_payloads, counters.refused), (2, 0));
+    let mut nonces = callback.nonces();
+    assert_eq!(counters.delivered, nonces.len() as u64);
+    nonces.sort_unstable();
+    let expected: Vec<u64> = (0..nonces.len() as u64).map(|x| 1 + 3 * x).collect();
+    assert_eq!(nonces, expected, "none twice, none left out");
+}
+
+#[tokio::test]
 async fn a_payload_that_is_not_wanted_is_set_aside_and_kept() {
-    let callback = Callback::start([400, 404, 400]).await;
+    // Refused as it is, and once more after the second was taken.
+    let callback = Callback::start([400, 404, 400, 200, 400]).await;
     let journal: Arc<dyn ArtifactJournal> = Arc::new(MemoryJournal::default());
     let parts = RigParts { journal: Arc::clone(&journal), ..RigParts::default() };
     let (told, mut events) = tokio::sync::mpsc::channel(64);
     let rig = Rig::start_telling(parts, Some(told)).await;
     start(&rig, init(&callback)).await;
-    let taken = until("a later payload", || callback.taken().first().cloned()).await;
+    let taken = until("later payloads", || callback.taken().get(2).cloned()).await;
     stop(&rig).await;
     let all = callback.deliveries();
     let counters = rig.proof.counters();
     assert_eq!((counters.refused_payloads, counters.refused), (1, all[0].nonces().len() as u64));
-    // Refused three times as it is, then the next one goes.
-    assert!(all[..3].iter().all(|delivery| delivery.bytes == all[0].bytes));
+    let (first, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|delivery| delivery.bytes == all[0].bytes);
+    assert_eq!((first.len(), all[3].status, &all[4].bytes), (4, 200, &all[0].bytes));
     let (refused, wanted) = (all[0].nonces(), taken.nonces());
     assert!(refused.iter().all(|nonce| !wanted.contains(nonce)));
+    assert!(others.iter().all(|delivery| delivery.status == 200));
     let event = events.recv().await.unwrap();
     let ProofEvent::CallbackRefused { block_hash, status, items, .. } = event else {
         panic!("{event:?}")
     };
     assert_eq!((block_hash.as_str(), status, items), ("A1B2", 400, refused.len()));
-    assert!(matches!(events.recv().await, Some(ProofEvent::Delivered { .. })));
+    // Told once: what follows are deliveries.
+    for _ in 0..2 {
+        assert!(matches!(events.recv().await, Some(ProofEvent::Delivered { .. })));
+    }
 
     // The same round again: what was set aside goes out once more, under the same nonces.
     let before = callback.taken().len();
@@ -355,6 +384,41 @@ async fn the_network_nodes_own_cut_counts_if_the_operator_says_so() {
     assert_eq!(fraud["fraud_detected"], true, "{fraud}");
     let (_, honest) = rig.post(GENERATE, job(None, &[1, 2])).await;
     assert_eq!(honest["fraud_detected"], false, "{honest}");
+}
+
+#[tokio::test]
+async fn weights_of_fewer_than_16_bits_accuse_nobody_unless_the_operator_says_so() {
+    let loaded = async |rig: &Rig, kind: TensorType| {
+        *rig.script.weights.lock().unwrap() = Some(kind);
+        rig.engine.load(super::load_request()).await.unwrap();
+    };
+    let wrong = [1, 2, 3, 5];
+    let callback = Callback::start([]).await;
+    let rig = rig().await;
+    loaded(&rig, TensorType::Q4K).await;
+    let (status, answer) = rig.post(GENERATE, job(None, &wrong)).await;
+    let reason = answer["detail"]["errors"][0]["error"].as_str().unwrap_or_default();
+    let says = reason.contains("no accusation: the weights here are Q4_K");
+    assert!(status == 502 && says, "{status} {answer}");
+    // Nothing is computed twice for a verdict that cannot count, and nobody is told of one.
+    assert_eq!(rig.script.proved.lock().unwrap().len(), 8);
+    let (_, queued) = rig.post(GENERATE, job(Some(&callback), &wrong)).await;
+    let id = queued["request_id"].as_str().unwrap().strip_prefix("5001:").unwrap().to_owned();
+    let ended = rig.proof.finished(&id).await.unwrap();
+    assert!(matches!(ended.state, JobState::Failed(_)), "{ended:?}");
+    // Whoever agrees with such a rig is as honest as it is.
+    let (_, honest) = rig.post(GENERATE, job(Some(&callback), &[1])).await;
+    assert_eq!(honest["status"], "queued");
+    let told = until("the verdict", || callback.taken().first().cloned()).await;
+    assert_eq!(told.body["fraud_detected"], false);
+    assert_eq!(callback.deliveries().len(), 1);
+    loaded(&rig, TensorType::Bf16).await;
+    assert_eq!(rig.post(GENERATE, job(None, &wrong)).await.1["fraud_detected"], true);
+
+    let settings = ProofSettings { accuse_with_own_weights: true, ..quick() };
+    let rig = Rig::start(RigParts { settings, ..RigParts::default() }).await;
+    loaded(&rig, TensorType::Q4K).await;
+    assert_eq!(rig.post(GENERATE, job(None, &wrong)).await.1["fraud_detected"], true);
 }
 
 #[tokio::test]

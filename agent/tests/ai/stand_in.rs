@@ -7,6 +7,7 @@ use roadbed_agent::engine::{
     AnswerEvent, BackendLoader, EngineBackend, EngineFault, LoadRequest, ModelInfo, ProofStep,
 };
 use roadbed_agent::grammar::GrammarCompiler;
+use roadbed_compute::gguf::TensorType;
 use roadbed_compute::grammar::{Grammar, GrammarState};
 use roadbed_compute::poc::{Artifact, DecodeRefusal, Round, artifact::encode};
 use roadbed_compute::{
@@ -87,6 +88,8 @@ pub struct Script {
     pub spoken: AtomicU64,
     /// Answers under way together; 0 is one.
     pub answers_max: AtomicU64,
+    /// What its weights are said to be when it is loaded; F32 unless told.
+    pub weights: Mutex<Option<TensorType>>,
 }
 
 pub struct StandInLoader(pub Arc<Script>);
@@ -254,6 +257,7 @@ impl EngineBackend for StandIn {
             context_tokens: self.context_tokens,
             vocabulary: 257,
             end_ids: vec![END],
+            weights: Some(self.script.weights.lock().unwrap().unwrap_or(TensorType::F32)),
             memory_bytes: 0,
             grammars: Some(self.grammars.clone()),
             answers_max: self.script.answers_max.load(Ordering::SeqCst).max(1) as usize,

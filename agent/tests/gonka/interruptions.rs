@@ -83,6 +83,33 @@ async fn a_callback_that_was_down_gets_everything_in_the_exchange_window() {
 }
 
 #[tokio::test]
+async fn a_callback_that_nobody_listens_at_gets_everything_in_the_exchange_window() {
+    let home = Home::new().await;
+    let rig = Rig::start(&home, true).await;
+    let node = node_of(config(), &[&home]).await;
+    node.step_to(999).await;
+    node.close_callback().await;
+    assert!(
+        tokio::net::TcpStream::connect(node.callback_url().replace("http://", "")).await.is_err()
+    );
+    node.step_to(1_010).await;
+    until("nonces", || (rig.proved() > 60).then_some(())).await;
+    let made = rig.proved() as u64;
+    until("tries in vain", || (rig.proof.counters().failed_posts > 2).then_some(())).await;
+    assert_eq!((last_stage(&node).artifacts, last_stage(&node).refused.len()), (0, 0));
+    node.open_callback().await.unwrap();
+    node.step_to(1_012).await;
+    artifacts(&node, made).await;
+    validated(&node, 1_013, 1_030).await;
+    assert!(is_whole(&nonces(&node, 0, "rig-0"), 1, 1));
+    assert_eq!(last_stage(&node).duplicates, 0);
+    let counters = rig.proof.counters();
+    assert_eq!((counters.refused_payloads, counters.dropped), (0, 0));
+    assert_eq!(node.status().errors, Vec::<String>::new());
+    rig.kill().await;
+}
+
+#[tokio::test]
 async fn what_could_not_be_delivered_in_its_stage_is_never_delivered_as_anothers() {
     let home = Home::new().await;
     let rig = Rig::start(&home, true).await;
@@ -127,6 +154,37 @@ async fn a_network_node_restarted_in_the_middle_loses_nothing() {
     assert!(made > held);
     validated(&node, 1_013, 1_030).await;
     assert!(is_whole(&nonces(&node, 0, "rig-0"), 1, 1));
+    assert_eq!(node.status().errors, Vec::<String>::new());
+    rig.kill().await;
+}
+
+#[tokio::test]
+async fn a_network_node_that_does_not_know_its_nodes_after_a_restart_gets_everything_once_it_does()
+{
+    let home = Home::new().await;
+    let rig = Rig::start(&home, true).await;
+    let node = node_of(config(), &[&home]).await;
+    node.step_to(1_000).await;
+    artifacts(&node, 20).await;
+    node.go_down();
+    node.step_to(1_003).await;
+    // Two blocks: half a minute of the chain's time.
+    node.with(|world| world.forgetful_until = 1_006);
+    node.come_back().await.unwrap();
+    node.step_to(1_005).await;
+    let refused = || last_stage(&node).refused.get(&400).copied().filter(|&refused| refused >= 9);
+    until("three payloads that were set aside", refused).await;
+    let (held, made) = (last_stage(&node).artifacts, rig.proved() as u64);
+    assert!(made > held && rig.proof.counters().refused_payloads >= 3);
+    node.step_to(1_006).await;
+    artifacts(&node, made).await;
+    assert_eq!(last_stage(&node).starts, 1, "it reads GENERATING and starts nothing");
+    validated(&node, 1_013, 1_030).await;
+    let stage = last_stage(&node);
+    assert!(stage.retried >= 3, "{} came again unchanged", stage.retried);
+    assert_eq!(stage.duplicates, 0, "nothing twice, under whatever name");
+    assert!(is_whole(&nonces(&node, 0, "rig-0"), 1, 1));
+    assert_eq!(rig.proof.counters().refused, 0);
     assert_eq!(node.status().errors, Vec::<String>::new());
     rig.kill().await;
 }

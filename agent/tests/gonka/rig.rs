@@ -93,8 +93,13 @@ impl Rig {
         if loaded {
             engine.load(configured.clone()).await.unwrap();
         }
-        let settings =
-            ProofSettings { send_interval: Duration::from_millis(20), ..ProofSettings::default() };
+        // The network's artifacts are of the rig's own file, whatever its weights.
+        let settings = ProofSettings {
+            send_interval: Duration::from_millis(20),
+            retry_first: Duration::from_millis(20),
+            accuse_with_own_weights: true,
+            ..ProofSettings::default()
+        };
         let journal = Arc::clone(&home.journal);
         let proof = ProofService::new(engine.clone(), journal, settings, None);
         let node = Arc::new(Node::new(NodeParts {

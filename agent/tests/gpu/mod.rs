@@ -82,6 +82,7 @@ impl Bench {
             auth_token: None,
             pocstream_listen: None,
             apply_p_value_threshold: false,
+            accuse_with_own_weights: false,
             metrics: true,
             sensor: SensorChoice::Simulated,
             mining: Some(mining),

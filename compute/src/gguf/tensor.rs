@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Storage types this reader knows. Block sizes are those of ggml's `ggml-common.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TensorType {
     F32,
     F16,
@@ -85,6 +87,18 @@ impl TensorType {
             Self::Q6K => 210,
             Self::Mxfp4 => 17,
         }
+    }
+
+    /// Thousandths of a bit that a weight takes, its share of the block's scales included.
+    #[must_use]
+    pub fn millibits(self) -> usize {
+        8_000 * self.block_bytes() / self.block_weights()
+    }
+
+    /// Whether a weight takes fewer than 16 bits: a file of such weights is another model than the one they were made of.
+    #[must_use]
+    pub fn is_below_16_bits(self) -> bool {
+        self.millibits() < 16_000
     }
 }
 

@@ -27,6 +27,7 @@ use super::tuner::tune;
 use super::tuning::{Choice, TunedShape, Tuning, product_rows_max};
 use super::weights::Weights;
 use crate::adapter::{AdapterChoice, AdapterSummary};
+use crate::gguf::TensorType;
 use crate::gpu::Gpu;
 use crate::kernels::attention::KvFormat;
 use crate::kernels::llm::Method;
@@ -118,6 +119,8 @@ pub struct EngineInfo {
     pub context_tokens: usize,
     /// Context the model was trained for.
     pub model_context_tokens: usize,
+    /// Of the layers' matrices; of several types, the one with the fewest bits.
+    pub weights: TensorType,
     /// Weights on the GPU.
     pub weight_bytes: u64,
     /// KV cache and activations on the GPU.
@@ -261,6 +264,7 @@ impl Engine {
                 vocabulary: config.vocabulary,
                 context_tokens: context,
                 model_context_tokens: config.context_tokens,
+                weights: narrowest(file),
                 weight_bytes: forward.stages().map(|stage| stage.weight_bytes).sum(),
                 working_bytes: forward.stages().map(|stage| stage.working_bytes).sum(),
                 cache_tokens: cache.pages * PAGE,
@@ -549,6 +553,13 @@ fn upload(
             Ok(stage)
         })
         .collect()
+}
+
+/// The type of the layers' matrices with the fewest bits; vectors are kept whole in every file.
+fn narrowest(file: &dyn WeightSource) -> TensorType {
+    let layers = file.entries().values().filter(|entry| entry.name.starts_with("blk."));
+    let kinds = layers.filter(|entry| entry.rows > 1).map(|entry| entry.kind);
+    kinds.min_by_key(|kind| kind.millibits()).unwrap_or(TensorType::F32)
 }
 
 fn stage_info(stage: &Forward) -> StageInfo {

@@ -336,7 +336,7 @@ fn agent_file(
                 let served_as = rig.model.as_deref().unwrap_or_default();
                 let _ = writeln!(
                     text,
-                    "    gpu: {{model: {:?}, served_as: {served_as}, adapter: {:?}, listen: \"{}\", sensor: simulated}}\n    pool: {{url: \"stratum+tcp://{}\", user: {}.{}, password: x, threads: 1}}",
+                    "    gpu: {{model: {:?}, served_as: {served_as}, adapter: {:?}, listen: \"{}\", sensor: simulated, accuse_with_own_weights: true}}\n    pool: {{url: \"stratum+tcp://{}\", user: {}.{}, password: x, threads: 1}}",
                     settings.model, settings.adapter, ports.faces, ports.pool, site.farm, rig.id
                 );
             }

@@ -286,6 +286,8 @@ impl GonkaNode {
             faults,
             refuse: None,
             refuse_next: 0,
+            forgetful_until: 0,
+            callback_down: false,
             down: false,
             counters: GonkaStatus::default(),
         }));
@@ -334,6 +336,21 @@ impl GonkaNode {
         prompt: &str,
     ) -> Result<f64, String> {
         self.caller.validate_inference(executor, validator, prompt).await
+    }
+
+    /// Closes the port of the callbacks alone; returns when nobody can connect to it.
+    pub async fn close_callback(&self) {
+        lock(&self.world).callback_down = true;
+        self.servers.close_callback().await;
+    }
+
+    /// Opens it again, at the same address.
+    ///
+    /// # Errors
+    /// What binding it said.
+    pub async fn open_callback(&self) -> std::io::Result<()> {
+        lock(&self.world).callback_down = false;
+        self.servers.open(&self.world, &self.tasks).await
     }
 
     /// Stops the API process: nobody is answered, nobody is called. The chain and the artifact store stay.

@@ -1,7 +1,7 @@
 //! The three servers: public, callbacks, admin; closed and opened again at the same addresses when the process "restarts".
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -16,6 +16,33 @@ use tokio_util::task::TaskTracker;
 use super::world::{Shared, lock};
 use super::{admin, public};
 
+/// One of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Public,
+    Callback,
+    Admin,
+}
+
+impl Door {
+    const ALL: [Self; 3] = [Self::Public, Self::Callback, Self::Admin];
+
+    fn router(self, world: &Shared) -> Router {
+        match self {
+            Self::Public => public::router(world.clone()),
+            Self::Callback => Router::new().fallback(callback).with_state(world.clone()),
+            Self::Admin => admin::router(world.clone()),
+        }
+    }
+}
+
+/// A server that listens, or has been told to end.
+#[derive(Debug)]
+struct Serving {
+    stop: CancellationToken,
+    served: JoinHandle<()>,
+}
+
 /// What is served where.
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -23,8 +50,8 @@ pub(super) struct Servers {
     pub(super) callback: SocketAddr,
     pub(super) admin: SocketAddr,
     stop: CancellationToken,
-    /// Cancelled when the process "goes down"; renewed when it comes back.
-    running: Mutex<(CancellationToken, Vec<JoinHandle<()>>)>,
+    /// In the order of [`Door::ALL`]; none where one was closed and has ended.
+    serving: Mutex<[Option<Serving>; 3]>,
 }
 
 impl Servers {
@@ -39,54 +66,71 @@ impl Servers {
             callback: listeners[1].local_addr()?,
             admin: listeners[2].local_addr()?,
             stop: stop.clone(),
-            running: Mutex::new((stop.child_token(), Vec::new())),
+            serving: Mutex::default(),
         };
-        servers.serve(listeners, world, tasks);
+        for (door, listener) in Door::ALL.into_iter().zip(listeners) {
+            servers.serve(door, listener, world, tasks);
+        }
         Ok(servers)
     }
 
-    fn serve(&self, listeners: [TcpListener; 3], world: &Shared, tasks: &TaskTracker) {
-        let mut locked = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = locked.0.clone();
-        let routers = [
-            public::router(world.clone()),
-            Router::new().fallback(callback).with_state(world.clone()),
-            admin::router(world.clone()),
-        ];
-        for (listener, router) in listeners.into_iter().zip(routers) {
-            let running = running.clone();
-            let served = tasks.spawn(async move {
-                // Dropped, not wound down: a process that dies finishes nothing.
-                tokio::select! {
-                    () = running.cancelled() => {}
-                    ended = axum::serve(listener, router) => {
-                        if let Err(error) = ended {
-                            tracing::warn!(%error, "a server of the Network Node ended");
-                        }
+    fn lock(&self) -> MutexGuard<'_, [Option<Serving>; 3]> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, door: Door, listener: TcpListener, world: &Shared, tasks: &TaskTracker) {
+        let stop = self.stop.child_token();
+        let (stopped, router) = (stop.clone(), door.router(world));
+        let served = tasks.spawn(async move {
+            // Dropped, not wound down: a process that dies finishes nothing.
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                ended = axum::serve(listener, router) => {
+                    if let Err(error) = ended {
+                        tracing::warn!(%error, "a server of the Network Node ended");
                     }
                 }
-            });
-            locked.1.push(served);
-        }
+            }
+        });
+        self.lock()[door as usize] = Some(Serving { stop, served });
     }
 
     pub(super) fn close(&self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).0.cancel();
+        self.lock().iter().flatten().for_each(|serving| serving.stop.cancel());
     }
 
+    /// Closes one port and returns when nobody listens there.
+    pub(super) async fn close_callback(&self) {
+        let serving = self.lock()[Door::Callback as usize].take();
+        if let Some(Serving { stop, served }) = serving {
+            stop.cancel();
+            // A server that panicked listens no more either.
+            drop(served.await);
+        }
+    }
+
+    /// Opens every port that was closed.
     pub(super) async fn open(&self, world: &Shared, tasks: &TaskTracker) -> std::io::Result<()> {
-        let ended = {
-            let mut locked = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *locked, (self.stop.child_token(), Vec::new())).1
-        };
-        // Their sockets must be gone before the same addresses can be bound.
-        futures_util::future::join_all(ended).await;
-        let listeners = [
-            TcpListener::bind(self.public).await?,
-            TcpListener::bind(self.callback).await?,
-            TcpListener::bind(self.admin).await?,
-        ];
-        self.serve(listeners, world, tasks);
+        for door in Door::ALL {
+            let closed = {
+                let mut serving = self.lock();
+                let place = &mut serving[door as usize];
+                match place {
+                    Some(serving) if !serving.stop.is_cancelled() => continue,
+                    Some(_) | None => place.take(),
+                }
+            };
+            if let Some(Serving { served, .. }) = closed {
+                // Its socket must be gone before the same address can be bound.
+                drop(served.await);
+            }
+            let address = match door {
+                Door::Public => self.public,
+                Door::Callback => self.callback,
+                Door::Admin => self.admin,
+            };
+            self.serve(door, TcpListener::bind(address).await?, world, tasks);
+        }
         Ok(())
     }
 }
@@ -94,7 +138,7 @@ impl Servers {
 /// `POST /v2/poc-batches/{model}/generated` and `…/validated`; the body of a success is empty, as the original's.
 async fn callback(State(world): State<Shared>, method: Method, uri: Uri, body: Bytes) -> Response {
     let mut world = lock(&world);
-    if world.down {
+    if world.down || world.callback_down {
         // A connection kept alive from before.
         return StatusCode::BAD_GATEWAY.into_response();
     }

@@ -101,7 +101,7 @@ pub struct Stage {
     pub callbacks: u64,
     /// Deliveries refused, by status.
     pub refused: BTreeMap<u16, u64>,
-    /// Bodies refused with 503 whose repetition is awaited, by a digest.
+    /// Bodies refused with 503, or because their node was not known, whose repetition is awaited, by a digest.
     pub awaited: BTreeSet<String>,
     /// Bodies that came again unchanged and were taken.
     pub retried: u64,

@@ -23,6 +23,9 @@ use crate::network_node::judge;
 /// Complaints kept: the first ones matter.
 const ERRORS_MAX: usize = 64;
 
+/// What a delivery of a node that is not registered is told.
+const UNKNOWN_NODE: &str = "unknown node_num";
+
 /// Why a delivery was not taken: the HTTP status and the words.
 pub type Refusal = (u16, String);
 
@@ -70,6 +73,11 @@ pub struct World {
     pub refuse: Option<u16>,
     /// Deliveries still to be refused with 503, one by one.
     pub refuse_next: u32,
+    /// Height from which it knows its nodes: before, a delivery is one of an unknown node. The original reads them from its
+    /// store some time after its start.
+    pub forgetful_until: i64,
+    /// Its callback server alone is down: nobody listens there.
+    pub callback_down: bool,
     /// The API process is down: its servers answer nobody, its driver sleeps. The chain goes on.
     pub down: bool,
     /// Counters.
@@ -162,6 +170,11 @@ impl World {
         Err((400, "invalid model_id".to_owned()))
     }
 
+    /// Whether it has not read its nodes yet.
+    fn forgets(&self) -> bool {
+        self.chain.height < self.forgetful_until
+    }
+
     /// Takes a delivery of artifacts, or says why not.
     ///
     /// # Errors
@@ -169,13 +182,15 @@ impl World {
     pub fn take_artifacts(&mut self, segment: &str, body: &[u8]) -> Result<(), Refusal> {
         let taken = self.try_artifacts(segment, body);
         if let Err((status, why)) = &taken {
-            if *status == 400 {
+            // That it forgot its nodes is its own fault.
+            let own_fault = self.forgets() && why == UNKNOWN_NODE;
+            if *status == 400 && !own_fault {
                 self.complain(format!("a delivery of artifacts was refused: {why}"));
             }
             let status = *status;
             if let Some(stage) = self.stages.last_mut() {
                 *stage.refused.entry(status).or_default() += 1;
-                if status == 503 {
+                if status == 503 || why == UNKNOWN_NODE {
                     stage.awaited.insert(digest(body));
                 }
             }
@@ -204,7 +219,8 @@ impl World {
             return Err(bad("block_height is not the active PoC stage"));
         }
         let node_num = document["node_id"].as_u64().ok_or_else(|| bad("no node_id"))?;
-        let node = self.registry.by_number(node_num).ok_or_else(|| bad("unknown node_num"))?;
+        let known = if self.forgets() { None } else { self.registry.by_number(node_num) };
+        let node = known.ok_or_else(|| bad(UNKNOWN_NODE))?;
         let node_id = node.config.id.clone();
         // The original looks at neither of these; what else is in them would be another's proof.
         if document["public_key"] != self.config.public_key.as_str() {

@@ -171,6 +171,7 @@ impl Keeper {
             context_tokens: served.context_tokens.unwrap_or_default(),
             vocabulary: 0,
             end_ids: vec![],
+            weights: None,
             memory_bytes: 0,
             grammars: None,
             answers_max: self.shared.config.concurrent,
