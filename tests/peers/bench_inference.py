@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import socket
 import statistics
 import subprocess
@@ -47,7 +48,7 @@ class Roadbed:
 
     def __init__(self, arguments, label, *extra):
         self.arguments, self.name, self.extra = arguments, label, extra
-        self.adapter, self.software, self.weight_bytes = "", True, 0
+        self.adapter, self.software = "", True
         self.loads, self.first_tokens, self.unloads, self.host = [], [], [], []
 
     def start(self):
@@ -67,7 +68,6 @@ class Roadbed:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}")
         report = json.loads(done.stdout)
         self.adapter, self.software = report["adapter"], report["software"]
-        self.weight_bytes = report["weight_bytes"]
         self.loads.append(report["load"]["wall_seconds"])
         self.first_tokens.append(report["first_token"]["wall_seconds"])
         self.unloads.append(report["unload"]["wall_seconds"])
@@ -88,8 +88,8 @@ class Completions:
     def round(self, number):
         a = self.arguments
         prefill = self.timed(prompt_ids(a.prompt, number), 1)
-        short = self.timed(prompt_ids(8, number), 1)
-        long = self.timed(prompt_ids(8, number), a.tokens + 1)
+        short = self.timed(prompt_ids(a.decode_prompt, number), 1)
+        long = self.timed(prompt_ids(a.decode_prompt, number), a.tokens + 1)
         rate = lambda tokens, seconds: tokens / seconds if seconds > 0 else None
         return {
             "prefill": {"wall": rate(a.prompt, prefill[0]), "cpu": rate(a.prompt * CORES, prefill[1])},
@@ -116,6 +116,7 @@ class LlamaCppVulkan(Completions):
         # Without the variable its Vulkan backend passes over CPU drivers. Its own loader knows no system path.
         environment = dict(os.environ, GGML_VK_VISIBLE_DEVICES=self.arguments.vulkan_device,
                            LD_LIBRARY_PATH=str(self.folder))
+        self.adapter = self.device(environment)
         self.log = open("target/bench-llama-server.log", "wb")
         self.process = subprocess.Popen(
             [self.folder / "llama-server", "-m", self.arguments.model_file, "-ngl", "99", "--no-warmup", "-np", "1",
@@ -136,7 +137,16 @@ class LlamaCppVulkan(Completions):
             time.sleep(0.5)
         # Its pipelines are compiled at first use; no round should pay for that.
         self.timed(prompt_ids(self.arguments.prompt, 0), 2)
-        self.timed(prompt_ids(8, 0), 2)
+        self.timed(prompt_ids(self.arguments.decode_prompt, 0), 2)
+
+    def device(self, environment):
+        """The name of the device that it sees."""
+        listed = subprocess.run([self.folder / "llama-server", "--list-devices"], env=environment, timeout=START_SECONDS,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+        found = re.findall(r"^\s*Vulkan\d+: (.*) \(\d+ MiB", listed, re.MULTILINE)
+        if len(found) != 1:
+            raise RuntimeError(f"llama-server sees no device {self.arguments.vulkan_device}: {listed.strip()[-300:]}")
+        return found[0]
 
     def stop(self):
         self.process.terminate()
@@ -178,6 +188,16 @@ class LlamaCppCpu(Completions):
         return time.monotonic() - wall, time.process_time() - cpu
 
 
+def token_bytes(path):
+    """Bytes of the model file that decoding a token reads: all but a table of embeddings that is not also the head."""
+    import gguf
+
+    tensors = {tensor.name: int(tensor.n_bytes) for tensor in gguf.GGUFReader(path).tensors}
+    if "output.weight" in tensors:
+        tensors.pop("token_embd.weight", None)
+    return sum(tensors.values())
+
+
 def median(rounds, part, clock):
     values = [r[part][clock] for r in rounds if part in r and r[part][clock]]
     return statistics.median(values) if values else None
@@ -206,7 +226,7 @@ def judge(found, ours, software, arguments):
             ("prefill / llama.cpp Vulkan", ratio(value(ours, "prefill"), value(LlamaCppVulkan.name, "prefill")), 0.35, 0.7),
         ]
         if arguments.bandwidth_gb:
-            read = (value(ours, "decode") or 0) * arguments.weight_bytes / 1e9
+            read = (value(ours, "decode") or 0) * token_bytes(arguments.model_file) / 1e9
             rows.append(("decode, share of the memory bandwidth", read / arguments.bandwidth_gb, 0.4, 0.65))
     return rows
 
@@ -220,6 +240,8 @@ def main():
     parser.add_argument("--vulkan-device", default="0", help="llama.cpp's number of the same device")
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--decode-prompt", type=int, default=8,
+                        help="tokens that llama.cpp has read when its decoding is timed; ours has read --prompt")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without", action="append", default=[], help="leave a peer out: vulkan, cpu")
     parser.add_argument("--bandwidth-gb", type=float, help="the card's memory bandwidth in GB/s, to judge decoding by")
@@ -258,7 +280,9 @@ def main():
                 say(f"{contender.name}: {error}")
 
     software = ours.software
-    arguments.weight_bytes = ours.weight_bytes
+    for contender in contenders:
+        if isinstance(contender, LlamaCppVulkan) and contender.adapter not in ours.adapter:
+            raise RuntimeError(f"llama.cpp ran on {contender.adapter}, ours on {ours.adapter}: choose --vulkan-device")
     clock = "cpu" if software else "wall"
     print(f"\n{ours.adapter}; {CORES} cores; load {os.getloadavg()[0]:.1f}; {arguments.model}; "
           f"prompt {arguments.prompt}, {arguments.tokens} new; medians of {arguments.rounds} rounds; "
