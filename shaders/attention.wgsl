@@ -8,6 +8,7 @@
 // One workgroup takes one row (y), one span (z) and up to four query heads of one KV head (x), so that
 // each key and value is loaded once for four heads. It works in tiles of WORKGROUP positions: first an
 // invocation scores a position, then it sums four floats of the values in strands of positions.
+// Loads are asked for four at a time: a decoding GPU waits for memory here, and for nothing else.
 // A CPU adapter has few invocations to a workgroup and looks for the largest score one by one (TREE 0).
 // CPU twin: compute/src/reference/ops.rs, attention.
 override WORKGROUP: u32 = 128u;
@@ -23,20 +24,6 @@ const LOWEST: f32 = -3.4e38;
 var<workgroup> weights: array<vec4<f32>, WORKGROUP>;
 var<workgroup> records: array<u32, WORKGROUP>;
 var<workgroup> partial: array<vec4<f32>, WORKGROUP>;
-
-fn scores_of(from_q: vec4<u32>, record: u32) -> vec4<f32> {
-    var sums = vec4<f32>(0.0);
-    for (var i = 0u; i < (attention.head >> 2u); i++) {
-        let k = key4(record, i);
-        sums += vec4<f32>(
-            dot(q[from_q.x + i], k),
-            dot(q[from_q.y + i], k),
-            dot(q[from_q.z + i], k),
-            dot(q[from_q.w + i], k),
-        );
-    }
-    return vec4<f32>(score_of(sums.x), score_of(sums.y), score_of(sums.z), score_of(sums.w));
-}
 
 // The largest scores of the tile's `count` positions; `weights` may be overwritten afterwards.
 fn tile_largest(own: vec4<f32>, count: u32, local: u32) -> vec4<f32> {
@@ -97,11 +84,7 @@ fn main(
     let first = max(first_seen(own), group.z * SPAN);
     let end = min(own + 1u, (group.z + 1u) * SPAN);
     var largest = vec4<f32>(LOWEST);
-    var total = vec4<f32>(0.0);
-    var sum_x = vec4<f32>(0.0);
-    var sum_y = vec4<f32>(0.0);
-    var sum_z = vec4<f32>(0.0);
-    var sum_w = vec4<f32>(0.0);
+    var sums = Sums();
     for (var tile = first; tile < end; tile += WORKGROUP) {
         let count = min(WORKGROUP, end - tile);
         var score = vec4<f32>(LOWEST);
@@ -117,39 +100,46 @@ fn main(
         workgroupBarrier();
         let keep = exp(largest - now);
         largest = now;
-        total *= keep;
-        sum_x *= keep.x;
-        sum_y *= keep.y;
-        sum_z *= keep.z;
-        sum_w *= keep.w;
+        sums = Sums(
+            sums.total * keep,
+            sums.x * keep.x,
+            sums.y * keep.y,
+            sums.z * keep.z,
+            sums.w * keep.w,
+        );
         // Leftover invocations of an uneven split see no position.
-        for (var i = select(count, strand, strand < strands); i < count; i += strands) {
-            let weight = weights[i];
-            let value = value4(records[i], vector);
-            total += weight;
-            sum_x += weight.x * value;
-            sum_y += weight.y * value;
-            sum_z += weight.z * value;
-            sum_w += weight.w * value;
+        var i = select(count, strand, strand < strands);
+        for (; i + 3u * strands < count; i += 4u * strands) {
+            let value_0 = value4(records[i], vector);
+            let value_1 = value4(records[i + strands], vector);
+            let value_2 = value4(records[i + 2u * strands], vector);
+            let value_3 = value4(records[i + 3u * strands], vector);
+            sums = plus(sums, weights[i], value_0);
+            sums = plus(sums, weights[i + strands], value_1);
+            sums = plus(sums, weights[i + 2u * strands], value_2);
+            sums = plus(sums, weights[i + 3u * strands], value_3);
+        }
+        for (; i < count; i += strands) {
+            sums = plus(sums, weights[i], value4(records[i], vector));
         }
     }
     if (strands > 1u) {
-        total = over_strands(total, local, vectors);
-        sum_x = over_strands(sum_x, local, vectors);
-        sum_y = over_strands(sum_y, local, vectors);
-        sum_z = over_strands(sum_z, local, vectors);
-        sum_w = over_strands(sum_w, local, vectors);
+        sums.total = over_strands(sums.total, local, vectors);
+        sums.x = over_strands(sums.x, local, vectors);
+        sums.y = over_strands(sums.y, local, vectors);
+        sums.z = over_strands(sums.z, local, vectors);
+        sums.w = over_strands(sums.w, local, vectors);
     }
     if (local >= vectors || first >= end) {
         return;
     }
-    var sums = array<vec4<f32>, 4>(sum_x, sum_y, sum_z, sum_w);
+    var of_heads = array<vec4<f32>, 4>(sums.x, sums.y, sums.z, sums.w);
     let first_out = (row * groups.z + group.z) * attention.heads;
     for (var i = 0u; i < min(4u, heads_end - head_first); i++) {
         let to = (first_out + head_first + i) * (vectors + 1u);
-        out[to + local] = sums[i];
+        out[to + local] = of_heads[i];
         if (local == 0u) {
-            out[to + vectors] = vec4<f32>(largest[i], total[i], 0.0, 0.0);
+            out[to + vectors] = vec4<f32>(largest[i], sums.total[i], 0.0, 0.0);
         }
     }
 }

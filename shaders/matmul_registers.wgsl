@@ -4,7 +4,8 @@
 // One workgroup of 64 computes a tile of 64 weight rows (x) by 64 rows of x (y). PARTS eights of columns at a
 // time, all decode weights once into shared memory and copy activations there, both with four rows to a
 // vector; then every invocation reads eight weights and eight activations of a column for 64 products.
-// Shared memory: 4 KiB for each of PARTS, of which WebGPU's smallest limit allows 4.
+// Shared memory: 4 KiB for each of PARTS, of which WebGPU's smallest limit allows 4. Its banks are 8 vectors
+// wide on most cards: `place` spreads what eight neighbours store at once over all of them.
 // Written out by hand, so that sums stay in registers.
 // CPU twin: compute/src/reference/ops.rs, matmul.
 override PARTS: u32 = 4u;
@@ -15,9 +16,13 @@ const FOURS: u32 = 16u;
 
 @group(0) @binding(4) var<storage, read> x: array<vec4<f32>>;
 
-// [PARTS * 8 columns, FOURS] each.
+// [PARTS * 8 columns, FOURS] each, the fours of a part in the order of `place`.
 var<workgroup> weight_tile: array<vec4<f32>, PARTS * 128u>;
 var<workgroup> x_tile: array<vec4<f32>, PARTS * 128u>;
+
+fn place(four: u32, part: u32) -> u32 {
+    return four ^ (part * (8u / PARTS));
+}
 
 fn x_of(row: u32, eight: u32) -> Eight {
     let at = min(row, x_rows() - 1u) * (matrix.columns >> 2u) + eight * 2u;
@@ -56,7 +61,7 @@ fn fill(eight: u32, local: u32, weight_first: u32, x_first: u32) {
             x_of(x_row + 2u, eight + part),
             x_of(x_row + 3u, eight + part),
         );
-        let to = part * 8u * FOURS + four;
+        let to = part * 8u * FOURS + place(four, part);
         weight_tile[to + 0u * FOURS] = column_low(w, 0u);
         x_tile[to + 0u * FOURS] = column_low(v, 0u);
         weight_tile[to + 1u * FOURS] = column_low(w, 1u);
@@ -106,27 +111,31 @@ fn main(
         workgroupBarrier();
         fill(eight, local, weight_first, x_first);
         workgroupBarrier();
-        for (var k = 0u; k < PARTS * 8u * FOURS; k += FOURS) {
-            let low = weight_tile[k + i];
-            let high = weight_tile[k + i + 8u];
-            let u = x_tile[k + j];
-            let v = x_tile[k + j + 8u];
-            low_0 += low * u.x;
-            high_0 += high * u.x;
-            low_1 += low * u.y;
-            high_1 += high * u.y;
-            low_2 += low * u.z;
-            high_2 += high * u.z;
-            low_3 += low * u.w;
-            high_3 += high * u.w;
-            low_4 += low * v.x;
-            high_4 += high * v.x;
-            low_5 += low * v.y;
-            high_5 += high * v.y;
-            low_6 += low * v.z;
-            high_6 += high * v.z;
-            low_7 += low * v.w;
-            high_7 += high * v.w;
+        for (var part = 0u; part < PARTS; part++) {
+            let from_i = part * 8u * FOURS + place(i, part);
+            let from_j = part * 8u * FOURS + place(j, part);
+            for (var k = 0u; k < 8u * FOURS; k += FOURS) {
+                let low = weight_tile[from_i + k];
+                let high = weight_tile[(from_i ^ 8u) + k];
+                let u = x_tile[from_j + k];
+                let v = x_tile[(from_j ^ 8u) + k];
+                low_0 += low * u.x;
+                high_0 += high * u.x;
+                low_1 += low * u.y;
+                high_1 += high * u.y;
+                low_2 += low * u.z;
+                high_2 += high * u.z;
+                low_3 += low * u.w;
+                high_3 += high * u.w;
+                low_4 += low * v.x;
+                high_4 += high * v.x;
+                low_5 += low * v.y;
+                high_5 += high * v.y;
+                low_6 += low * v.z;
+                high_6 += high * v.z;
+                low_7 += low * v.w;
+                high_7 += high * v.w;
+            }
         }
     }
     let row = weight_first + i * 4u;

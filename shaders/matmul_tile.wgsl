@@ -6,14 +6,20 @@
 // invocation adds to its 4 x 4 products.
 // CPU twin: compute/src/reference/ops.rs, matmul.
 const SIDE: u32 = 64u;
-// One more than a block, so that reading down a column does not hit one memory bank.
-const PITCH: u32 = 33u;
+// Columns of a block.
+const COLUMNS: u32 = 32u;
 
 @group(0) @binding(4) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 
-var<workgroup> weight_tile: array<f32, 2112>;
-var<workgroup> x_tile: array<f32, 2112>;
+// Together the 16 KiB that WebGPU's smallest limit allows.
+var<workgroup> weight_tile: array<f32, 2048>;
+var<workgroup> x_tile: array<f32, 2048>;
+
+// Each row has its columns in another order, so that reading down a column does not hit one memory bank.
+fn place(row: u32, column: u32) -> u32 {
+    return row * COLUMNS + (column ^ (row & 31u));
+}
 
 // Each invocation brings eight weights and eight activations of tile row local / 4.
 fn fill(block: u32, local: u32, weight_first: u32, row_first: u32) {
@@ -32,12 +38,13 @@ fn fill(block: u32, local: u32, weight_first: u32, row_first: u32) {
         let at = row * (matrix.columns >> 2u) + block * 8u + part * 2u;
         v = Eight(x[at], x[at + 1u]);
     }
-    let to = tile_row * PITCH + part * 8u;
     for (var i = 0u; i < 4u; i++) {
-        weight_tile[to + i] = w.a[i];
-        weight_tile[to + 4u + i] = w.b[i];
-        x_tile[to + i] = v.a[i];
-        x_tile[to + 4u + i] = v.b[i];
+        let to_a = place(tile_row, part * 8u + i);
+        let to_b = place(tile_row, part * 8u + 4u + i);
+        weight_tile[to_a] = w.a[i];
+        weight_tile[to_b] = w.b[i];
+        x_tile[to_a] = v.a[i];
+        x_tile[to_b] = v.b[i];
     }
 }
 
@@ -58,15 +65,15 @@ fn main(
         workgroupBarrier();
         for (var k = 0u; k < 32u; k++) {
             let w = vec4<f32>(
-                weight_tile[i * PITCH + k],
-                weight_tile[(i + 16u) * PITCH + k],
-                weight_tile[(i + 32u) * PITCH + k],
-                weight_tile[(i + 48u) * PITCH + k],
+                weight_tile[place(i, k)],
+                weight_tile[place(i + 16u, k)],
+                weight_tile[place(i + 32u, k)],
+                weight_tile[place(i + 48u, k)],
             );
-            sums[0] += w * x_tile[j * PITCH + k];
-            sums[1] += w * x_tile[(j + 16u) * PITCH + k];
-            sums[2] += w * x_tile[(j + 32u) * PITCH + k];
-            sums[3] += w * x_tile[(j + 48u) * PITCH + k];
+            sums[0] += w * x_tile[place(j, k)];
+            sums[1] += w * x_tile[place(j + 16u, k)];
+            sums[2] += w * x_tile[place(j + 32u, k)];
+            sums[3] += w * x_tile[place(j + 48u, k)];
         }
     }
     for (var c = 0u; c < 4u; c++) {

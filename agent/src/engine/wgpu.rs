@@ -10,8 +10,9 @@ use roadbed_compute::poc::{Artifact, Codebook, PocError, Prover, Round, Walks, d
 use roadbed_compute::source;
 use roadbed_compute::tokenizer::Tokenizer;
 use roadbed_compute::{
-    AdapterChoice, BatchLoad, Card, Conversation, Engine, EngineError, EngineOptions,
-    GenerateRequest, Generation, Gpu, PositionLogprobs, Scoring, SequenceEvent, SequenceId,
+    AdapterChoice, AdapterKind, AdapterSummary, BatchLoad, Card, Conversation, Engine, EngineError,
+    EngineOptions, GenerateRequest, Generation, Gpu, PositionLogprobs, Scoring, SequenceEvent,
+    SequenceId,
 };
 
 use super::adapter_memory::usable_memory;
@@ -75,16 +76,36 @@ impl BackendLoader for WgpuLoader {
     }
 }
 
-/// The GPUs of one replica; only what several may take must be known.
+/// The GPUs of one replica.
 fn cards(request: &LoadRequest, kept: Option<&Path>) -> Result<Vec<Card>, EngineError> {
     let best = [AdapterChoice::Best];
     let gpus = if request.gpus.is_empty() { &best[..] } else { &request.gpus };
     let card = |choice: &AdapterChoice| {
         let gpu = Gpu::open_keeping(choice, kept)?;
-        let usable = || (gpus.len() > 1).then(|| usable_memory(gpu.summary())).flatten();
-        Ok(Card { memory_bytes: request.memory_bytes.or_else(usable), gpu })
+        let usable = || usable_memory(gpu.summary());
+        let memory_bytes = budget(request.memory_bytes, gpu.summary(), gpus.len(), usable);
+        Ok(Card { memory_bytes, gpu })
     };
     gpus.iter().map(card).collect()
+}
+
+/// Bytes that a model may take of a card: what was asked for, else what the system tells. A card that has too little
+/// refuses before anything is uploaded: drivers that page its memory out to the machine's would serve at the speed of
+/// the bus. A processor has no memory of its own; how much of the machine's it may take is known only if it is one of
+/// several that share a model.
+fn budget(
+    asked: Option<u64>,
+    adapter: &AdapterSummary,
+    cards: usize,
+    usable: impl FnOnce() -> Option<u64>,
+) -> Option<u64> {
+    asked.or_else(|| match adapter.kind {
+        AdapterKind::Software => (cards > 1).then(usable).flatten(),
+        AdapterKind::Discrete
+        | AdapterKind::Integrated
+        | AdapterKind::Virtual
+        | AdapterKind::Unknown => usable(),
+    })
 }
 
 fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, EngineError> {
@@ -303,5 +324,25 @@ impl From<PocError> for EngineFault {
             PocError::Engine(error) => error.into(),
             PocError::Gpu(error) => EngineError::from(error).into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_has_a_budget_although_nobody_asked_for_one() {
+        let of = |kind, asked, cards| {
+            let [name, backend, driver] = [""; 3].map(str::to_owned);
+            let adapter =
+                AdapterSummary { index: 0, name, backend, kind, pci_bus_id: None, driver };
+            budget(asked, &adapter, cards, || Some(8_000))
+        };
+        assert_eq!(of(AdapterKind::Discrete, None, 1), Some(8_000));
+        assert_eq!(of(AdapterKind::Discrete, Some(5), 1), Some(5));
+        assert_eq!(of(AdapterKind::Integrated, None, 1), Some(8_000));
+        assert_eq!(of(AdapterKind::Software, None, 1), None);
+        assert_eq!(of(AdapterKind::Software, None, 2), Some(8_000));
     }
 }

@@ -151,6 +151,12 @@ impl Gpu {
         &self.limits
     }
 
+    /// Most bytes of a buffer that a kernel reads or writes.
+    #[must_use]
+    pub fn binding_bytes_max(&self) -> u64 {
+        self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
+    }
+
     /// Smallest number of invocations that may exchange registers; `None` if they may not.
     #[must_use]
     pub fn subgroup_lanes(&self) -> Option<u32> {

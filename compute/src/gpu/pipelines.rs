@@ -33,6 +33,23 @@ impl Pipeline {
     }
 }
 
+/// A kernel's text with every check but that its loops end: counting their turns keeps compilers from unrolling them
+/// and from asking for what a later turn reads.
+#[expect(unsafe_code, reason = "wgpu cannot know that loops end")]
+fn module(device: &wgpu::Device, kernel: &Kernel) -> wgpu::ShaderModule {
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(kernel.name),
+        source: wgpu::ShaderSource::Wgsl(kernel.source.text.into()),
+    };
+    let checks = wgpu::ShaderRuntimeChecks {
+        force_loop_bounding: false,
+        ..wgpu::ShaderRuntimeChecks::checked()
+    };
+    // SAFETY: kernels are texts of this program, none from outside. Each of their loops counts towards a bound
+    // that does not change in it; `kernels_static` holds them to that form. Memory accesses stay checked.
+    unsafe { device.create_shader_module_trusted(descriptor, checks) }
+}
+
 impl Gpu {
     /// Compiles `kernel`, once per set of constants. `constants` replace defaults of the same name.
     pub fn pipeline(
@@ -74,10 +91,7 @@ impl Gpu {
         let kernel = pipeline.kernel;
         let cache = lock(&self.cache).as_ref().map(|cache| cache.raw().clone());
         let compiled = self.scoped(&format!("kernel {}", kernel.name), || {
-            let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(kernel.name),
-                source: wgpu::ShaderSource::Wgsl(kernel.source.text.into()),
-            });
+            let module = module(&self.device, kernel);
             let pipeline_layout =
                 self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                     label: Some(kernel.name),

@@ -10,8 +10,20 @@ use super::llm::Method;
 use super::matvec::spreads;
 use super::{Binding::Read, Binding::ReadWrite, Binding::Uniform};
 
-/// Positions of a span while decoding: a few tiles of work for each workgroup.
+/// Positions of a span while decoding, at most.
 pub const SPAN_DECODE: u32 = 256;
+
+/// Positions of a span while decoding. A GPU takes a tile for each workgroup: one row of a model with eight KV heads
+/// fills few of its units as it is, and what it waits for is memory, tile after tile. A CPU driver takes several: every
+/// span is more to put together.
+#[must_use]
+pub fn span_decode(method: Method) -> u32 {
+    match method {
+        Method::Lane => SPAN_DECODE,
+        Method::Group => WORKGROUP_GROUP,
+    }
+}
+
 /// Longer than any sequence.
 pub const SPAN_PREFILL: u32 = 1 << 30;
 /// Query heads that share one loading of keys and values in a workgroup.
@@ -110,6 +122,7 @@ macro_rules! attention {
                 "lib/pages.wgsl",
                 "lib/attention_shape.wgsl",
                 $read,
+                "lib/attention_tile.wgsl",
                 "attention.wgsl"
             ),
             entry: "main",

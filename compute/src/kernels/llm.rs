@@ -77,7 +77,8 @@ const COPY_TOLERANCE: f32 = 1e-6;
 /// Lanes of a software adapter's vector unit (lavapipe: 8).
 const LANE: &[(&str, f64)] = &[("WORKGROUP", 8.0)];
 const GROUP: &[(&str, f64)] = &[("WORKGROUP", 64.0)];
-const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 64.0), ("LANES", 64.0)];
+/// As many as WebGPU's smallest limit allows: one row is one workgroup, which waits for its memory turn after turn.
+const WHOLE_ROW: &[(&str, f64)] = &[("WORKGROUP", 256.0), ("LANES", 256.0)];
 
 /// How several rows of activations are multiplied with a matrix: prefill. The tuner tries each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -124,10 +125,12 @@ impl Matmul {
     pub fn candidates(method: Method, subgroup_lanes: Option<u32>) -> Vec<Self> {
         let untried = Self::of(method, subgroup_lanes);
         let is_worth_it = |matmul: Self| match (matmul, method) {
-            (Self::Lane | Self::Spread | Self::Tile, Method::Lane | Method::Group) => true,
+            (Self::Lane | Self::Spread | Self::Tile, Method::Lane) => true,
             // Barriers are dear on a CPU, and so is compiling: one kernel with them is enough there.
             (Self::Registers | Self::RegistersNarrow, Method::Lane) => false,
-            (Self::Registers | Self::RegistersNarrow, Method::Group) => true,
+            // A small card would take a watchdog's time over one dispatch of them.
+            (Self::Lane | Self::Spread, Method::Group) => false,
+            (Self::Tile | Self::Registers | Self::RegistersNarrow, Method::Group) => true,
         };
         let others = Self::ALL.into_iter().filter(|matmul| {
             *matmul != untried && matmul.runs_with(subgroup_lanes) && is_worth_it(*matmul)

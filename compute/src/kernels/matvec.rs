@@ -78,6 +78,10 @@ pub struct MatvecVariant {
     pub lanes: u32,
     /// Eights of columns that an invocation takes at a time: 1 (floats only), 2 or 4.
     pub parts: u32,
+    /// True if the kernel for most rows of activations is taken for fewer too: where a driver's compiler rounds
+    /// otherwise in each of the kernels for 1, 2, 4 and 8.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 impl MatvecVariant {
@@ -108,7 +112,7 @@ impl MatvecVariant {
                 (Sharing::Tree, 64, lanes, parts)
             }
         };
-        Self { activations, sharing, workgroup, lanes, parts }
+        Self { activations, sharing, workgroup, lanes, parts, whole: false }
     }
 
     /// What may be tried on an adapter for matrices of some width; the untried choice comes first.
@@ -128,6 +132,7 @@ impl MatvecVariant {
             workgroup,
             lanes,
             parts,
+            whole: false,
         };
         let mut candidates = vec![untried];
         match method {
@@ -141,11 +146,22 @@ impl MatvecVariant {
             }
             Method::Group => {
                 let parts = match activations {
-                    Activations::F32 => [1, 2],
-                    Activations::Q16 => [4, 2],
+                    Activations::F32 => &[1, 2, 4][..],
+                    Activations::Q16 => &[4, 2],
                 };
-                for parts in parts {
-                    for (workgroup, lanes) in [(64, 8), (64, 16), (64, 32), (64, 64), (256, 64)] {
+                // A large card is busy only with more lanes to a set of rows than a small one needs.
+                let shares = [
+                    (64, 8),
+                    (64, 16),
+                    (64, 32),
+                    (64, 64),
+                    (128, 128),
+                    (256, 64),
+                    (256, 128),
+                    (256, 256),
+                ];
+                for &parts in parts {
+                    for (workgroup, lanes) in shares {
                         candidates.push(variant(Sharing::Tree, workgroup, lanes, parts));
                     }
                     for workgroup in [64, 128] {
@@ -172,6 +188,12 @@ impl MatvecVariant {
     #[must_use]
     pub fn x_rows(rows: u32) -> u32 {
         rows.next_power_of_two().clamp(1, X_ROWS_MAX)
+    }
+
+    /// How many of them its kernel for `x_rows` takes.
+    #[must_use]
+    pub fn together(self, x_rows: u32) -> u32 {
+        if self.whole { X_ROWS_MAX } else { x_rows }
     }
 
     /// The kernel for weights in `format`; whatever it is, floats can be multiplied with it.

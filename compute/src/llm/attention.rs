@@ -2,29 +2,46 @@
 
 use crate::gpu::GpuError;
 use crate::kernels::Kernel;
-use crate::kernels::attention::{self, Attending, SPAN_DECODE, SPAN_PREFILL};
+use crate::kernels::attention::{self, Attending, SPAN_PREFILL, span_decode};
+use crate::kernels::llm::Method;
 
 use super::config::ModelConfig;
 use super::op::{Grid, Op, Variant};
 use super::params::AttentionShape;
 use super::plan::{LOGIT_ROWS_MAX, LayerCache, Plan};
 
-/// Most work of one attention dispatch on a GPU: about 30 ms on the slowest cards we meet (1 TFLOP/s in
-/// our kernels), far below every driver's watchdog.
-const DISPATCH_FLOP_MAX: usize = 30_000_000_000;
+/// Longest that one attention dispatch of a GPU should take: far below every driver's watchdog.
+const DISPATCH_SECONDS_MAX: f64 = 0.030;
+/// What the slowest cards we meet reach in our kernels.
+const FLOP_PER_SECOND_MIN: f64 = 1e12;
+/// Attention of prompts reaches at least this part of what their products do (an estimate: it loads four floats for
+/// eight products, they load four for 32).
+const SHARE_OF_PRODUCTS: f64 = 1.0 / 8.0;
 /// Fewest rows of a chunk, however long the context.
 const CHUNK_ROWS_MIN: usize = 16;
 
 /// Floats that the spans of all rows of a pass take.
-pub(super) fn span_floats(config: &ModelConfig, context: usize, chunk: usize) -> usize {
-    let decode = LOGIT_ROWS_MAX.min(chunk) * context.div_ceil(SPAN_DECODE as usize);
+pub(super) fn span_floats(
+    config: &ModelConfig,
+    method: Method,
+    context: usize,
+    chunk: usize,
+) -> usize {
+    let decode = LOGIT_ROWS_MAX.min(chunk) * context.div_ceil(span_decode(method) as usize);
     decode.max(chunk) * config.heads * (config.head + 4)
 }
 
-/// Rows of a chunk that one attention dispatch of a GPU may have at the end of a context.
-pub(super) fn chunk_rows_max(config: &ModelConfig, context: usize) -> usize {
-    let row_flop = 4 * config.heads * config.head * context;
-    (DISPATCH_FLOP_MAX / row_flop).max(CHUNK_ROWS_MIN)
+/// Rows of a chunk that one attention dispatch of a GPU may have at the end of a context, if its products were
+/// measured at so many operations a second.
+pub(super) fn chunk_rows_max(
+    config: &ModelConfig,
+    context: usize,
+    products_per_second: Option<f64>,
+) -> usize {
+    let row_flop = (4 * config.heads * config.head * context) as f64;
+    let measured = products_per_second.map_or(0.0, |products| products * SHARE_OF_PRODUCTS);
+    let rows = measured.max(FLOP_PER_SECOND_MIN) * DISPATCH_SECONDS_MAX / row_flop;
+    (rows as usize).max(CHUNK_ROWS_MIN)
 }
 
 impl Plan<'_> {
@@ -88,6 +105,7 @@ impl Plan<'_> {
             let bind_group = self.gpu.bind(&pipeline, buffers)?;
             Ok::<Variant, GpuError>(Variant { bind_group, pipeline, grid: grid(span) })
         };
-        Ok(Op::ByPhase { decode: variant(SPAN_DECODE)?, prefill: variant(SPAN_PREFILL)? })
+        let decode = variant(span_decode(self.method))?;
+        Ok(Op::ByPhase { decode, prefill: variant(SPAN_PREFILL)? })
     }
 }

@@ -40,7 +40,7 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 pub(super) const CONTEXT_TOKENS_DEFAULT: usize = 2048;
 /// Tokens per prefill pass. A GPU needs many rows to be busy; a CPU driver is busy with few, and its
 /// passes should stay short enough to notice a cancelled request.
-pub(super) const CHUNK_TOKENS_GPU: usize = 256;
+pub(super) const CHUNK_TOKENS_GPU: usize = 512;
 pub(super) const CHUNK_TOKENS_SOFTWARE: usize = 64;
 
 /// Answers under way together unless asked for. A CPU driver gains nothing from more rows than share
@@ -57,7 +57,7 @@ const CACHE_CONTEXTS: usize = 2;
 pub struct EngineOptions {
     /// Longest sequence, prompt and answer together; default 2048, never more than the model's own.
     pub context_tokens: Option<usize>,
-    /// Tokens per prefill pass; default 64 on a software adapter, 256 on a GPU.
+    /// Tokens per prefill pass; default 64 on a software adapter, 512 on a GPU, fewer where that would take it too long.
     pub chunk_tokens: Option<usize>,
     /// How kernels share out work; default by the adapter's kind.
     pub method: Option<Method>,
@@ -236,17 +236,9 @@ impl Engine {
             })
             .collect();
         let cache = cache_size(&needs, &config, context, sequences, options)?;
-        let fitting =
-            cards.iter().map(|card| fitting_chunk(&card.gpu, &config, context, chunk)).min();
-        let stages = upload(
-            file,
-            &config,
-            cards,
-            spans,
-            (cache, fitting.unwrap_or(chunk)),
-            options,
-            progress,
-        )?;
+        let bindable = cards.iter().map(|card| card.gpu.binding_bytes_max()).min();
+        let cache = cache.within(&config, bindable.unwrap_or(u64::MAX));
+        let stages = upload(file, &config, cards, spans, (cache, chunk), options, progress)?;
         let Some(forward) = LayerPipeline::new(stages) else {
             return Err(bad("cards", "there is none"));
         };
@@ -541,6 +533,7 @@ fn upload(
         let shapes = weights.layer_matrices().flat_map(|matrix| matrix.shards());
         let largest = shapes.map(|(shape, _)| shape).max_by_key(|s| s.rows * s.columns);
         chunk = chunk.min(product_rows_max(gpu, &choice, largest));
+        chunk = fitting_chunk(gpu, config, &choice, cache.context, chunk);
         parts.push((gpu, weights, choice));
     }
     let mut told = |done, total| progress(LoadProgress::Kernels { done, total });

@@ -30,6 +30,9 @@ use super::top::TopRows;
 use super::tuning::{Choice, submit_flop_max};
 use super::weights::Weights;
 
+/// Layers of a submission when a card decodes: about a fifth of a millisecond of the host's work.
+const HEAD_START_LAYERS: usize = 8;
+
 /// What one pass runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass<'a> {
@@ -116,7 +119,7 @@ impl Forward {
         chunk: usize,
         told: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, EngineError> {
-        let buffers = Buffers::new(&gpu, &config, cache, chunk, choice.activations, &weights.span)?;
+        let buffers = Buffers::new(&gpu, &config, cache, chunk, choice, &weights.span)?;
         let method = choice.method;
         let plan = Plan { gpu: &gpu, config: &config, method, choice, buffers: &buffers };
         let layers_on = |caches: &Vec<LayerCache>| {
@@ -296,8 +299,17 @@ impl Forward {
         }
         let mut flop = 0.0;
         let attention = self.attention_flop_per_row_and_position * f64::from(step.kv_length);
+        // A decoding card waits for its host: it should have work before the host has written down all of it.
+        let head_start = run.phase == Phase::Decode && !self.gpu.is_software();
         for (index, layer) in self.layers_for(run.rows).iter().enumerate() {
             let mut of_products = 0.0;
+            if head_start && index > 0 && index.is_multiple_of(HEAD_START_LAYERS) {
+                drop(pass);
+                let full = std::mem::replace(&mut encoder, self.gpu.encoder("forward"));
+                self.gpu.submit(full, "a part of a token")?;
+                pass = begin(&mut encoder);
+                flop = 0.0;
+            }
             for op in layer.iter().chain(reflections.get(index)) {
                 let more = op.product_flop(&step);
                 if flop > 0.0 && flop + more > self.submit_flop_max {

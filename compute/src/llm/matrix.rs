@@ -195,6 +195,7 @@ impl Matrix {
                     None => choice.matvec_of(Activations::F32, kind),
                 };
                 let few = |x_rows: u32| -> Result<Variant, GpuError> {
+                    let x_rows = vector.together(x_rows);
                     let constants = vector.constants(x_rows);
                     let pipeline = gpu.planned(vector.kernel(self.format), &constants)?;
                     let bind_group = match (vector.activations, buffers.quantised) {
@@ -267,8 +268,7 @@ impl Matrix {
 
 /// Most bytes of one shard on this adapter.
 fn shard_bytes(gpu: &Gpu) -> u64 {
-    let limits = gpu.limits();
-    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(SHARD_BYTES_MAX)
+    gpu.binding_bytes_max().min(SHARD_BYTES_MAX)
 }
 
 /// Matrices that read the same activations and write side by side: neighbours of one format are fused

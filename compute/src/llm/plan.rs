@@ -86,6 +86,7 @@ pub(super) struct Buffers {
 pub(super) fn fitting_chunk(
     gpu: &Gpu,
     config: &ModelConfig,
+    choice: &Choice,
     context: usize,
     wanted: usize,
 ) -> usize {
@@ -93,7 +94,7 @@ pub(super) fn fitting_chunk(
     // A CPU driver has no watchdog.
     let by_work = match gpu.is_software() {
         true => usize::MAX,
-        false => chunk_rows_max(config, context),
+        false => chunk_rows_max(config, context, choice.flop_per_second()),
     };
     wanted.min(by_work).min(by_grid).min(context)
 }
@@ -140,6 +141,15 @@ impl CacheSize {
         first as u32..(first + self.scratch_pages()) as u32
     }
 
+    /// The same with no more pages than one buffer of keys may have in bytes, but never less than a context.
+    pub fn within(self, config: &ModelConfig, buffer_bytes: u64) -> Self {
+        let page = record_bytes(config, self.format) * PAGE as u64;
+        let most = usize::try_from(buffer_bytes / page).unwrap_or(usize::MAX);
+        let beside = if self.scratch_apart() { 0 } else { self.scratch_pages() };
+        let most = most.saturating_sub(beside).max(page_count(self.context));
+        Self { pages: self.pages.min(most), ..self }
+    }
+
     /// Bytes of all pages in so many layers.
     pub fn bytes(&self, config: &ModelConfig, layers: usize) -> u64 {
         self.pages as u64 * page_bytes(config, layers, self.format)
@@ -163,7 +173,9 @@ pub(super) fn work_bytes(config: &ModelConfig, context: usize, chunk: usize) -> 
     let row = 2 * config.hidden + config.qkv_width() + 2 * q + 3 * ffn;
     let experts = expert_part_floats(config, chunk);
     let given = given_words(config, chunk, config.layers);
-    4 * (chunk * row + experts + given + span_floats(config, context, chunk)) as u64
+    // The shorter spans of a GPU take more.
+    let spans = span_floats(config, Method::Group, context, chunk);
+    4 * (chunk * row + experts + given + spans) as u64
 }
 
 /// Bytes of the logits and of reading them back.
@@ -187,7 +199,7 @@ impl Buffers {
         config: &ModelConfig,
         cache: CacheSize,
         chunk: usize,
-        activations: Activations,
+        choice: &Choice,
         span: &Span,
     ) -> Result<Self, GpuError> {
         let floats = |what: &str, count: usize| gpu.storage(what, count as u64 * 4);
@@ -219,7 +231,10 @@ impl Buffers {
             normed: rows("normed rows", config.hidden)?,
             qkv: rows("queries, keys, values", config.qkv_width())?,
             q: rows("queries", config.heads * config.head)?,
-            spans: floats("attention spans", span_floats(config, cache.context, chunk))?,
+            spans: floats(
+                "attention spans",
+                span_floats(config, choice.method, cache.context, chunk),
+            )?,
             attended: rows("attention", config.heads * config.head)?,
             gate_up: rows("gate and up", 2 * config.ffn)?,
             ffn: rows("feed-forward", config.ffn)?,
@@ -237,7 +252,7 @@ impl Buffers {
             logits: floats("logits", logits)?,
             caches,
             scratch_caches,
-            quantised: match activations {
+            quantised: match choice.activations {
                 Activations::F32 => None,
                 Activations::Q16 => Some(QuantisedRows::new(gpu, chunk, widest)?),
             },

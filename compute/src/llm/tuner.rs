@@ -8,6 +8,7 @@
 //! beside them (ADR 7) is dropped with a line in the log: a driver's fault costs speed, not answers.
 //! Time is bounded; what it does not suffice for keeps the default and is tried at the next load.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::gguf::dequant::dequantise;
@@ -43,6 +44,8 @@ const DISPATCHES_MAX: u32 = 64;
 const HOPELESS: f64 = 1.5;
 /// One this much slower at the first go is not measured at all.
 const HOPELESS_AT_ONCE: f64 = 4.0;
+/// A card at rest has a low clock, and takes some time to raise it.
+const WAKING: Duration = Duration::from_millis(50);
 /// Rows of a matrix that are held against the twin: the first, the last and some between.
 const CHECKED_ROWS: usize = 64;
 
@@ -151,6 +154,7 @@ struct Tuner<'a> {
     activations: Activations,
     stopwatch: Stopwatch,
     until: Instant,
+    awake: Cell<bool>,
 }
 
 /// Operands of the products of one subject.
@@ -189,7 +193,7 @@ impl<'a> Tuner<'a> {
     ) -> Result<Self, GpuError> {
         let longest = if gpu.is_software() { TIME_SOFTWARE_MAX } else { TIME_GPU_MAX };
         let (stopwatch, until) = (Stopwatch::new(gpu)?, Instant::now() + longest);
-        Ok(Self { gpu, source, activations, stopwatch, until })
+        Ok(Self { gpu, source, activations, stopwatch, until, awake: Cell::new(false) })
     }
 
     fn is_late(&self) -> bool {
@@ -243,29 +247,34 @@ impl<'a> Tuner<'a> {
         };
         let runner = |variant: MatvecVariant, together: u32| {
             let kernel = variant.kernel(shape.format);
-            let pipeline = self.gpu.pipeline(kernel, &variant.constants(together))?;
+            let constants = variant.constants(variant.together(together));
+            let pipeline = self.gpu.pipeline(kernel, &constants)?;
             let quantised = variant.activations == Activations::Q16;
             Ok::<_, GpuError>((self.runner(subject, &bed, &pipeline, quantised)?, pipeline))
         };
         let time = |variant: MatvecVariant, best: Option<f64>| {
             let (runner, pipeline) = runner(variant, 1)?;
-            self.checked(&runner, &pipeline, groups(variant, bed.x_rows, 1))?;
-            self.timed(&runner.one, &pipeline, groups(variant, 1, 1), best)
+            let together = variant.together(1);
+            self.checked(&runner, &pipeline, groups(variant, bed.x_rows, together))?;
+            self.wake(&runner.one, &pipeline, groups(variant, 1, together))?;
+            self.timed(&runner.one, &pipeline, groups(variant, 1, together), best)
         };
         // A token's result must not depend on who is decoded beside it.
         let sound = |variant: MatvecVariant| {
             let (alone, pipeline) = runner(variant, 1)?;
-            let wanted = self.run(&alone.all, &pipeline, groups(variant, bed.x_rows, 1), &bed)?;
+            let each = groups(variant, bed.x_rows, variant.together(1));
+            let wanted = self.run(&alone.all, &pipeline, each, &bed)?;
             for together in [2, 4, X_ROWS_MAX] {
                 let (runner, pipeline) = runner(variant, together)?;
-                let groups = groups(variant, bed.x_rows, together);
+                let groups = groups(variant, bed.x_rows, variant.together(together));
                 if self.run(&runner.all, &pipeline, groups, &bed)? != wanted {
                     return Err(Dropped::new(format!("rows differ {together} at a time")));
                 }
             }
             Ok(())
         };
-        best(candidates, shape.flop_per_row() as u64, &|| self.is_late(), &time, &sound)
+        let flop = shape.flop_per_row() as u64;
+        sound_or_whole(candidates, flop, &|| self.is_late(), &time, &sound)
     }
 
     fn prefill(
@@ -398,6 +407,27 @@ impl<'a> Tuner<'a> {
         compare(kernel, &found, bed.rows as usize, &bed.checked, expected)
     }
 
+    /// Keeps the card busy until it runs at the speed of work, before anything is measured.
+    fn wake(
+        &self,
+        matrices: &[wgpu::BindGroup],
+        pipeline: &Pipeline,
+        groups: [u32; 3],
+    ) -> Result<(), GpuError> {
+        if self.awake.replace(true) || self.gpu.is_software() {
+            return Ok(());
+        }
+        let until = Instant::now() + WAKING;
+        while Instant::now() < until {
+            self.stopwatch.time(self.gpu, pipeline.kernel().name, |pass| {
+                for matrix in matrices {
+                    Gpu::dispatch(pass, pipeline, matrix, groups);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Seconds of one dispatch, the matrices taking turns.
     fn timed(
         &self,
@@ -449,6 +479,23 @@ fn compare(
         }
     }
     Ok(())
+}
+
+/// The fastest whose rows are independent of their neighbours. If none is, because the driver's compiler rounds
+/// otherwise in each kernel, the fastest of those where one kernel serves any number of rows: slower for few, and
+/// the same for all.
+fn sound_or_whole(
+    candidates: &[MatvecVariant],
+    flop: u64,
+    is_late: &dyn Fn() -> bool,
+    time: &dyn Fn(MatvecVariant, Option<f64>) -> Result<f64, Dropped>,
+    sound: &dyn Fn(MatvecVariant) -> Result<(), Dropped>,
+) -> Result<Option<Found<MatvecVariant>>, EngineError> {
+    if let Some(found) = best(candidates, flop, is_late, time, sound)? {
+        return Ok(Some(found));
+    }
+    let whole: Vec<_> = candidates.iter().map(|v| MatvecVariant { whole: true, ..*v }).collect();
+    best(&whole, flop, is_late, time, sound)
 }
 
 /// Times all candidates, as far as time suffices, and takes the fastest that is sound; `None` if none
@@ -556,10 +603,8 @@ fn checked_rows(rows: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
-    use crate::kernels::llm::{WeightFormat, embed};
+    use crate::kernels::llm::{Method, WeightFormat, embed};
 
     #[test]
     fn checked_rows_are_in_the_matrix_and_at_its_ends() {
@@ -610,6 +655,25 @@ mod tests {
         // Hardly faster than the untried choice is noise.
         assert_eq!(chosen(&[104, 100], &[], &[]), Some(104));
         assert_eq!(chosen(&[106, 100], &[], &[]), Some(100));
+    }
+
+    #[test]
+    fn one_kernel_serves_all_rows_where_each_rounds_its_own_way() {
+        let (format, columns) = (WeightFormat::Q4, 4096);
+        let floats = Activations::F32;
+        let candidates =
+            MatvecVariant::candidates(Method::Group, Some(32), floats, format, columns);
+        let time = |v: MatvecVariant, _| Ok(f64::from(v.workgroup * 1000 + v.lanes + v.parts));
+        let find = |sound: &dyn Fn(MatvecVariant) -> bool| {
+            let sound = |v| sound(v).then_some(()).ok_or(Dropped::new("rows differ".to_owned()));
+            sound_or_whole(&candidates, 1, &|| false, &time, &sound).unwrap()
+        };
+        let found = find(&|v| v.whole).unwrap();
+        assert!(found.chosen.whole && found.trials.len() == candidates.len());
+        assert_eq!(found.chosen.together(1), X_ROWS_MAX);
+        let adaptive = find(&|v| v.lanes == 32).unwrap().chosen;
+        assert!(!adaptive.whole && adaptive.together(2) == 2 && adaptive.lanes == 32);
+        assert!(find(&|_| false).is_none());
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Candidates {
     /// True if `tuned` was chosen among just these.
     pub fn fit(&self, tuned: &TunedShape) -> bool {
         tuned.kernels == self.kernels
-            && self.decode.contains(&tuned.decode.chosen)
+            && self.decode.contains(&MatvecVariant { whole: false, ..tuned.decode.chosen })
             && self.prefill.contains(&tuned.prefill.chosen)
             && tuned.prefill.nanoseconds > 0
             && tuned.prefill.flop > 0
