@@ -23,6 +23,8 @@ mod gguf_goldens;
 #[cfg(test)]
 mod gguf_hostile;
 #[cfg(test)]
+mod gonka_primitives;
+#[cfg(test)]
 mod greedy;
 #[cfg(test)]
 mod hash_equal;

@@ -1,5 +1,6 @@
 //! Proof of Compute end to end: artifacts of real forward passes against the published ones.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,9 +13,10 @@ use roadbed_compute::poc::{
     Identity, PocError, ProofRequest, Prover, Round, Scheme, compute_artifacts,
 };
 use roadbed_compute::source::WeightSource;
-use roadbed_compute::{AdapterChoice, Engine, EngineOptions, Gpu};
+use roadbed_compute::{Engine, EngineOptions, Gpu};
 use serde_json::Value;
 
+use crate::adapters;
 use crate::models::{smollm2, vectors};
 use crate::requantised::Requantised;
 use crate::tiny_models::TinyModel;
@@ -30,8 +32,21 @@ fn everyday_nonces(seq_len: usize) -> usize {
     }
 }
 
-fn load(path: &std::path::Path) -> Engine {
-    Engine::load(path, &AdapterChoice::Best, &EngineOptions::default()).unwrap()
+fn load(gpu: &Arc<Gpu>, path: &Path) -> Engine {
+    let file = GgufFile::open(path).unwrap();
+    Engine::load_file(&file, "model", Arc::clone(gpu), &EngineOptions::default()).unwrap()
+}
+
+/// Every adapter. Without any nothing is shown of what the network pays for: that is a failure, not a skip.
+fn gpus() -> &'static [Arc<Gpu>] {
+    let all = adapters::all();
+    assert!(!all.is_empty(), "no Vulkan adapter: nothing was proved");
+    all
+}
+
+/// The adapter's name, for what is printed and what fails.
+fn name(gpu: &Gpu) -> &str {
+    &gpu.summary().name
 }
 
 fn round(table: &Value, run: &Value) -> Round {
@@ -74,24 +89,30 @@ fn distances(artifact: &Artifact, golden: &Value) -> (f64, f64) {
 fn tiny_models_prove_like_the_published_ones() {
     let table = vectors("poc/tiny_e2e.json");
     let folder = tempfile::tempdir().unwrap();
-    let (mut worst, mut worst_sent) = (0f64, 0f64);
-    for model in table["models"].as_array().unwrap() {
-        let mut engine = load(&TinyModel::from_vectors(model).write(&folder));
-        for run in model["poc"].as_array().unwrap() {
-            let round = round(&table, run);
-            let golden = run["artifacts"].as_array().unwrap();
-            for (artifact, golden) in prove(&mut engine, &round, &nonces(golden)).iter().zip(golden)
-            {
-                let (exact, sent) = distances(artifact, golden);
-                let place = format!("seq_len {} nonce {}", round.seq_len, artifact.nonce);
-                assert!(exact <= 1e-4, "{place}: {exact} before encoding");
-                assert!(sent <= 6e-4, "{place}: {sent} after encoding");
-                worst = worst.max(exact);
-                worst_sent = worst_sent.max(sent);
+    for gpu in gpus() {
+        let (mut worst, mut worst_sent) = (0f64, 0f64);
+        for model in table["models"].as_array().unwrap() {
+            let mut engine = load(gpu, &TinyModel::from_vectors(model).write(&folder));
+            for run in model["poc"].as_array().unwrap() {
+                let round = round(&table, run);
+                let golden = run["artifacts"].as_array().unwrap();
+                let artifacts = prove(&mut engine, &round, &nonces(golden));
+                for (artifact, golden) in artifacts.iter().zip(golden) {
+                    let (exact, sent) = distances(artifact, golden);
+                    let (adapter, nonce) = (name(gpu), artifact.nonce);
+                    let place = format!("{adapter}: seq_len {} nonce {nonce}", round.seq_len);
+                    assert!(exact <= 1e-4, "{place}: {exact} before encoding");
+                    assert!(sent <= 6e-4, "{place}: {sent} after encoding");
+                    worst = worst.max(exact);
+                    worst_sent = worst_sent.max(sent);
+                }
             }
         }
+        println!(
+            "{}: tiny models, L2 at most {worst:.1e} before encoding, {worst_sent:.1e} after",
+            name(gpu)
+        );
     }
-    println!("tiny models: L2 at most {worst:.1e} before encoding, {worst_sent:.1e} after");
 }
 
 /// Negative controls on a small model: each of these mistakes must show, or the other tests prove nothing.
@@ -100,7 +121,6 @@ fn wrong_proofs_are_far_away() {
     let table = vectors("poc/tiny_e2e.json");
     let folder = tempfile::tempdir().unwrap();
     let model = &table["models"][1];
-    let mut engine = load(&TinyModel::from_vectors(model).write(&folder));
     let run = &model["poc"][6];
     let golden = run["artifacts"].as_array().unwrap();
     let right = round(&table, run);
@@ -116,9 +136,12 @@ fn wrong_proofs_are_far_away() {
         ("one token less", Round { seq_len: 32, ..right.clone() }),
         ("one token more", Round { seq_len: 34, ..right }),
     ];
-    for (mistake, round) in wrong {
-        let artifacts = prove(&mut engine, &round, &nonces(golden));
-        assert_far(mistake, artifacts.iter().zip(golden).map(|(a, g)| distances(a, g).1));
+    for gpu in gpus() {
+        let mut engine = load(gpu, &TinyModel::from_vectors(model).write(&folder));
+        for (mistake, round) in &wrong {
+            let artifacts = prove(&mut engine, round, &nonces(golden));
+            assert_far(mistake, artifacts.iter().zip(golden).map(|(a, g)| distances(a, g).1));
+        }
     }
 }
 
@@ -131,13 +154,16 @@ const CONTROL_NONCES: [u32; 3] = [0, 1, 2];
 /// Negative controls on the real model: what must fail does, and what may differ a little passes.
 #[test]
 fn mistakes_show_on_the_real_model_and_halves_do_not() {
+    gpus().iter().for_each(mistakes_show);
+}
+
+fn mistakes_show(gpu: &Arc<Gpu>) {
     let table = vectors("poc/e2e_smollm2.json");
     let file = GgufFile::open(&smollm2()).unwrap();
-    let gpu = Gpu::open(&AdapterChoice::Best).unwrap();
     let options =
         EngineOptions { context_tokens: Some(CONTROL_TOKENS + 1), ..EngineOptions::default() };
     let load = |file: &dyn WeightSource| {
-        Engine::load_file(file, "smollm2", Arc::clone(&gpu), &options).unwrap()
+        Engine::load_file(file, "smollm2", Arc::clone(gpu), &options).unwrap()
     };
     let mut engine = load(&file);
     let mut right = round(&table, &table["runs"][0]);
@@ -180,14 +206,18 @@ fn mistakes_show_on_the_real_model_and_halves_do_not() {
     assert_far("weights in 4 bits once more", of(TensorType::Q4_0).into_iter());
     let halves = of(TensorType::F16);
     let mean = halves.iter().sum::<f64>() / halves.len() as f64;
-    println!("weights in halves: mean L2 {mean:.1e}");
+    println!("{}: weights in halves, mean L2 {mean:.1e}", name(gpu));
     assert!(mean <= 0.01 && halves.iter().all(|l2| *l2 <= 0.02), "{halves:?}");
 }
 
 #[test]
 fn the_real_model_proves_like_the_network() {
+    gpus().iter().for_each(proves_like_the_network);
+}
+
+fn proves_like_the_network(gpu: &Arc<Gpu>) {
     let table = vectors("poc/e2e_smollm2.json");
-    let mut engine = load(&smollm2());
+    let mut engine = load(gpu, &smollm2());
     let mut ascending = Vec::new();
     for run in table["runs"].as_array().unwrap() {
         let round = round(&table, run);
@@ -204,11 +234,12 @@ fn the_real_model_proves_like_the_network() {
             let hidden = prover.hidden_states(&mut engine, &[nonce]).unwrap().remove(0);
             let artifact = Artifact::read_out(&round.identity, nonce, &hidden, K_DIM).unwrap();
             let (exact, sent) = distances(&artifact, golden);
+            let (adapter, seq_len) = (name(gpu), round.seq_len);
             println!(
-                "seq_len {} stronger {} nonce {nonce}: L2 {exact:.1e}, as sent {sent:.1e}",
-                round.seq_len, round.stronger_rng
+                "{adapter}: seq_len {seq_len} stronger {} nonce {nonce}: L2 {exact:.1e}, as sent {sent:.1e}",
+                round.stronger_rng
             );
-            assert!(sent <= 0.001, "seq_len {} nonce {nonce}: {sent}", round.seq_len);
+            assert!(sent <= 0.001, "{adapter}: seq_len {seq_len} nonce {nonce}: {sent}");
             let wrong = read_out_ascending(&round.identity, nonce, &hidden);
             ascending.push(l2(&wrong, &reals(&golden["vector_f32"])));
         }
@@ -242,7 +273,7 @@ fn read_out_ascending(identity: &Identity, nonce: u32, hidden: &[f32]) -> Vec<f3
 fn a_stop_ends_a_request_before_the_next_pass() {
     let table = vectors("poc/tiny_e2e.json");
     let folder = tempfile::tempdir().unwrap();
-    let mut engine = load(&TinyModel::from_vectors(&table["models"][0]).write(&folder));
+    let mut engine = load(&gpus()[0], &TinyModel::from_vectors(&table["models"][0]).write(&folder));
     let round = round(&table, &table["models"][0]["poc"][0]);
     let nonces: Vec<u32> = (0..200).collect();
     let stop = AtomicBool::new(false);

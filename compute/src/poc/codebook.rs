@@ -18,7 +18,8 @@ pub const POINTS: usize = 16;
 pub const SPHERE_DIMS: usize = 256;
 
 /// SHA-256 of the points as little-endian f32, row by row.
-const RAW_SHA256: &str = "2201d1093583f43f328dd4643ddf1f34737f6da8c1956395c43fd093e357e34f";
+pub(super) const RAW_SHA256: &str =
+    "2201d1093583f43f328dd4643ddf1f34737f6da8c1956395c43fd093e357e34f";
 /// SHA-256 of the published file that holds them.
 const PT_SHA256: &str = "73d57b52b284c0efb0aaabe47707fd5d281d70abbd58fd04a6c5766a74a3c4b9";
 const RAW_BYTES: usize = 4 * POINTS * SPHERE_DIMS;

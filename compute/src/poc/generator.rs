@@ -179,18 +179,19 @@ impl InputGenerator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::AdapterChoice;
+    use crate::adapter::{AdapterChoice, list_adapters};
     use crate::poc::{Identity, vectors};
 
-    fn gpu() -> Option<Arc<Gpu>> {
-        match Gpu::open(&AdapterChoice::Best) {
-            Ok(gpu) => Some(gpu),
-            Err(error) if std::env::var_os("ROADBED_REQUIRE_GPU").is_none() => {
-                println!("SKIPPED: {error}");
-                None
-            }
-            Err(error) => panic!("{error}"),
+    /// Every adapter of this machine; none is a skip that says so, or a failure where one is promised.
+    fn gpus() -> Vec<Arc<Gpu>> {
+        let open = |index| Gpu::open(&AdapterChoice::Index(index)).unwrap();
+        let gpus: Vec<Arc<Gpu>> = (0..list_adapters().len()).map(open).collect();
+        if gpus.is_empty() {
+            let promised = std::env::var_os("ROADBED_REQUIRE_GPU").is_some();
+            assert!(!promised, "ROADBED_REQUIRE_GPU is set and there is no adapter");
+            println!("SKIPPED: no adapter");
         }
+        gpus
     }
 
     fn read(gpu: &Gpu, buffer: &wgpu::Buffer, count: u32) -> Vec<f32> {
@@ -199,72 +200,78 @@ mod tests {
 
     #[test]
     fn the_kernel_makes_the_published_tensors() {
-        let Some(gpu) = gpu() else { return };
-        for case in vectors::cases("inputs.json") {
-            let count = vectors::word(&case["dim"]) * vectors::word(&case["seq_len"]);
-            let stronger = case["poc_stronger_rng"].as_bool().unwrap();
-            let nonce = vectors::word(&case["nonce"]);
-            let streams = InputStreams::new(&vectors::identity(&case), nonce, count, stronger);
-            let generator = InputGenerator::new(Arc::clone(&gpu), count, 1).unwrap();
-            assert!(generator.is_on_gpu());
-            let values =
-                read(&gpu, generator.generate(std::slice::from_ref(&streams)).unwrap(), count);
-            let expected = vectors::reals(&case["value_f32"]);
-            for (slot, index) in vectors::counts(&case["flat_index"]).into_iter().enumerate() {
-                let error = (f64::from(values[index]) - expected[slot]).abs();
-                assert!(error <= 2e-6, "nonce {nonce} index {index}: {error}");
+        for gpu in gpus() {
+            let adapter = &gpu.summary().name;
+            for case in vectors::cases("inputs.json") {
+                let count = vectors::word(&case["dim"]) * vectors::word(&case["seq_len"]);
+                let stronger = case["poc_stronger_rng"].as_bool().unwrap();
+                let nonce = vectors::word(&case["nonce"]);
+                let streams = InputStreams::new(&vectors::identity(&case), nonce, count, stronger);
+                let generator = InputGenerator::new(Arc::clone(&gpu), count, 1).unwrap();
+                assert!(generator.is_on_gpu(), "{adapter}: the kernel failed its self-test");
+                let values =
+                    read(&gpu, generator.generate(std::slice::from_ref(&streams)).unwrap(), count);
+                let expected = vectors::reals(&case["value_f32"]);
+                for (slot, index) in vectors::counts(&case["flat_index"]).into_iter().enumerate() {
+                    let error = (f64::from(values[index]) - expected[slot]).abs();
+                    assert!(error <= 2e-6, "{adapter}: nonce {nonce} index {index}: {error}");
+                }
             }
         }
     }
 
     #[test]
     fn kernel_and_twin_agree_over_ragged_and_long_streams() {
-        let Some(gpu) = gpu() else { return };
+        gpus().iter().for_each(agrees_with_its_twin);
+    }
+
+    fn agrees_with_its_twin(gpu: &Arc<Gpu>) {
         let identity = Identity { block_hash: "b".into(), public_key: "k".into() };
         let mut worst = 0f32;
         for (count, stronger) in
             [(1, false), (1, true), (9, true), (129, false), (1_000_003, false), (1_000_003, true)]
         {
             let streams = InputStreams::new(&identity, 3, count, stronger);
-            let generator = InputGenerator::new(Arc::clone(&gpu), count, 1).unwrap();
+            let generator = InputGenerator::new(Arc::clone(gpu), count, 1).unwrap();
             let values =
-                read(&gpu, generator.generate(std::slice::from_ref(&streams)).unwrap(), count);
-            let host = InputGenerator::on_host(Arc::clone(&gpu), count, 1).unwrap();
+                read(gpu, generator.generate(std::slice::from_ref(&streams)).unwrap(), count);
+            let host = InputGenerator::on_host(Arc::clone(gpu), count, 1).unwrap();
             assert!(!host.is_on_gpu());
-            let twin = read(&gpu, host.generate(std::slice::from_ref(&streams)).unwrap(), count);
+            let twin = read(gpu, host.generate(std::slice::from_ref(&streams)).unwrap(), count);
             for (index, (value, twin)) in values.iter().zip(&twin).enumerate() {
                 let error = (value - twin).abs();
                 assert!(error <= NORMALS.tolerance, "{count} {stronger} [{index}]: {error}");
                 worst = worst.max(error);
             }
         }
-        println!("largest difference of kernel and twin: {worst:.1e}");
+        let adapter = &gpu.summary().name;
+        println!("{adapter}: largest difference of kernel and twin: {worst:.1e}");
     }
 
     #[test]
     fn a_batch_is_its_nonces_side_by_side() {
-        let Some(gpu) = gpu() else { return };
         let identity = Identity { block_hash: "b".into(), public_key: "k".into() };
-        for stronger in [false, true] {
+        for (gpu, stronger) in gpus().iter().flat_map(|gpu| [(gpu, false), (gpu, true)]) {
             let batch: Vec<InputStreams> =
                 (0..3).map(|nonce| InputStreams::new(&identity, nonce, 77, stronger)).collect();
-            let generator = InputGenerator::new(Arc::clone(&gpu), 77, 3).unwrap();
-            let together = read(&gpu, generator.generate(&batch).unwrap(), 3 * 77);
+            let generator = InputGenerator::new(Arc::clone(gpu), 77, 3).unwrap();
+            let together = read(gpu, generator.generate(&batch).unwrap(), 3 * 77);
             for (alone, together) in batch.iter().zip(together.chunks(77)) {
                 let alone = generator.generate(std::slice::from_ref(alone)).unwrap();
-                assert_eq!(read(&gpu, alone, 77), together);
+                assert_eq!(read(gpu, alone, 77), together);
             }
         }
     }
 
     #[test]
     fn tensors_of_another_size_or_number_are_refused() {
-        let Some(gpu) = gpu() else { return };
-        let identity = Identity { block_hash: "b".into(), public_key: "k".into() };
-        let generator = InputGenerator::new(Arc::clone(&gpu), 64, 1).unwrap();
-        let of = |count| InputStreams::new(&identity, 0, count, false);
-        assert!(generator.generate(&[of(65)]).is_err());
-        assert!(generator.generate(&[of(64), of(64)]).is_err());
-        assert!(InputGenerator::new(gpu, 1 << 31, 2).is_err());
+        for gpu in gpus() {
+            let identity = Identity { block_hash: "b".into(), public_key: "k".into() };
+            let generator = InputGenerator::new(Arc::clone(&gpu), 64, 1).unwrap();
+            let of = |count| InputStreams::new(&identity, 0, count, false);
+            assert!(generator.generate(&[of(65)]).is_err());
+            assert!(generator.generate(&[of(64), of(64)]).is_err());
+            assert!(InputGenerator::new(gpu, 1 << 31, 2).is_err());
+        }
     }
 }

@@ -94,6 +94,7 @@ impl ForcedExperts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::codebook::{POINTS, RAW_SHA256};
     use super::*;
     use crate::poc::vectors;
 
@@ -142,6 +143,34 @@ mod tests {
                     routing["experts"].as_array().unwrap().iter().map(vectors::word).collect();
                 assert_eq!(forced, wanted, "layer {layer} step {step}");
             }
+        }
+    }
+
+    /// The constants that stand beside the trajectories published for this scheme.
+    #[test]
+    fn the_constants_are_the_published_ones() {
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/gonka/poc_golden_decode.json");
+        let golden: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let published = |name: &str| {
+            let text = golden["constants"][name].as_str().unwrap();
+            u32::from_str_radix(text.strip_prefix("0x").unwrap(), 16).unwrap()
+        };
+        assert_eq!((published("mix_a"), published("mix_b")), (MIX_POINT, MIX_STEP));
+        let salts = ["salt_embed", "salt_pick", "salt_token_id"].map(published);
+        assert_eq!(salts, [SALT_EMBEDDING, SALT_PICK, SALT_TOKEN_ID]);
+        let book = &golden["codebook"];
+        assert_eq!(
+            (vectors::count(&book["points"]), vectors::count(&book["dim"])),
+            (POINTS, SPHERE_DIMS)
+        );
+        assert_eq!(book["sha256_of_raw_le_bytes"], RAW_SHA256);
+        // A point for the prefill and one for each of the eight steps.
+        for case in golden["cases"].as_array().unwrap() {
+            let points = vectors::counts(&case["k_points_steps"]);
+            assert_eq!(points.len(), 9);
+            assert!(points.iter().all(|point| *point < POINTS));
         }
     }
 

@@ -129,6 +129,8 @@ fn plain(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use roadbed_compute::poc::artifact::decode;
+    use roadbed_compute::poc::{Artifact, StatTest, judge};
     use serde_json::{Value, json};
 
     use super::*;
@@ -154,6 +156,42 @@ mod tests {
             assert!(golden.is_of(name), "{name}");
         }
         assert!(!golden.is_of("Qwen3-0.6B-Q4_K_M") && !golden.is_of("/"));
+    }
+
+    /// The sets that the network recorded on its own hardware; their weights are in nothing that can be fetched here.
+    #[test]
+    fn the_networks_own_sets_are_read_and_judged() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/gonka");
+        for (file, model, seq_len) in [
+            ("poc_golden_qwen3-0.6b.json", "Qwen/Qwen3-0.6B", 1024),
+            ("poc_golden_qwen3-32b-fp8.json", "Qwen/Qwen3-32B-FP8", 128),
+        ] {
+            let golden = Golden::read(&folder.join(file)).unwrap();
+            let Round { identity, k_dim, stronger_rng, .. } = &golden.round;
+            assert_eq!((golden.model.as_str(), golden.round.seq_len), (model, seq_len));
+            assert_eq!((identity.block_hash.as_str(), *k_dim), ("TEST_BLOCK", 12));
+            assert!(!stronger_rng && golden.dist_threshold == Some(0.2));
+            let nonces: Vec<u32> = golden.artifacts.iter().map(|(nonce, _)| *nonce).collect();
+            assert_eq!(nonces, (0..32).collect::<Vec<u32>>());
+            let own = |shift: usize| -> Vec<Artifact> {
+                let vectors = golden.artifacts.iter().map(|(_, vector)| vector).cycle().skip(shift);
+                let artifact = |(nonce, vector_b64): (&u32, &String)| {
+                    let vector = decode(vector_b64, *k_dim).unwrap();
+                    let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                    assert!((length - 1.0).abs() < 1e-3, "{file} nonce {nonce}: {length}");
+                    let (points, comparison, vector_b64) = (vec![], None, vector_b64.clone());
+                    Artifact { nonce: *nonce, vector, vector_b64, points, comparison }
+                };
+                nonces.iter().zip(vectors).map(artifact).collect()
+            };
+            let test = StatTest { dist_threshold: 0.2, p_mismatch: 0.1, fraud_threshold: 0.05 };
+            let same = judge(&golden.artifacts, &own(0), test);
+            assert!(same.mismatch_nonces.is_empty() && !same.fraud_detected);
+            // Each nonce's vector is its own: the next one's is far away.
+            let others = judge(&golden.artifacts, &own(1), test);
+            assert!(others.mismatch_nonces.len() == 32 && others.fraud_detected, "{others:?}");
+        }
+        assert!(Golden::read(&folder.join("poc_golden_decode.json")).is_err());
     }
 
     #[test]
