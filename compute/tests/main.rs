@@ -39,6 +39,8 @@ mod layers_equal;
 #[cfg(test)]
 mod llama_cpp;
 #[cfg(test)]
+mod loading;
+#[cfg(test)]
 mod matvec_equal;
 #[cfg(test)]
 mod models;

@@ -11,6 +11,7 @@ use std::time::Instant;
 use clap::Args;
 use roadbed_compute::poc::{Artifact, Identity, K_DIM, Round, Scheme};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::startup::{load_request, loaded};
 use crate::engine::{EngineFault, ProofOrder, ProofStep};
@@ -63,6 +64,7 @@ pub async fn run(args: PocComputeArgs) -> anyhow::Result<()> {
             scheme: Scheme::Prefill,
         },
         claims: None,
+        cancel: CancellationToken::new(),
         nonces: Box::new(args.nonces.into_iter()),
         batch: usize::MAX,
         on_step: Box::new(move |step| {

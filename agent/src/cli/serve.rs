@@ -23,7 +23,7 @@ use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
 use crate::faces::pocstream::serve_callbacks;
 use crate::faces::{
-    AnswerDefaults, Faces, FacesSettings, Gate, GateControl, Node, NodeParts, serve,
+    AnswerDefaults, Faces, FacesSettings, Gate, GateControl, Node, NodeParts, UpFault, serve,
 };
 use crate::inference::Inference;
 use crate::journal::Journal;
@@ -147,7 +147,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let running = async {
         if !args.stopped && !configured.served_as.is_empty() {
-            node.up(&configured.served_as, None).await?;
+            match node.up(&configured.served_as, None).await {
+                // A Network Node may tell it to stop before it is up.
+                Ok(()) | Err(UpFault::Stopped) => {}
+                Err(fault) => return Err(fault.into()),
+            }
             if let Some(info) = inference.model() {
                 tracing::info!(model = info.served_as, adapter = %info.adapter, "ready");
             }

@@ -4,6 +4,8 @@
 //! compute crate, plain data without a GPU in it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use roadbed_compute::gguf::TensorType;
 use roadbed_compute::llm::KvFormat;
@@ -144,11 +146,16 @@ pub trait BackendLoader: Send + 'static {
         None
     }
 
-    /// Loads one replica on the GPUs of its request; blocks until it answers.
+    /// Loads one replica on the GPUs of its request; blocks until it answers, or soon after another thread has set
+    /// `break_off`.
     ///
     /// # Errors
-    /// [`EngineFault::Load`] with what failed and where.
-    fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault>;
+    /// [`EngineFault::Load`] with what failed and where; [`EngineFault::Cancelled`] if it was broken off.
+    fn load(
+        &mut self,
+        request: &LoadRequest,
+        break_off: &Arc<AtomicBool>,
+    ) -> Result<Box<dyn EngineBackend>, EngineFault>;
 }
 
 /// One loaded model. Dropping it frees everything it holds.

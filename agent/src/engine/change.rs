@@ -3,7 +3,8 @@
 //! Each replica finishes what it runs and frees its GPU. When all have, and not before, the GPUs are shared out anew and
 //! each replica loads its part: what one will take another may have held until then.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use roadbed_compute::AdapterChoice;
 use tokio::sync::oneshot;
@@ -16,8 +17,8 @@ use super::job::Control;
 pub(super) type Placement = Result<Vec<Vec<AdapterChoice>>, EngineFault>;
 
 pub(super) struct Change {
-    /// What is loaded; `None` is nothing.
-    pub(super) load: Option<LoadRequest>,
+    /// What is loaded, and how it is broken off; `None` is nothing.
+    pub(super) load: Option<(LoadRequest, Arc<AtomicBool>)>,
     pub(super) placement: OnceLock<Placement>,
     progress: Mutex<Progress>,
 }
@@ -36,7 +37,9 @@ enum Done {
 impl Change {
     pub(super) fn new(control: Control) -> Self {
         let (load, done) = match control {
-            Control::Load { request, done } => (Some(*request), Done::Load(done)),
+            Control::Load { request, break_off, done } => {
+                (Some((*request, break_off)), Done::Load(done))
+            }
             Control::Unload { done } => (None, Done::Unload(done)),
         };
         let progress = Mutex::new(Progress { fault: None, done: Some(done) });

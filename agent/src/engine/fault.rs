@@ -76,6 +76,9 @@ impl From<EngineError> for EngineFault {
             // More than a second is only known where answers are counted.
             return Self::QueueFull { queued: waiting, retry_seconds: 1 };
         }
+        if matches!(error, EngineError::BrokenOff) {
+            return Self::Cancelled;
+        }
         if !error.is_callers_fault() {
             return Self::Failed { reason: error.to_string() };
         }
@@ -91,6 +94,7 @@ impl From<EngineError> for EngineFault {
             | EngineError::Memory { .. }
             | EngineError::Stage { .. }
             | EngineError::Split { .. }
+            | EngineError::BrokenOff
             | EngineError::Gguf(_)
             | EngineError::Safetensors(_)
             | EngineError::Tokenizer(_)

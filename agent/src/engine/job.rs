@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use roadbed_compute::grammar::Grammar;
 use roadbed_compute::poc::Round;
@@ -11,6 +12,7 @@ use roadbed_compute::{
     Usage,
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::backend::{LoadRequest, ProofStep};
 use super::fault::EngineFault;
@@ -243,6 +245,8 @@ pub struct ProofOrder {
     /// A validation of a DECODE round: each of the nonces is stepped along what is claimed for it, and its artifact says
     /// how that compares. A nonce without a claim is an error, never an agreement.
     pub claims: Option<Claims>,
+    /// Ends the proof before its next step: what was ordered instead does not wait for nonces that nobody wants.
+    pub cancel: CancellationToken,
     /// Called on an engine thread for each nonce, in order; [`ControlFlow::Break`] ends the proof before the next one.
     pub on_step: Box<dyn FnMut(ProofStep) -> ControlFlow<()> + Send>,
 }
@@ -295,6 +299,13 @@ impl Job {
 
 /// Orders that go before every job.
 pub(super) enum Control {
-    Load { request: Box<LoadRequest>, done: oneshot::Sender<Result<(), EngineFault>> },
-    Unload { done: oneshot::Sender<()> },
+    Load {
+        request: Box<LoadRequest>,
+        /// Set once nobody wants it any more.
+        break_off: Arc<AtomicBool>,
+        done: oneshot::Sender<Result<(), EngineFault>>,
+    },
+    Unload {
+        done: oneshot::Sender<()>,
+    },
 }

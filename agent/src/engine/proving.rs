@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use roadbed_compute::poc::Round;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::backend::ProofStep;
 use super::job::{Claims, ProofEnd, ProofOrder};
@@ -34,6 +35,7 @@ pub(super) struct SharedProof {
     pub(super) claims: Option<Claims>,
     /// Which stop order it was handed in after.
     pub(super) epoch: u64,
+    cancel: CancellationToken,
     /// Somebody may take a portion; kept beside the lock, which is held while artifacts are journalled.
     has_work: AtomicBool,
     progress: Mutex<Progress>,
@@ -55,7 +57,7 @@ struct Progress {
 
 impl SharedProof {
     pub(super) fn new(order: ProofOrder, epoch: u64, done: oneshot::Sender<ProofEnd>) -> Self {
-        let ProofOrder { round, nonces, batch, claims, on_step } = order;
+        let ProofOrder { round, nonces, batch, claims, cancel, on_step } = order;
         let progress = Progress {
             nonces,
             exhausted: false,
@@ -67,7 +69,7 @@ impl SharedProof {
             done: Some(done),
         };
         let has_work = AtomicBool::new(true);
-        Self { round, batch, claims, epoch, has_work, progress: Mutex::new(progress) }
+        Self { round, batch, claims, epoch, cancel, has_work, progress: Mutex::new(progress) }
     }
 
     /// Whether it is worth a turn.
@@ -77,6 +79,15 @@ impl SharedProof {
 
     pub(super) fn is_ended(&self) -> bool {
         self.lock().done.is_none()
+    }
+
+    /// Ends it if whoever ordered it wants no more; true if so.
+    pub(super) fn end_if_cancelled(&self) -> bool {
+        let cancelled = self.cancel.is_cancelled();
+        if cancelled {
+            self.end(Ok(()));
+        }
+        cancelled
     }
 
     /// The next nonces, at most `most`; nothing if there are none or too many wait to be told.
@@ -201,6 +212,7 @@ mod tests {
             nonces: Box::new((0..count).map(|n| 3 * n + 1)),
             batch: 8,
             claims: None,
+            cancel: CancellationToken::new(),
             on_step: Box::new(move |step| {
                 let mut told = telling.lock().unwrap();
                 told.push(step.nonce());

@@ -95,6 +95,8 @@ pub(super) struct Shared {
     loader: Mutex<Box<dyn BackendLoader>>,
     /// Rises with every order to stop; work handed in before it is cancelled.
     epoch: AtomicU64,
+    /// Set, and replaced, when nobody wants what was ordered to be loaded so far.
+    break_off: Mutex<Arc<AtomicBool>>,
     /// Engine threads that have not ended.
     pub(super) threads: watch::Sender<usize>,
     open: watch::Sender<usize>,
@@ -109,6 +111,17 @@ impl Shared {
     pub(super) fn loader(&self) -> MutexGuard<'_, Box<dyn BackendLoader>> {
         // A loader that panicked costs its replica; the next load is tried all the same.
         self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What breaks off a load that is ordered now.
+    pub(super) fn break_off(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.break_off.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Breaks off every load that was ordered so far.
+    fn want_no_load(&self) {
+        let mut current = self.break_off.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *current).store(true, Ordering::Release);
     }
 
     /// Answers everything that waits.
@@ -128,6 +141,7 @@ struct Owner(Arc<Shared>);
 impl Drop for Owner {
     fn drop(&mut self) {
         self.0.epoch.fetch_add(1, Ordering::AcqRel);
+        self.0.want_no_load();
         self.0.queue.close();
     }
 }
@@ -160,6 +174,7 @@ impl EngineService {
             pace: ProofPace::open(loader.kept()),
             loader: Mutex::new(Box::new(loader)),
             epoch: AtomicU64::new(0),
+            break_off: Mutex::default(),
             threads: watch::Sender::new(replicas),
             open: watch::Sender::new(0),
             accepting: AtomicBool::new(true),
@@ -182,18 +197,20 @@ impl EngineService {
     /// [`EngineFault::Load`].
     pub async fn load(&self, request: LoadRequest) -> Result<Arc<ModelInfo>, EngineFault> {
         let (done, answer) = oneshot::channel();
-        self.control(Control::Load { request: Box::new(request), done })?;
+        let break_off = self.shared.break_off();
+        self.control(Control::Load { request: Box::new(request), break_off, done })?;
         answer.await.unwrap_or(Err(EngineFault::ShutDown))?;
         // It may have been lost in this moment.
         self.model().ok_or(EngineFault::NoModel)
     }
 
-    /// Cancels all work and frees the model. Returns when the GPU memory is free.
+    /// Cancels all work and frees the model; a load under way is broken off. Returns when the GPU memory is free.
     ///
     /// # Errors
     /// [`EngineFault::ShutDown`] if the engine has ended, which also means that nothing is loaded.
     pub async fn unload(&self) -> Result<(), EngineFault> {
         self.stop_work();
+        self.shared.want_no_load();
         let (done, answer) = oneshot::channel();
         self.control(Control::Unload { done })?;
         answer.await.map_err(|_gone| EngineFault::ShutDown)
@@ -318,6 +335,7 @@ impl EngineService {
     pub async fn shut_down(self) {
         let mut threads = self.shared.threads.subscribe();
         self.stop_work();
+        self.shared.want_no_load();
         self.shared.queue.close();
         drop(threads.wait_for(|threads| *threads == 0).await);
     }

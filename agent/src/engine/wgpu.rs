@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use roadbed_compute::llm::{LoadProgress, Tuning};
@@ -66,9 +67,14 @@ impl BackendLoader for WgpuLoader {
         self.kept.as_deref()
     }
 
-    fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
-        match open(request, self) {
+    fn load(
+        &mut self,
+        request: &LoadRequest,
+        break_off: &Arc<AtomicBool>,
+    ) -> Result<Box<dyn EngineBackend>, EngineFault> {
+        match open(request, self, break_off) {
             Ok(backend) => Ok(Box::new(backend)),
+            Err(EngineError::BrokenOff) => Err(EngineFault::Cancelled),
             Err(error) => {
                 Err(EngineFault::Load { reason: format!("{}: {error}", request.path.display()) })
             }
@@ -108,7 +114,11 @@ fn budget(
     })
 }
 
-fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, EngineError> {
+fn open(
+    request: &LoadRequest,
+    loader: &WgpuLoader,
+    break_off: &Arc<AtomicBool>,
+) -> Result<WgpuBackend, EngineError> {
     let file = source::open(&request.path)?;
     // A tokenizer of our own beside the engine's: it stays readable while the engine is busy generating.
     let tokenizer = file.tokenizer()?;
@@ -116,6 +126,7 @@ fn open(request: &LoadRequest, loader: &WgpuLoader) -> Result<WgpuBackend, Engin
         context_tokens: request.context_tokens,
         kv: request.kv,
         tuning: loader.tuning,
+        break_off: Some(Arc::clone(break_off)),
         ..EngineOptions::default()
     };
     let cards = cards(request, loader.kept.as_deref())?;

@@ -7,6 +7,7 @@ mod proof;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use roadbed_compute::{BatchLoad, FinishReason, Generation, SequenceId, Usage};
@@ -126,15 +127,15 @@ impl Worker {
             self.step();
         }
         self.unload();
-        if let Some(request) = &change.load
+        if let Some((request, break_off)) = &change.load
             && self.shared.queue.meet()
         {
             let shared = Arc::clone(&self.shared);
             let place = || guarded(|| shared.loader().place(request));
             let own = match change.placement.get_or_init(place) {
-                Ok(groups) => groups
-                    .get(self.number)
-                    .map(|gpus| self.load(LoadRequest { gpus: gpus.clone(), ..request.clone() })),
+                Ok(groups) => groups.get(self.number).map(|gpus| {
+                    self.load(LoadRequest { gpus: gpus.clone(), ..request.clone() }, break_off)
+                }),
                 // One of them says it for all.
                 Err(fault) if self.number == 0 => {
                     self.lose(request.served_as.clone(), fault.clone());
@@ -151,11 +152,18 @@ impl Worker {
         }
     }
 
-    fn load(&mut self, request: LoadRequest) -> Result<(), EngineFault> {
+    fn load(
+        &mut self,
+        request: LoadRequest,
+        break_off: &Arc<AtomicBool>,
+    ) -> Result<(), EngineFault> {
         let served_as = request.served_as.clone();
         self.stand(Standing::Loading { served_as: served_as.clone() });
         let loaded = guarded(|| {
-            let backend = self.shared.loader().load(&request)?;
+            if break_off.load(Ordering::Acquire) {
+                return Err(EngineFault::Cancelled);
+            }
+            let backend = self.shared.loader().load(&request, break_off)?;
             backend.health()?;
             let info = backend.info();
             Ok((backend, info))
@@ -170,7 +178,11 @@ impl Worker {
                 Ok(())
             }
             Err(fault) => {
-                tracing::error!(model = %served_as, replica = self.number, %fault, "loading failed");
+                if fault == EngineFault::Cancelled {
+                    tracing::info!(model = %served_as, "loading was broken off");
+                } else {
+                    tracing::error!(model = %served_as, replica = self.number, %fault, "loading failed");
+                }
                 self.lose(served_as, fault.clone());
                 Err(fault)
             }
@@ -190,7 +202,7 @@ impl Worker {
     fn mend(&mut self) {
         if self.recoveries.allow(Instant::now())
             && let Some(request) = self.loaded.clone()
-            && self.load(request).is_ok()
+            && self.load(request, &self.shared.break_off()).is_ok()
         {
             tracing::warn!(replica = self.number, "the replica is back");
         }
@@ -276,7 +288,7 @@ impl Worker {
         }
         if let Some(request) = self.loaded.clone()
             && self.recoveries.allow(Instant::now())
-            && self.load(request).is_ok()
+            && self.load(request, &self.shared.break_off()).is_ok()
         {
             tracing::warn!(model = %served_as, answers = answers.len(), "the model was loaded again");
             answers = self.go_on(answers);

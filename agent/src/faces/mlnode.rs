@@ -23,6 +23,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use roadbed_compute::LogprobsMode;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::body::{BodyFault, read_body};
 use super::door::WholeBody;
@@ -93,9 +94,11 @@ async fn poc_status(node: &Node) -> String {
     }
 }
 
-async fn stop(State(node): Behind) -> Json<Value> {
-    node.stop().await;
-    Json(json!({"status": "OK"}))
+async fn stop(State(node): Behind) -> Response {
+    match node.stop().await {
+        Ok(()) => Json(json!({"status": "OK"})).into_response(),
+        Err(fault) => detail(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
+    }
 }
 
 /// The part of an `up` request we use.
@@ -106,12 +109,20 @@ struct UpRequest {
 }
 
 impl UpRequest {
-    /// Brings the model up.
-    async fn run(&self, node: &Node) -> Result<(), UpFault> {
+    /// Brings the model up, in a task of its own: a client that goes away must not leave a model half loaded and nobody
+    /// knowing. From the return on the node says that it is starting.
+    fn begin(self, node: &Arc<Node>) -> Result<JoinHandle<Result<(), UpFault>>, UpFault> {
+        let turn = node.begin_up(&self.model)?;
         if let Some(mode) = self.logprobs_mode {
             node.set_logprobs_mode(mode);
         }
-        node.up(&self.model, self.context_tokens).await
+        Ok(tokio::spawn(async move {
+            let came = turn.run(&self.model, self.context_tokens).await;
+            if let Err(fault) = &came {
+                tracing::error!(%fault, model = self.model, "the model did not come up");
+            }
+            came
+        }))
     }
 }
 
@@ -161,8 +172,10 @@ async fn up(State(node): Behind, body: WholeBody) -> Response {
         Ok(request) => request,
         Err(fault) => return unprocessable(&fault),
     };
-    // In a task of its own: a client that goes away must not leave a model half loaded and nobody knowing.
-    let task = tokio::spawn(async move { request.run(&node).await });
+    let task = match request.begin(&node) {
+        Ok(task) => task,
+        Err(fault) => return up_fault(&fault),
+    };
     match task.await {
         Ok(Ok(())) => Json(json!({"status": "OK"})).into_response(),
         Ok(Err(fault)) => up_fault(&fault),
@@ -175,18 +188,11 @@ async fn up_async(State(node): Behind, body: WholeBody) -> Response {
         Ok(request) => request,
         Err(fault) => return unprocessable(&fault),
     };
-    if let Err(fault) = node.check_up(&request.model) {
-        return up_fault(&fault);
+    // Whoever wants to know how it ends polls the status.
+    match request.begin(&node) {
+        Ok(_task) => Json(up_view(&node)).into_response(),
+        Err(fault) => up_fault(&fault),
     }
-    let behind = Arc::clone(&node);
-    tokio::spawn(async move {
-        if let Err(fault) = request.run(&behind).await {
-            tracing::error!(%fault, model = request.model, "the model did not come up");
-        }
-    });
-    // Let the task note that it has begun, so that the answer says so.
-    tokio::task::yield_now().await;
-    Json(up_view(&node)).into_response()
 }
 
 async fn up_status(State(node): Behind) -> Json<Value> {
@@ -209,10 +215,12 @@ fn up_view(node: &Node) -> Value {
 
 fn up_fault(fault: &UpFault) -> Response {
     let status = match fault {
-        UpFault::OtherMode(_) | UpFault::OtherModel { .. } => StatusCode::CONFLICT,
+        UpFault::OtherMode(_) | UpFault::OtherModel { .. } | UpFault::Stopped => {
+            StatusCode::CONFLICT
+        }
         UpFault::Unknown(_) => StatusCode::BAD_REQUEST,
         UpFault::Engine(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        UpFault::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        UpFault::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
     };
     detail(status, fault.to_string())
 }

@@ -20,4 +20,6 @@ mod reply;
 pub use door::{Faces, FacesSettings, serve};
 pub use gate::{Gate, GateControl};
 pub use mlnode::ModelHub;
-pub use node::{AnswerDefaults, Node, NodeParts, NodeState, UpFault, UpStatus};
+pub use node::{
+    AnswerDefaults, Node, NodeParts, NodePatience, NodeState, StopFault, UpFault, UpStatus,
+};

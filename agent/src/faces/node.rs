@@ -4,7 +4,7 @@
 //! device a moment ago. Only a Network Node's wish to pause under a controller is remembered, until the gate is set again.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use roadbed_compute::{AdapterSummary, LogprobsMode};
@@ -23,8 +23,20 @@ use crate::inference::Inference;
 use crate::proof::ProofService;
 use crate::sensors::Boards;
 
-/// How long `inference/up` waits for the rig's driver to load, as the network's own nodes do.
-const UP_WAIT_MAX: Duration = Duration::from_secs(1200);
+/// How long the long orders of a Network Node may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodePatience {
+    /// `inference/up`, as in the network's own nodes: a driver that hangs keeps nobody waiting for ever.
+    pub up: Duration,
+    /// `stop`: a Network Node gives a call up after 15 minutes, and shall hear before that it was not stopped.
+    pub stop: Duration,
+}
+
+impl Default for NodePatience {
+    fn default() -> Self {
+        Self { up: Duration::from_secs(1200), stop: Duration::from_secs(14 * 60) }
+    }
+}
 
 /// What `GET /api/v1/state` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +66,63 @@ pub enum UpStatus {
     Failed(String),
 }
 
-/// The last `up`.
+/// How far what was asked of `up` is.
 #[derive(Debug, Clone, Default)]
 struct UpProgress {
+    /// Asked for and not at their end, those that wait for others included.
+    open: usize,
+    /// Stops so far; what was asked for before one does not come up after it.
+    stops: u64,
+    /// How the last one ended.
     status: UpStatus,
+    /// When the newest was asked for.
     began: Option<Instant>,
-    /// Set when it ended.
+    /// Set when the last one ended.
     took: Option<Duration>,
+}
+
+/// An `up` that was asked for: until it is dropped, the node is starting.
+pub(super) struct UpTurn {
+    node: Arc<Node>,
+    /// Stops before it.
+    stops: u64,
+    ended: UpStatus,
+}
+
+impl UpTurn {
+    /// Brings the model up and returns when it answers.
+    ///
+    /// # Errors
+    /// [`UpFault`].
+    pub(super) async fn run(
+        mut self,
+        model: &str,
+        context_tokens: Option<usize>,
+    ) -> Result<(), UpFault> {
+        let node = Arc::clone(&self.node);
+        let _changing = node.changing.lock().await;
+        let came = if node.progress().stops == self.stops {
+            node.up_now(model, context_tokens).await
+        } else {
+            Err(UpFault::Stopped)
+        };
+        self.ended = match &came {
+            Ok(()) => UpStatus::Running,
+            Err(fault) => UpStatus::Failed(fault.to_string()),
+        };
+        // Before a stop that waits for the change goes on and says that nothing was asked for.
+        drop(self);
+        came
+    }
+}
+
+impl Drop for UpTurn {
+    fn drop(&mut self) {
+        let mut up = self.node.progress();
+        up.open = up.open.saturating_sub(1);
+        up.status = std::mem::take(&mut self.ended);
+        up.took = up.began.map(|began| began.elapsed());
+    }
 }
 
 /// Why `up` did not bring a model up.
@@ -83,10 +145,20 @@ pub enum UpFault {
     /// It could not be loaded.
     #[error("{0}")]
     Engine(#[from] EngineFault),
-    /// The driver did not load it in time.
-    #[error("the model did not come up within {} s", UP_WAIT_MAX.as_secs())]
-    Timeout,
+    /// A stop came first.
+    #[error("stopped before the model was up")]
+    Stopped,
+    /// It was not loaded in time.
+    #[error("the model did not come up within {} s", .0.as_secs())]
+    Timeout(Duration),
 }
+
+/// What was started here has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not stopped within {} s: the GPU's driver does not answer; restart the agent", .0.as_secs()
+)]
+pub struct StopFault(Duration);
 
 /// How a node answers where a request does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -178,6 +250,7 @@ pub struct Node {
     up: Mutex<UpProgress>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
+    patience: NodePatience,
 }
 
 impl Node {
@@ -200,7 +273,14 @@ impl Node {
             paused: Mutex::default(),
             up: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            patience: NodePatience::default(),
         }
+    }
+
+    /// The same node with other bounds to long orders.
+    #[must_use]
+    pub fn with_patience(self, patience: NodePatience) -> Self {
+        Self { patience, ..self }
     }
 
     /// The same node with an encoder beside its model.
@@ -290,29 +370,22 @@ impl Node {
     /// How the last `up` went, and how long it has taken or took.
     #[must_use]
     pub fn up_status(&self) -> (UpStatus, Option<Duration>) {
-        let UpProgress { status, began, took } =
-            self.up.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let UpProgress { open, stops: _, status, began, took } = self.progress().clone();
+        if open > 0 {
+            return (UpStatus::Starting, began.map(|began| began.elapsed()));
+        }
         let status = match (self.state(), status) {
-            (_, UpStatus::Starting) => UpStatus::Starting,
             (NodeState::Inference(_), _) => UpStatus::Running,
             (NodeState::Stopped | NodeState::Broken { .. }, UpStatus::Running) => {
                 UpStatus::NotStarted
             }
             (NodeState::Stopped | NodeState::Broken { .. }, status) => status,
         };
-        (status, took.or_else(|| began.map(|began| began.elapsed())))
+        (status, took)
     }
 
-    fn set_up(&self, status: UpStatus) {
-        let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
-        (up.began, up.took) = match status {
-            UpStatus::NotStarted => (None, None),
-            UpStatus::Starting => (Some(Instant::now()), None),
-            UpStatus::Running | UpStatus::Failed(_) => {
-                (up.began, up.began.map(|began| began.elapsed()))
-            }
-        };
-        up.status = status;
+    fn progress(&self) -> MutexGuard<'_, UpProgress> {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether `up` may begin, without beginning it.
@@ -334,16 +407,26 @@ impl Node {
     ///
     /// # Errors
     /// [`UpFault`].
-    pub async fn up(&self, model: &str, context_tokens: Option<usize>) -> Result<(), UpFault> {
+    pub async fn up(
+        self: &Arc<Self>,
+        model: &str,
+        context_tokens: Option<usize>,
+    ) -> Result<(), UpFault> {
+        self.begin_up(model)?.run(model, context_tokens).await
+    }
+
+    /// Takes an order to bring a model up in: from now on the node says that it is starting.
+    ///
+    /// # Errors
+    /// As [`Node::check_up`].
+    pub(super) fn begin_up(self: &Arc<Self>, model: &str) -> Result<UpTurn, UpFault> {
         self.check_up(model)?;
-        self.set_up(UpStatus::Starting);
-        let _changing = self.changing.lock().await;
-        let came = self.up_now(model, context_tokens).await;
-        self.set_up(match &came {
-            Ok(()) => UpStatus::Running,
-            Err(fault) => UpStatus::Failed(fault.to_string()),
-        });
-        came
+        let mut up = self.progress();
+        up.open += 1;
+        up.began = Some(Instant::now());
+        let stops = up.stops;
+        drop(up);
+        Ok(UpTurn { node: Arc::clone(self), stops, ended: UpStatus::NotStarted })
     }
 
     async fn up_now(&self, model: &str, context_tokens: Option<usize>) -> Result<(), UpFault> {
@@ -360,7 +443,17 @@ impl Node {
                     // The same model in a new process would be the same model.
                     self.inference.stop_work();
                 } else {
-                    self.inference.load(request).await?;
+                    let loaded = self.inference.load(request);
+                    match tokio::time::timeout(self.patience.up, loaded).await {
+                        Ok(Err(EngineFault::Cancelled)) => return Err(UpFault::Stopped),
+                        Ok(loaded) => drop(loaded?),
+                        Err(_elapsed) => {
+                            // Whenever it comes up, nobody waits for it; nor may this wait for that.
+                            let inference = self.inference.clone();
+                            tokio::spawn(async move { drop(inference.unload().await) });
+                            return Err(UpFault::Timeout(self.patience.up));
+                        }
+                    }
                 }
                 Ok(())
             }
@@ -371,7 +464,7 @@ impl Node {
                     EngineState::Ready(_) | EngineState::Failed { .. } => true,
                     EngineState::Empty | EngineState::Loading { .. } => false,
                 });
-                match tokio::time::timeout(UP_WAIT_MAX, settled).await {
+                match tokio::time::timeout(self.patience.up, settled).await {
                     Ok(Ok(state)) => match &*state {
                         EngineState::Failed { fault, .. } => Err(fault.clone().into()),
                         EngineState::Ready(_)
@@ -379,7 +472,7 @@ impl Node {
                         | EngineState::Loading { .. } => Ok(()),
                     },
                     Ok(Err(_closed)) => Err(EngineFault::ShutDown.into()),
-                    Err(_elapsed) => Err(UpFault::Timeout),
+                    Err(_elapsed) => Err(UpFault::Timeout(self.patience.up)),
                 }
             }
         }
@@ -414,16 +507,27 @@ impl Node {
     }
 
     /// Stops everything this face has started; returns when it has ended. Safe in any state.
-    pub async fn stop(&self) {
+    ///
+    /// # Errors
+    /// [`StopFault`] if it has not ended in time.
+    pub async fn stop(&self) -> Result<(), StopFault> {
+        let patience = self.patience.stop;
+        let stopped = tokio::time::timeout(patience, self.stop_now()).await;
+        stopped.map_err(|_elapsed| StopFault(patience))
+    }
+
+    async fn stop_now(&self) {
+        self.progress().stops += 1;
         self.inference.stop_proofs().await;
         let turn = self.gate.turn();
         match turn.gate {
             Gate::Open => {
-                // A server's start takes minutes and is broken off by this; our own engine ends its load first.
+                // A load under way, or a server's start, is broken off by this.
                 self.unload().await;
                 let _changing = self.changing.lock().await;
                 self.unload().await;
-                self.set_up(UpStatus::NotStarted);
+                let mut up = self.progress();
+                (up.status, up.took) = (UpStatus::NotStarted, None);
             }
             Gate::Ai { .. } => {
                 // The rig machine keeps the model loaded; this face just stops using it.

@@ -108,6 +108,7 @@ impl ActiveRound {
             nonces: Box::new(nonces.skip(skip)),
             batch: self.request.batch,
             claims: None,
+            cancel: self.cancel.clone(),
             on_step: Box::new(on_step),
         })
     }

@@ -432,6 +432,7 @@ impl ProofService {
             nonces: Box::new(nonces.into_iter()),
             batch: job.request.batch,
             claims: claims(job),
+            cancel: cancel.clone(),
             on_step: Box::new(move |step| {
                 if cancelled.is_cancelled() {
                     return ControlFlow::Break(());

@@ -9,6 +9,7 @@ use roadbed_agent::engine::{
 };
 use roadbed_compute::FinishReason;
 use roadbed_compute::poc::{Identity, Round, Scheme};
+use tokio_util::sync::CancellationToken;
 
 use super::stand_in::{ALPHABET, Script, StandInLoader};
 use super::{load_request, until};
@@ -32,11 +33,30 @@ fn round() -> Round {
 fn endless() -> ProofOrder {
     ProofOrder {
         claims: None,
+        cancel: CancellationToken::new(),
         round: round(),
         nonces: Box::new(0..u32::MAX),
         batch: 32,
         on_step: Box::new(|_| ControlFlow::Continue(())),
     }
+}
+
+#[tokio::test]
+async fn a_cancelled_proof_begins_no_further_step() {
+    let (engine, script) = engine().await;
+    script.tokens.shut();
+    let chat = engine.generate(request(3)).unwrap();
+    until("a step of the chat", || script.tokens.was_waited_at().then_some(())).await;
+    // The engine thread is busy with the chat: the proof waits for its turn, and nobody wants it before that comes.
+    let cancel = CancellationToken::new();
+    let ended = engine.prove(ProofOrder { cancel: cancel.clone(), ..endless() }).unwrap();
+    cancel.cancel();
+    let next = engine.prove(ProofOrder { nonces: Box::new(0..3), ..endless() }).unwrap();
+    script.tokens.open();
+    assert_eq!(ended.await.unwrap(), Ok(()));
+    assert_eq!(next.await.unwrap(), Ok(()));
+    assert_eq!(*script.proved.lock().unwrap(), [0, 1, 2]);
+    chat.finish().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! The MLNode's state machine; what each route answers is in the contract's table ([`super::contract`]).
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
-use roadbed_agent::faces::Gate;
+use roadbed_agent::faces::{Gate, NodePatience};
 use roadbed_protocol::WorkloadKind;
 use serde_json::{Value, json};
 
@@ -64,6 +65,77 @@ async fn a_model_that_does_not_load_is_told() {
     assert!(value["detail"].as_str().unwrap().contains("told so"), "{value}");
     assert_eq!(rig.get("/api/v1/inference/up/status").await.1["status"], "failed");
     assert_eq!(rig.get("/api/v1/state").await.1["state"], "STOPPED");
+}
+
+#[tokio::test]
+async fn from_the_answer_to_up_async_on_the_node_is_starting_until_the_last_one_has_come_up() {
+    let rig = rig().await;
+    rig.script.loading.shut();
+    let of_length = |tokens: &str| {
+        let mut body = up_body();
+        body["additional_args"] = json!(["--max-model-len", tokens]);
+        body
+    };
+    // Another model answers still, and is not taken for the one that was asked for.
+    for tokens in ["64", "128"] {
+        let (status, answer) = rig.post("/api/v1/inference/up/async", of_length(tokens)).await;
+        let seen = (&answer["status"], &answer["is_running"], &answer["is_starting"]);
+        assert_eq!((status, seen), (200, (&json!("starting"), &json!(false), &json!(true))));
+    }
+    until("the first load", || rig.script.loading.was_waited_at().then_some(())).await;
+    rig.script.loading.open();
+    let deadline = std::time::Instant::now() + super::DEADLINE;
+    loop {
+        let (_, status) = rig.get("/api/v1/inference/up/status").await;
+        if status["status"] == "running" {
+            break;
+        }
+        assert_eq!((&status["status"], &status["error"]), (&json!("starting"), &Value::Null));
+        assert!(std::time::Instant::now() < deadline, "{status}");
+    }
+    assert_eq!(rig.engine.model().unwrap().context_tokens, 128);
+}
+
+#[tokio::test]
+async fn a_stop_breaks_a_load_off() {
+    let rig = Rig::start(RigParts { loaded: false, ..RigParts::default() }).await;
+    rig.script.loading.shut();
+    let stop = async {
+        until("the load", || rig.script.loading.was_waited_at().then_some(())).await;
+        // The door stays shut: nothing would ever come up.
+        rig.send(Method::POST, "/api/v1/stop", None).await.status().as_u16()
+    };
+    let (up, stopped) = tokio::join!(rig.post("/api/v1/inference/up", up_body()), stop);
+    let overtaken = json!({"detail": "stopped before the model was up"});
+    assert_eq!((up, stopped), ((409, overtaken), 200));
+    assert_eq!(rig.get("/api/v1/state").await.1["state"], "STOPPED");
+    assert_eq!(rig.get("/api/v1/inference/up/status").await.1["status"], "not_started");
+    rig.script.loading.open();
+    assert_eq!(rig.post("/api/v1/inference/up", up_body()).await.0, 200);
+    assert_eq!(rig.script.loads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_driver_that_hangs_keeps_nobody_waiting_for_ever() {
+    let short = Duration::from_millis(30);
+    let patience = NodePatience { up: short, stop: short };
+    let rig = Rig::start(RigParts { loaded: false, patience, ..RigParts::default() }).await;
+    rig.script.hangs.store(true, Ordering::SeqCst);
+    rig.script.loading.shut();
+    let (status, answer) = rig.post("/api/v1/inference/up", up_body()).await;
+    let reason = answer["detail"].as_str().unwrap();
+    assert!(status == 504 && reason.contains("did not come up"), "{status} {reason}");
+    assert_eq!(rig.get("/api/v1/inference/up/status").await.1["status"], "failed");
+    let (status, answer) = rig.post("/api/v1/stop", json!({})).await;
+    let reason = answer["detail"].as_str().unwrap();
+    assert!(status == 500 && reason.contains("not stopped"), "{status} {reason}");
+    // The driver wakes up: what nobody waits for any more is not kept.
+    rig.script.loading.open();
+    let deadline = std::time::Instant::now() + super::DEADLINE;
+    while rig.post("/api/v1/stop", json!({})).await.0 != 200 {
+        assert!(std::time::Instant::now() < deadline, "stopped in vain");
+    }
+    assert!(rig.engine.model().is_none());
 }
 
 #[tokio::test]

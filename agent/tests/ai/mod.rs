@@ -31,7 +31,7 @@ use roadbed_agent::embedding::EmbeddingService;
 use roadbed_agent::engine::catalogue::ModelStore;
 use roadbed_agent::engine::{EngineService, LoadRequest};
 use roadbed_agent::faces::{
-    Faces, FacesSettings, Gate, GateControl, ModelHub, Node, NodeParts, serve,
+    Faces, FacesSettings, Gate, GateControl, ModelHub, Node, NodeParts, NodePatience, serve,
 };
 use roadbed_agent::inference::Inference;
 use roadbed_agent::proof::{
@@ -112,6 +112,7 @@ struct RigParts {
     store: ModelStore,
     hub: ModelHub,
     stream: Option<CallbackStream>,
+    patience: NodePatience,
 }
 
 impl Default for RigParts {
@@ -128,6 +129,7 @@ impl Default for RigParts {
             store: ModelStore::at("/nowhere/models"),
             hub: ModelHub::Offline,
             stream: None,
+            patience: NodePatience::default(),
         }
     }
 }
@@ -158,7 +160,8 @@ impl Rig {
             store: Some(parts.store),
             devices: parts.devices,
         })
-        .with_hub(parts.hub);
+        .with_hub(parts.hub)
+        .with_patience(parts.patience);
         let node = Arc::new(match parts.embeddings {
             Some(service) => node.with_embeddings(service),
             None => node,

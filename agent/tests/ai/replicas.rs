@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use roadbed_agent::engine::{
@@ -11,6 +11,7 @@ use roadbed_agent::engine::{
 };
 use roadbed_compute::AdapterChoice;
 use roadbed_compute::poc::{Identity, Round, Scheme};
+use tokio_util::sync::CancellationToken;
 
 use super::stand_in::{ALPHABET, Script, StandInLoader};
 use super::{load_request, until};
@@ -23,10 +24,14 @@ impl BackendLoader for RigLoader {
         Ok((0..self.0.len()).map(|gpu| vec![AdapterChoice::Index(gpu)]).collect())
     }
 
-    fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
+    fn load(
+        &mut self,
+        request: &LoadRequest,
+        break_off: &Arc<AtomicBool>,
+    ) -> Result<Box<dyn EngineBackend>, EngineFault> {
         let own = |gpu: &usize| request.gpus == [AdapterChoice::Index(*gpu)];
         let gpu = (0..self.0.len()).find(own).unwrap();
-        StandInLoader(Arc::clone(&self.0[gpu])).load(request)
+        StandInLoader(Arc::clone(&self.0[gpu])).load(request, break_off)
     }
 }
 
@@ -64,6 +69,7 @@ fn order(count: u32) -> (ProofOrder, Arc<Mutex<Vec<u32>>>) {
     let telling = Arc::clone(&told);
     let order = ProofOrder {
         claims: None,
+        cancel: CancellationToken::new(),
         round: round(),
         nonces: Box::new((0..count).map(|n| 10 * n + 3)),
         batch: 32,

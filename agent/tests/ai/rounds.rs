@@ -250,6 +250,37 @@ async fn a_stop_ends_generation_and_delivery() {
     assert_eq!(callback.deliveries().len(), sent);
 }
 
+#[tokio::test]
+async fn a_stopped_round_computes_nothing_before_the_next_ones_first_nonce() {
+    let callback = Callback::start([]).await;
+    let rig = rig().await;
+    start(&rig, init(&callback)).await;
+    until("nonces", || (rig.script.proved.lock().unwrap().len() > 2).then_some(())).await;
+    // Between two steps of the round: the engine thread is busy with a chat.
+    rig.script.tokens.shut();
+    let chat = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1});
+    let next = async {
+        let waited = || rig.script.tokens.was_waited_at().then_some(());
+        until("a step of the chat", waited).await;
+        let before = rig.script.proved.lock().unwrap().len();
+        stop(&rig).await;
+        let mut other = init(&callback);
+        (other["block_hash"], other["node_id"]) = (json!("C3"), json!(2));
+        start(&rig, other).await;
+        rig.script.tokens.open();
+        before
+    };
+    let (answered, before) = tokio::join!(rig.post("/v1/chat/completions", chat), next);
+    assert_eq!(answered.0, 200);
+    let proved = until("nonces of the next round", || {
+        let proved = rig.script.proved.lock().unwrap();
+        (proved.len() > before + 4).then(|| proved[before..].to_vec())
+    })
+    .await;
+    stop(&rig).await;
+    assert!(proved.iter().all(|nonce| nonce % 3 == 2), "{proved:?}");
+}
+
 async fn begin(rig: &Rig, body: Value) {
     assert_eq!(rig.post("/api/v1/pow/init/generate", body).await.0, 200);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use roadbed_agent::engine::{
     AnswerEvent, BackendLoader, EngineBackend, EngineFault, LoadRequest, ModelInfo, ProofStep,
@@ -44,6 +45,16 @@ impl Hold {
         self.waited_at.load(Ordering::SeqCst)
     }
 
+    /// As [`Hold::pass`]; false if it was broken off before the door.
+    pub fn pass_unless(&self, break_off: &AtomicBool) -> bool {
+        let mut shut = self.shut.lock().unwrap();
+        while *shut && !break_off.load(Ordering::SeqCst) {
+            self.waited_at.store(true, Ordering::SeqCst);
+            shut = self.opened.wait_timeout(shut, Duration::from_millis(2)).unwrap().0;
+        }
+        !*shut
+    }
+
     pub fn pass(&self) {
         let mut shut = self.shut.lock().unwrap();
         while *shut {
@@ -56,6 +67,10 @@ impl Hold {
 /// What the stand-in does beyond answering.
 #[derive(Default)]
 pub struct Script {
+    /// Waited at before a model is loaded.
+    pub loading: Hold,
+    /// A load is not broken off, as one in a driver that hangs.
+    pub hangs: AtomicBool,
     /// Waited at before every token and after the first.
     pub tokens: Hold,
     /// Waited at before every nonce.
@@ -95,8 +110,17 @@ pub struct Script {
 pub struct StandInLoader(pub Arc<Script>);
 
 impl BackendLoader for StandInLoader {
-    fn load(&mut self, request: &LoadRequest) -> Result<Box<dyn EngineBackend>, EngineFault> {
+    fn load(
+        &mut self,
+        request: &LoadRequest,
+        break_off: &Arc<AtomicBool>,
+    ) -> Result<Box<dyn EngineBackend>, EngineFault> {
         self.0.loads.fetch_add(1, Ordering::SeqCst);
+        if self.0.hangs.load(Ordering::SeqCst) {
+            self.0.loading.pass();
+        } else if !self.0.loading.pass_unless(break_off) {
+            return Err(EngineFault::Cancelled);
+        }
         if self.0.refuse_load.load(Ordering::SeqCst) {
             return Err(EngineFault::Load { reason: "told so".into() });
         }

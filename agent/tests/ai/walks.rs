@@ -9,6 +9,7 @@ use roadbed_agent::engine::{
 };
 use roadbed_compute::poc::{DecodeTerms, Identity, Round, Scheme};
 use roadbed_compute::{LogprobsMode, Sampling};
+use tokio_util::sync::CancellationToken;
 
 use super::stand_in::{Script, StandInLoader};
 use super::{load_request, until};
@@ -25,6 +26,7 @@ fn order(scheme: Scheme, nonces: std::ops::Range<u32>) -> ProofOrder {
     let identity = Identity { block_hash: "B".into(), public_key: "K".into() };
     ProofOrder {
         claims: None,
+        cancel: CancellationToken::new(),
         round: Round { identity, seq_len: 8, k_dim: 12, stronger_rng: false, scheme },
         nonces: Box::new(nonces),
         batch: 32,

@@ -3,6 +3,7 @@
 use std::iter::repeat_n;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,9 @@ pub struct EngineOptions {
     pub memory_bytes: Option<u64>,
     /// Whether the kernels of products are tried out; not if `method` is given.
     pub tuning: Tuning,
+    /// Once another thread has set it, the load ends with [`EngineError::BrokenOff`] at the next piece of weights, kernel
+    /// to try out, or card.
+    pub break_off: Option<Arc<AtomicBool>>,
 }
 
 /// The adapter an engine runs on, as health pages show it.
@@ -522,6 +526,7 @@ fn upload(
 ) -> Result<Vec<Forward>, EngineError> {
     let Some(first) = cards.first() else { return Ok(Vec::new()) };
     let mut loader = Loader::new(&first.gpu, file, progress);
+    loader.break_off = options.break_off.as_deref();
     let mut parts = Vec::with_capacity(cards.len());
     let mut chunk = chunk;
     for (Card { gpu, .. }, span) in cards.iter().zip(spans) {
@@ -529,7 +534,7 @@ fn upload(
         let weights = Weights::upload(&loader, config, cache.context, span)?;
         let untried = Choice::untried(gpu, options.method, options.activations);
         let tuning = if options.method.is_some() { Tuning::Off } else { options.tuning };
-        let choice = tune(gpu, file, &weights, untried, tuning, progress)?;
+        let choice = tune(&loader, &weights, untried, tuning)?;
         let shapes = weights.layer_matrices().flat_map(|matrix| matrix.shards());
         let largest = shapes.map(|(shape, _)| shape).max_by_key(|s| s.rows * s.columns);
         chunk = chunk.min(product_rows_max(gpu, &choice, largest));
@@ -540,6 +545,7 @@ fn upload(
     parts
         .into_iter()
         .map(|(gpu, weights, choice)| {
+            loader.check_wanted()?;
             let (gpu, config) = (Arc::clone(gpu), config.clone());
             let stage = Forward::new(gpu, config, &weights, &choice, cache, chunk, &mut told)?;
             stage.gpu().keep_pipelines();

@@ -38,6 +38,8 @@ pub enum EngineError {
         adapters.join(" and ")
     )]
     Split { adapters: Vec<String>, missing_bytes: u64 },
+    #[error("loading was broken off")]
+    BrokenOff,
     #[error("bad request: {field}: {reason}")]
     BadRequest { field: &'static str, reason: String },
 }
@@ -58,6 +60,7 @@ impl EngineError {
             | Self::Busy { .. }
             | Self::Memory { .. }
             | Self::Split { .. }
+            | Self::BrokenOff
             | Self::BadRequest { .. } => false,
         }
     }
@@ -75,7 +78,8 @@ impl EngineError {
             | Self::UnsupportedModel { .. }
             | Self::Busy { .. }
             | Self::Memory { .. }
-            | Self::Split { .. } => false,
+            | Self::Split { .. }
+            | Self::BrokenOff => false,
         }
     }
 }

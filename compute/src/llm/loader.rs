@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::gguf::TensorEntry;
@@ -39,7 +40,9 @@ struct Piece<'s> {
 pub(crate) struct Loader<'a> {
     pub gpu: &'a Gpu,
     pub source: &'a dyn WeightSource,
-    progress: &'a dyn Fn(LoadProgress),
+    pub progress: &'a dyn Fn(LoadProgress),
+    /// Set by another thread that wants no model any more.
+    pub break_off: Option<&'a AtomicBool>,
     done_bytes: Cell<u64>,
     total_bytes: u64,
 }
@@ -51,7 +54,14 @@ impl<'a> Loader<'a> {
         progress: &'a dyn Fn(LoadProgress),
     ) -> Self {
         let total_bytes = source.entries().values().map(|entry| entry.bytes() as u64).sum();
-        Self { gpu, source, progress, done_bytes: Cell::new(0), total_bytes }
+        let done_bytes = Cell::new(0);
+        Self { gpu, source, progress, break_off: None, done_bytes, total_bytes }
+    }
+
+    /// Fails once nobody wants the model any more.
+    pub fn check_wanted(&self) -> Result<(), EngineError> {
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        if self.break_off.is_some_and(is_set) { Err(EngineError::BrokenOff) } else { Ok(()) }
     }
 
     /// The same for the next card of a model that is split over several.
@@ -93,6 +103,7 @@ impl<'a> Loader<'a> {
             .collect();
         let (mut quants_at, mut scales_at) = (0, 0);
         for together in pieces.chunks(threads) {
+            self.check_wanted()?;
             for packed in self.pack(together) {
                 let packed = packed?;
                 self.gpu.write(quants, quants_at, &packed.quants);

@@ -21,7 +21,7 @@ use crate::reference::quantised::{dequantise_q16, quantise_q16, split_levels};
 use crate::source::WeightSource;
 
 use super::error::EngineError;
-use super::loader::LoadProgress;
+use super::loader::{LoadProgress, Loader};
 use super::matrix::{Matrix, ShardBuffers};
 use super::op::fold;
 use super::params::{MatrixShape, Step};
@@ -63,15 +63,14 @@ fn prefill_work(gpu: &Gpu) -> (usize, usize) {
 /// The choice for a model: what is known, what is found out now, else the untried.
 ///
 /// # Errors
-/// A lost device. What else goes wrong costs a candidate.
+/// A lost device, or a load that nobody wants any more. What else goes wrong costs a candidate.
 pub(super) fn tune(
-    gpu: &Gpu,
-    source: &dyn WeightSource,
+    loader: &Loader<'_>,
     weights: &Weights,
     untried: Choice,
     tuning: Tuning,
-    progress: &dyn Fn(LoadProgress),
 ) -> Result<Choice, EngineError> {
+    let (gpu, source) = (loader.gpu, loader.source);
     let known = match tuning {
         Tuning::Off => return Ok(untried),
         Tuning::Stored => tuning::read(gpu.store()),
@@ -95,7 +94,8 @@ pub(super) fn tune(
             Some(tuner) => tuner,
             None => tuner.insert(Tuner::new(gpu, source, untried.activations)?),
         };
-        progress(LoadProgress::Tuning { done, total: subjects.len() });
+        loader.check_wanted()?;
+        (loader.progress)(LoadProgress::Tuning { done, total: subjects.len() });
         match tuner.try_out(subject, &candidates) {
             Ok(Some(found)) => new.push(found),
             Ok(None) => left_out += 1,

@@ -16,6 +16,7 @@ use roadbed_compute::poc::verdict::l2;
 use roadbed_compute::poc::{Artifact, StatTest, Verdict, judge};
 use roadbed_compute::source;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::golden::Golden;
 use crate::cli::progress::{Progress, Unit};
@@ -148,6 +149,7 @@ async fn compute(engine: &EngineService, golden: &Golden) -> anyhow::Result<Vec<
         nonces: Box::new(nonces.into_iter()),
         batch: usize::MAX,
         claims: None,
+        cancel: CancellationToken::new(),
         on_step: Box::new(move |step| {
             match step {
                 ProofStep::Artifact(artifact) => {

@@ -40,6 +40,9 @@ impl Worker {
         if !self.shared.is_current(proof.epoch) {
             return proof.end(Err(EngineFault::Cancelled));
         }
+        if proof.end_if_cancelled() {
+            return;
+        }
         let began = Instant::now();
         let mut taken = None;
         let proved = self.with_backend(|backend| {
@@ -67,7 +70,7 @@ impl Worker {
         if !self.shared.is_current(proof.epoch) {
             return proof.end(Err(EngineFault::Cancelled));
         }
-        if proof.is_ended() {
+        if proof.end_if_cancelled() || proof.is_ended() {
             return;
         }
         let began = Instant::now();
