@@ -32,7 +32,7 @@ pub struct Observation {
     /// Name of the engine, driver or firmware that does the work.
     pub engine: String,
     /// How fast it proves its model, once that was measured; `measured_at` in farm time.
-    pub proof_rate: Option<ProofRate>,
+    pub proof_rates: Vec<ProofRate>,
     /// What it does of proofs, for a rig with an engine of ours; in farm time.
     pub proof: Option<ProofStatus>,
     /// The pools of its miner, while that runs.

@@ -32,7 +32,7 @@ use crate::config::{EngineConfig, GpuConfig, WgpuConfig};
 use crate::driver::{DriverEvents, Observation, RigDriver};
 use crate::embedding::{EmbeddingService, EncoderLoader};
 use crate::engine::catalogue::ModelStore;
-use crate::engine::pace::{MeasuredRate, RateOf, adapter_label};
+use crate::engine::pace::{MeasuredRate, adapter_label, of_rig};
 use crate::engine::startup::{load_request, named_gpus};
 use crate::engine::upstream::{Bounds, UpstreamService};
 use crate::engine::{EngineService, LoadRequest, WgpuLoader};
@@ -416,7 +416,7 @@ impl RigDriver for GpuDriver {
                 ..mined
             },
             engine: self.engine_name(running.as_ref()),
-            proof_rate: self.proof_rate(),
+            proof_rates: self.proof_rates(),
             proof: self.proof_status(),
             pools: shown.map(|shown| shown.pools).unwrap_or_default(),
             hash_rates: self.rates.told(),
@@ -425,21 +425,19 @@ impl RigDriver for GpuDriver {
 }
 
 impl GpuDriver {
-    /// The newest figure for this rig's model on its GPUs; it was measured by the wall and is told in farm time.
-    fn proof_rate(&self) -> Option<ProofRate> {
+    /// The figures for this rig's model on its GPUs, the newest first; measured by the wall, told in farm time. At every
+    /// length: which one the network asks for only the controller knows, and a benchmark measures several.
+    fn proof_rates(&self) -> Vec<ProofRate> {
         let rates = self.inference.proof_rates();
-        let is_ours = |rate: &&MeasuredRate| {
-            let RateOf { model, max_tokens, adapters, .. } = &rate.of;
-            let here = adapters.iter().all(|adapter| self.gpus.contains(adapter));
-            *model == self.served_as && *max_tokens == 0 && here
+        let tell = |rate: &MeasuredRate| {
+            Some(ProofRate {
+                model: rate.of.model.clone(),
+                seq_len: u32::try_from(rate.of.seq_len).ok()?,
+                millinonces_per_minute: rate.millinonces_per_minute,
+                measured_at: self.clock.at_wall(rate.measured_at),
+            })
         };
-        let rate = rates.iter().find(is_ours)?;
-        Some(ProofRate {
-            model: rate.of.model.clone(),
-            seq_len: u32::try_from(rate.of.seq_len).ok()?,
-            millinonces_per_minute: rate.millinonces_per_minute,
-            measured_at: self.clock.at_wall(rate.measured_at),
-        })
+        of_rig(&rates, &self.served_as, &self.gpus).filter_map(tell).collect()
     }
 
     /// What the proof side does, in farm time.

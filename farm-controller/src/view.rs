@@ -104,6 +104,9 @@ pub struct RigView {
     /// How fast it proves, once that was measured.
     #[serde(default)]
     pub proof_rate: Option<ProofRate>,
+    /// The same at every length that was measured, the newest first.
+    #[serde(default)]
+    pub proof_rates: Vec<ProofRate>,
     /// What its engine does of proofs, as `pow/status` says it.
     #[serde(default)]
     pub proof: Option<ProofStatus>,

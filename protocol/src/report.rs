@@ -139,6 +139,9 @@ pub struct StateReport {
     /// How fast it proves, once that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_rate: Option<Box<ProofRate>>,
+    /// The same at every length that was measured, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proof_rates: Vec<ProofRate>,
     /// What `pow/status` of its MLNode face says now; absent where no engine of ours proves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Box<ProofStatus>>,

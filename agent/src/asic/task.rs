@@ -331,7 +331,7 @@ impl<F: Firmware> Task<F> {
                     temperature: reading.temperature,
                     jobs: self.jobs,
                     engine,
-                    proof_rate: None,
+                    proof_rates: vec![],
                     proof: None,
                     pools: Vec::new(),
                     hash_rates: Vec::new(),

@@ -139,6 +139,10 @@ fn a_gpu_rig_with_a_pool_is_read() {
         let RigHardware::Gpu(gpu) = &config.rigs[0].hardware else { panic!("no GPU rig") };
         assert_eq!(gpu.engine, expected);
     }
+    assert!(!gpu.accuse_with_own_weights && !gpu.apply_p_value_threshold);
+    let verdicts = "accuse_with_own_weights: true, apply_p_value_threshold: true";
+    let RigHardware::Gpu(told) = &several(verdicts).unwrap().rigs[0].hardware else { panic!() };
+    assert!(told.accuse_with_own_weights && told.apply_p_value_threshold);
     for (lines, words) in [
         ("adapter: auto, gpus: [all]", "belongs to a rig of one GPU"),
         ("gpus: []", "is empty"),

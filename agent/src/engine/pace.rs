@@ -4,7 +4,7 @@
 //! recent steps, without the first of a round, which makes the round ready; the rig's is the sum over its replicas. Time
 //! is the wall's, whatever clock the farm goes by: a GPU does not hurry because a demo does.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -76,6 +76,25 @@ pub fn adapter_label(adapter: &AdapterSummary) -> String {
         Some(pci) => format!("{} ({pci})", adapter.name),
         None => adapter.name.clone(),
     }
+}
+
+/// Lengths that a report tells of: what a benchmark measures, and what networks ask for, some times over.
+const LENGTHS_TOLD_MAX: usize = 8;
+
+/// Of all figures, newest first, those of a model in the scheme PREFILL on some of a rig's GPUs: one for each length, the
+/// newest.
+pub fn of_rig<'r>(
+    rates: &'r [MeasuredRate],
+    model: &'r str,
+    gpus: &'r [String],
+) -> impl Iterator<Item = &'r MeasuredRate> {
+    let is_ours = move |rate: &&MeasuredRate| {
+        let here = rate.of.adapters.iter().all(|adapter| gpus.contains(adapter));
+        rate.of.model == model && rate.of.max_tokens == 0 && here
+    };
+    let mut lengths = BTreeSet::new();
+    let is_newest = move |rate: &&MeasuredRate| lengths.insert(rate.of.seq_len);
+    rates.iter().filter(is_ours).filter(is_newest).take(LENGTHS_TOLD_MAX)
 }
 
 impl Figure for MeasuredRate {
@@ -265,6 +284,36 @@ mod tests {
         pace.forget(0);
         steps(&pace, 0, &round("b3", 256), &[1]);
         assert_eq!(rate(&pace), 4_000);
+    }
+
+    #[test]
+    fn a_rig_tells_one_figure_for_each_length() {
+        let of = |model: &str, seq_len, gpus: &[&str]| {
+            let gpus: Vec<AdapterSummary> = gpus.iter().map(|name| gpu(name, None)).collect();
+            RateOf::new(model, &round("b", seq_len), &gpus)
+        };
+        let mut of_decode = of("m", 32, &["a"]);
+        of_decode.max_tokens = 256;
+        let pace = ProofPace::open(None);
+        for (of, rate) in [
+            (of("m", 256, &["a"]), 1),
+            (of("m", 256, &["a", "b"]), 2),
+            (of("m", 1024, &["a", "b"]), 3),
+            (of("other", 64, &["a"]), 4),
+            (of("m", 64, &["a", "away"]), 5),
+            (of_decode, 6),
+        ] {
+            pace.note(of, rate);
+        }
+        let gpus = ["a".to_owned(), "b".to_owned()];
+        let rates = pace.rates();
+        let told: Vec<(usize, u64)> = of_rig(&rates, "m", &gpus)
+            .map(|rate| (rate.of.seq_len, rate.millinonces_per_minute))
+            .collect();
+        assert_eq!(told, [(1024, 3), (256, 2)]);
+        assert_eq!(of_rig(&rates, "m", &[]).count(), 0);
+        (0..50).for_each(|length| pace.note(of("m", length, &["a"]), 1));
+        assert_eq!(of_rig(&pace.rates(), "m", &gpus).count(), LENGTHS_TOLD_MAX);
     }
 
     #[test]

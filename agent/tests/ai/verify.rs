@@ -48,6 +48,7 @@ fn the_golden_set_passes_and_that_of_another_block_is_fraud() {
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&report["verdict"], &report["n_mismatch"]), (&json!("pass"), &json!(0)));
     assert_eq!((&report["p_value"], &report["dist_threshold"]), (&json!(1.0), &json!(0.2)));
+    assert_eq!(report["weights"], "Q4_1");
     assert_eq!(report["nonces"].as_array().unwrap().len(), 2);
     // A sound engine in f32: as far as halves are from what they round.
     assert!(report["distance_max"].as_f64().unwrap() <= 0.001, "{report}");
@@ -57,6 +58,7 @@ fn the_golden_set_passes_and_that_of_another_block_is_fraud() {
     assert_eq!(code, 2, "{err}");
     assert_eq!(out.matches("MISMATCH").count(), 2, "{out}");
     assert!(out.contains("2 of 2 nonces mismatch beyond 0.2") && out.contains("FRAUD"), "{out}");
+    assert!(out.contains("the weights here are Q4_1, fewer than 16 bits"), "{out}");
 }
 
 #[test]

@@ -70,6 +70,7 @@ fn reports() -> impl Strategy<Value = FarmEvent> {
                 reason: "r".into(),
                 engine: "e".into(),
                 proof_rate: None,
+                proof_rates: vec![],
                 proof: None,
                 pools: Vec::new(),
                 hash_rates: Vec::new(),

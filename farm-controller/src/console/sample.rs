@@ -39,6 +39,7 @@ fn asic(name: &str, online: bool) -> RigView {
         hashrate: Some(HashesPerSecond(121_300_000_000_000)),
         temperature: Some(MilliCelsius(68_000)),
         proof_rate: None,
+        proof_rates: vec![],
         proof: None,
         hash_rates: Vec::new(),
         pools: Vec::new(),

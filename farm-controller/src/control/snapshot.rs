@@ -176,6 +176,7 @@ fn rig_view(
         hashrate: report.and_then(|report| report.hashrate),
         temperature: report.and_then(|report| report.temperature),
         proof_rate: report.and_then(|report| report.proof_rate.as_deref().cloned()),
+        proof_rates: report.map(|report| report.proof_rates.clone()).unwrap_or_default(),
         proof: report.and_then(|report| report.proof.as_deref().cloned()),
         pools: report.map(|report| pools(&report.pools)).unwrap_or_default(),
         hash_rates: report.map(|report| hash_rates(&report.hash_rates)).unwrap_or_default(),

@@ -38,8 +38,8 @@ pub fn load_lead(profile: &RigProfile) -> Millis {
 /// What is known of one rig of the site beside the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RigSight {
-    /// How fast it proves.
-    pub rate: Option<ProofRate>,
+    /// How fast it proves, at every length that was measured, the newest first.
+    pub rates: Vec<ProofRate>,
     /// What its engine does.
     pub engine: EngineHealth,
     /// What it generates.
@@ -131,7 +131,7 @@ impl Desk {
         now: UnixMillis,
     ) -> Found {
         let sight = rigs.get(&rig.rig);
-        let rate = sight.and_then(|sight| sight.rate.clone());
+        let rate = sight.and_then(|sight| figures::rate_of(&sight.rates, rig, facts)).cloned();
         let registration = registration(facts, rig);
         let weights = match rig.weights.as_deref() {
             None => Weights::Unknown,
@@ -157,7 +157,7 @@ impl Desk {
             income: figures::income(
                 &self.site,
                 rig,
-                self.part_of_node(rig, rigs),
+                self.part_of_node(rig, facts, rigs),
                 rate.as_ref(),
                 facts,
                 epoch,
@@ -172,9 +172,15 @@ impl Desk {
     }
 
     /// A rig's part of its node, by the rates of all its rigs.
-    fn part_of_node(&self, rig: &GonkaRig, rigs: &BTreeMap<RigId, RigSight>) -> Part {
+    fn part_of_node(
+        &self,
+        rig: &GonkaRig,
+        facts: &GonkaFacts,
+        rigs: &BTreeMap<RigId, RigSight>,
+    ) -> Part {
         let rate = |rig: &GonkaRig| {
-            let rate = rigs.get(&rig.rig).and_then(|sight| sight.rate.as_ref());
+            let sight = rigs.get(&rig.rig);
+            let rate = sight.and_then(|sight| figures::rate_of(&sight.rates, rig, facts));
             rate.filter(|rate| rate.model == rig.model)
                 .map_or(0, |rate| rate.millinonces_per_minute)
         };
@@ -248,7 +254,11 @@ fn registration(facts: &GonkaFacts, rig: &GonkaRig) -> Registration {
 #[must_use]
 pub fn sights(view: &FarmView) -> BTreeMap<RigId, RigSight> {
     let sight = |rig: &RigView| RigSight {
-        rate: rig.proof_rate.clone(),
+        rates: match rig.proof_rates.as_slice() {
+            // An agent that tells the newest only.
+            [] => rig.proof_rate.iter().cloned().collect(),
+            rates => rates.to_vec(),
+        },
         engine: engine(rig),
         generating: generating(rig),
         callbacks_refused: rig

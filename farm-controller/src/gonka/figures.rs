@@ -11,6 +11,21 @@ use roadbed_protocol::{Millis, ProofRate};
 
 use crate::config::{GonkaRig, GonkaSite};
 
+/// Of a rig's measured rates, newest first, the one for its model at the length that the chain asks for; else the newest
+/// for its model, else the newest.
+#[must_use]
+pub fn rate_of<'r>(
+    rates: &'r [ProofRate],
+    rig: &GonkaRig,
+    facts: &GonkaFacts,
+) -> Option<&'r ProofRate> {
+    let rules = facts.params.last().and_then(|(params, _)| params.model(&rig.model));
+    let of_model = |rate: &&ProofRate| rate.model == rig.model;
+    let of_length = |rate: &&ProofRate| rules.is_some_and(|it| it.seq_len == rate.seq_len);
+    let exact = rates.iter().filter(of_model).find(of_length);
+    exact.or_else(|| rates.iter().find(of_model)).or_else(|| rates.first())
+}
+
 /// What `rig` may expect of epoch `epoch`. `part` is its part of its node: all of it, unless several rigs are one MLNode.
 #[must_use]
 pub fn income(

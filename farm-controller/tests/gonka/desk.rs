@@ -65,12 +65,12 @@ fn facts() -> GonkaFacts {
 
 fn rigs() -> BTreeMap<RigId, RigSight> {
     let sight = RigSight {
-        rate: Some(ProofRate {
+        rates: vec![ProofRate {
             model: MODEL.to_owned(),
             seq_len: 1_024,
             millinonces_per_minute: 1_400_000,
             measured_at: at(-3_600),
-        }),
+        }],
         engine: EngineHealth::Answering,
         generating: Generating::Nothing,
         callbacks_refused: Some(0),
@@ -130,6 +130,29 @@ fn an_eligible_rig_promises_whole_epochs_and_earns_in_them() {
 }
 
 #[test]
+fn a_newer_figure_at_another_length_hides_none() {
+    let mut rigs = rigs();
+    let wanted = Desk::new(&site(), Promised::default()).unwrap().look(&facts(), &rigs, at(0));
+    for sight in rigs.values_mut() {
+        // As a benchmark leaves it.
+        let other = ProofRate {
+            seq_len: 64,
+            millinonces_per_minute: 90_000_000,
+            measured_at: at(-60),
+            ..sight.rates[0].clone()
+        };
+        sight.rates.insert(0, other);
+    }
+    let found = Desk::new(&site(), Promised::default()).unwrap().look(&facts(), &rigs, at(0));
+    assert!(found.view.rigs.iter().any(|rig| rig.eligible));
+    assert_eq!(found.view.rigs, wanted.view.rigs);
+    // The length that counts was never measured.
+    rigs.values_mut().for_each(|sight| drop(sight.rates.remove(1)));
+    let found = Desk::new(&site(), Promised::default()).unwrap().look(&facts(), &rigs, at(0));
+    assert!(found.view.rigs.iter().all(|rig| !rig.eligible), "{:?}", found.view.rigs);
+}
+
+#[test]
 fn rigs_that_are_one_node_promise_and_earn_each_by_its_rate() {
     let site = one_node();
     let rigs_of = |site: &Site| site.gonka.clone().unwrap().rigs;
@@ -145,7 +168,7 @@ fn rigs_that_are_one_node_promise_and_earn_each_by_its_rate() {
 
     let mut rigs = rigs();
     let second = rigs.get_mut(&RigId::new("h100-2").unwrap()).unwrap();
-    second.rate.as_mut().unwrap().millinonces_per_minute = 700_000;
+    second.rates[0].millinonces_per_minute = 700_000;
     let mut desk = Desk::new(&site, Promised::default()).unwrap();
     let outcome = desk.look(&facts(), &rigs, at(0));
     assert!(outcome.view.rigs.iter().all(|rig| rig.eligible), "{:?}", outcome.view.rigs);

@@ -133,6 +133,7 @@ impl Agent {
             reason: machine.reason().into(),
             engine: "simulated".into(),
             proof_rate: None,
+            proof_rates: vec![],
             proof: None,
             pools: Vec::new(),
             hash_rates: Vec::new(),

@@ -227,6 +227,7 @@ impl Report<'_> {
             "model": self.info.served_as,
             "golden_model": self.golden.model,
             "adapter": self.info.adapter,
+            "weights": self.info.weights.map(|kind| kind.to_string()),
             "seq_len": self.golden.round.seq_len,
             "k_dim": self.golden.round.k_dim,
             "seconds": self.seconds,
@@ -269,6 +270,12 @@ impl Report<'_> {
             test.fraud_threshold,
             self.word().to_ascii_uppercase(),
         ));
+        let smaller = info.weights.filter(|kind| kind.is_below_16_bits());
+        if let Some(kind) = smaller.filter(|_| verdict.fraud_detected) {
+            text.push_str(&format!(
+                "the weights here are {kind}, fewer than 16 bits: it may be they that are off, not the golden file\n"
+            ));
+        }
         text
     }
 }
