@@ -49,7 +49,8 @@ async fn a_cancelled_proof_begins_no_further_step() {
     until("a step of the chat", || script.tokens.was_waited_at().then_some(())).await;
     // The engine thread is busy with the chat: the proof waits for its turn, and nobody wants it before that comes.
     let cancel = CancellationToken::new();
-    let ended = engine.prove(ProofOrder { cancel: cancel.clone(), ..endless() }).unwrap();
+    let long = ProofOrder { cancel: cancel.clone(), nonces: Box::new(100..200), ..endless() };
+    let ended = engine.prove(long).unwrap();
     cancel.cancel();
     let next = engine.prove(ProofOrder { nonces: Box::new(0..3), ..endless() }).unwrap();
     script.tokens.open();

@@ -105,7 +105,8 @@ async fn a_stop_breaks_a_load_off() {
         // The door stays shut: nothing would ever come up.
         rig.send(Method::POST, "/api/v1/stop", None).await.status().as_u16()
     };
-    let (up, stopped) = tokio::join!(rig.post("/api/v1/inference/up", up_body()), stop);
+    let both = async { tokio::join!(rig.post("/api/v1/inference/up", up_body()), stop) };
+    let (up, stopped) = tokio::time::timeout(super::DEADLINE, both).await.unwrap();
     let overtaken = json!({"detail": "stopped before the model was up"});
     assert_eq!((up, stopped), ((409, overtaken), 200));
     assert_eq!(rig.get("/api/v1/state").await.1["state"], "STOPPED");
